@@ -1,0 +1,81 @@
+"""Every bound in the product, with its unit and its reason. No literal bound stands elsewhere."""
+
+from typing import Final
+
+# Names. Source: POLICY.md section 1, IDENTITY.md NA-5.
+MAX_NAME_BYTES: Final = 512
+"""Length of a resource name or pattern in UTF-8."""
+MAX_SUBJECT_BYTES: Final = 255
+"""Length of a principal's id."""
+MAX_SPIFFE_BYTES: Final = 2048
+"""Length of a SPIFFE ID (SPIFFE-ID section 2.3)."""
+MAX_GROUPS: Final = 256
+"""Groups, roles or scopes read from one token; more is refused, never cut."""
+
+# Questions.
+MAX_BATCH: Final = 1_000
+"""Questions in one EvaluateBatch or one message of EvaluateStream."""
+MAX_ATTRIBUTES: Final = 64
+"""Request attributes in one question."""
+MAX_ATTRIBUTE_BYTES: Final = 4_096
+"""Length of one attribute value in UTF-8."""
+MAX_LIST_ITEMS: Final = 256
+"""Items of a list-valued attribute."""
+MAX_JSON_DEPTH: Final = 16
+"""Nesting of any JSON we read; counted before parsing (FAILURE.md G5)."""
+MAX_SAFE_INTEGER: Final = 2**53 - 1
+"""Integers beyond this collide in readers that use doubles (FAILURE.md G7)."""
+
+# Packs.
+MAX_PACK_FILE_BYTES: Final = 64 * 1024 * 1024
+"""One file of a policy pack."""
+MAX_LINE_BYTES: Final = 1024 * 1024
+"""One line of a policy pack."""
+MAX_CONDITION_BYTES: Final = 4_096
+"""Text of one CEL condition."""
+MAX_ROLE_DEPTH: Final = 64
+"""Links from a subject to its farthest role (CASBIN.md D-39)."""
+
+# Tokens. Source: IDENTITY.md GA-2, JW-1, TC-4.
+MAX_TOKEN_BYTES: Final = 8_192
+MAX_JWKS_BYTES: Final = 64 * 1024
+MAX_JWKS_KEYS: Final = 100
+JWKS_TIMEOUT_S: Final = 5.0
+MAX_LEEWAY_S: Final = 120
+DEFAULT_LEEWAY_S: Final = 30
+TOKEN_CACHE_ENTRIES: Final = 10_000
+TOKEN_CACHE_LIFE_S: Final = 60
+
+# The world log and its replicas. Source: ARCHITECTURE.md section 7.
+HEARTBEAT_INTERVAL_S: Final = 2.0
+MAX_STALENESS_S: Final[dict[str, float]] = {"high": 15.0, "normal": 60.0, "low": 300.0}
+"""How old the signed head may be for an asset of each sensitivity."""
+MAX_ENTRY_BYTES: Final = 16 * 1024 * 1024
+MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
+MAX_CLOCK_SKEW_S: Final = 120.0
+"""A local clock farther than this off signed time denies time-bounded roles."""
+SUBSCRIBER_QUEUE_ENTRIES: Final = 1_024
+"""Entries waiting for a slow replica before it is told to start again from a snapshot."""
+RECONNECT_MAX_S: Final = 5.0
+WATCH_QUEUE: Final = 64
+
+# Decisions and doors.
+DEFAULT_DEADLINE_S: Final = 5.0
+"""The SDK's deadline where the caller sets none."""
+MAX_DEADLINE_S: Final = 30.0
+"""The server's ceiling on a unary RPC (FAILURE.md G3)."""
+MAX_RPC_BYTES: Final = 4 * 1024 * 1024
+MAX_RECHECK_S: Final = 30.0
+"""Longest time between two looks at a running access whose conditions read `now`."""
+EXT_AUTHZ_BUDGET_S: Final = 0.2
+"""Our time for one ext_authz answer: below Envoy's filter timeout (ENFORCEMENT.md EX-17)."""
+MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+DRAIN_GRACE_S: Final = 10.0
+
+# Audit.
+MAX_AUDIT_RECORD_BYTES: Final = 64 * 1024
+AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
+"""How long an allow waits for its record before it becomes deny `audit_unavailable`."""
+AUDIT_SHIP_RECORDS: Final = 500
+"""Records in one group that a sidecar ships to its PDP."""

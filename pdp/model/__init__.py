@@ -1,0 +1,1 @@
+"""Frozen values that every layer speaks in: names, questions, decisions, and their canonical bytes."""

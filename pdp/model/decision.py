@@ -1,0 +1,77 @@
+"""The answer: effect, reason, obligations, and what determined it."""
+
+from dataclasses import dataclass, replace
+from enum import IntEnum
+
+from pdp.errors import Reason
+
+
+class Effect(IntEnum):
+    """Deny is zero: a forgotten, unset or unknown effect denies."""
+
+    DENY = 0
+    ALLOW = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """A duty that comes with an allow: name and value as the rule writes it, canonical (ENFORCEMENT.md section 5.3)."""
+
+    name: str
+    value: str
+
+    def __str__(self) -> str:
+        return f"{self.name}={self.value}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NearestMiss:
+    """The rule that came closest to granting, and the part of it that failed.
+
+    `rule` is a row id (`grants.csv:6`), `failed` the failed conjunct (`environment`, `role`, `resource`, `condition`,
+    `action`, `segment`), `text` a sentence for people.
+    """
+
+    rule: str
+    failed: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """What `decide` answers. `recheck_after_s` is when an access that lasts must be decided again; None = no bound.
+
+    `determining` holds row ids (`grants.csv:6`), `role_path` the links from the subject to the determining rule's role.
+    """
+
+    effect: Effect
+    reason: Reason
+    world_seq: int
+    obligations: tuple[Obligation, ...] = ()
+    determining: tuple[str, ...] = ()
+    role_path: tuple[str, ...] = ()
+    recheck_after_s: float | None = None
+    nearest_miss: NearestMiss | None = None
+    detail: str = ""
+
+    @property
+    def allowed(self) -> bool:
+        """True only for an allow."""
+        return self.effect is Effect.ALLOW
+
+    def refused(self, reason: Reason, detail: str = "") -> "Decision":
+        """Return this decision turned into a deny, as when its audit record could not be written."""
+        return replace(self, effect=Effect.DENY, reason=reason, obligations=(), recheck_after_s=None, detail=detail)
+
+
+def deny(reason: Reason, *, world_seq: int, detail: str = "") -> Decision:
+    """Return a deny that no rule determined."""
+    return Decision(effect=Effect.DENY, reason=reason, world_seq=world_seq, detail=detail)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A decision as it leaves a PDP: with the id under which the audit chain holds it."""
+
+    decision: Decision
+    decision_id: str

@@ -1,0 +1,64 @@
+"""The question: who, does what, to what, from where, with which attributes. All of it verified or checked."""
+
+from dataclasses import dataclass, field
+
+from pdp.errors import BadRequestError
+from pdp.limits import MAX_ATTRIBUTES, MAX_GROUPS
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.names import Action, Principal, Resource, check_grouping_name
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Party:
+    """A principal with the groups that its issuer vouches for: the subject of a question, or an actor."""
+
+    principal: Principal
+    groups: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if len(self.groups) > MAX_GROUPS:
+            raise BadRequestError(f"a party has at most {MAX_GROUPS} groups")
+        for group in self.groups:
+            check_grouping_name(group)
+            if not group.startswith("group:"):
+                raise BadRequestError("a party's memberships are `group:` names; roles come from the policy alone")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CredentialFacts:
+    """What a lock can match in the credential behind a question; times in seconds since the epoch, 0 = unknown.
+
+    `jti` and `session` are those of `issuer`; `fingerprint` is SHA-256 of the client certificate in hex, or empty.
+    """
+
+    issuer: str = ""
+    jti: str = ""
+    session: str = ""
+    issued_at_s: int = 0
+    expires_at_s: int = 0
+    fingerprint: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question to `decide`.
+
+    `actors` holds the delegation chain, current actor first. `workload` is the caller's own workload identity, from
+    which segmentation starts; None is `segment:none`. `serves` names the model version behind an endpoint where the
+    enforcement point knows it. `attributes` are `request.*` values, each checked against the vocabulary by `decide`.
+    `supports` is the set of obligations the enforcement point can carry out; None means all.
+    """
+
+    subject: Party
+    action: Action
+    resource: Resource
+    actors: tuple[Party, ...] = ()
+    workload: Principal | None = None
+    serves: Resource | None = None
+    attributes: Attributes = NO_ATTRIBUTES
+    credential: CredentialFacts = field(default_factory=CredentialFacts)
+    supports: frozenset[str] | None = None
+
+    def __post_init__(self) -> None:
+        if len(self.attributes) > MAX_ATTRIBUTES:
+            raise BadRequestError(f"a question has at most {MAX_ATTRIBUTES} attributes")
