@@ -1,0 +1,91 @@
+"""What the use cases need from outside, as Protocols. Adapters implement them; nothing here does anything."""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import Any, Protocol
+
+from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
+
+
+class Clock(Protocol):
+    """Wall and monotonic time."""
+
+    def now_ms(self) -> int:
+        """Wall clock, milliseconds since the epoch."""
+        ...
+
+    def mono_s(self) -> float:
+        """Monotonic clock in seconds, for staleness and deadlines."""
+        ...
+
+
+class WorldLog(Protocol):
+    """The ordered log of signed entries: a carrier, never trusted; what is read from it is verified."""
+
+    async def head(self) -> Head:
+        """Return number and digest of the newest entry, read from the store now; (0, b"") when empty."""
+        ...
+
+    async def append(self, entry: SignedEntry, *, seq: int, prev: bytes) -> None:
+        """Append durably, if the head is still (`seq` - 1, `prev`).
+
+        Raises:
+            PortcullisError: `conflict` if another entry won, `store_unavailable` if the store did not answer.
+        """
+        ...
+
+    async def read(self, *, after: int, limit: int) -> Sequence[SignedEntry]:
+        """Return at most `limit` entries after number `after`, in order."""
+        ...
+
+    def follow(self, *, after: int) -> AsyncIterator[SignedEntry]:
+        """Yield entries after number `after`, then each new one as it is appended, until closed."""
+        ...
+
+    async def save_snapshot(self, snapshot: SignedSnapshot, *, seq: int) -> None:
+        """Keep a snapshot of the world at `seq`; older ones may be dropped."""
+        ...
+
+    async def snapshot(self) -> SignedSnapshot | None:
+        """Return the newest snapshot, if there is one."""
+        ...
+
+    async def close(self) -> None:
+        """Release the store."""
+        ...
+
+
+class ReplicaStore(Protocol):
+    """Where a replica keeps what it has verified, so that it can start without its PDP. Every call is durable on return."""
+
+    async def save(self, entry: SignedEntry, *, seq: int) -> None:
+        """Keep an entry that follows the stored world, and raise the high-water mark to `seq`."""
+        ...
+
+    async def save_snapshot(self, snapshot: SignedSnapshot, *, seq: int) -> None:
+        """Replace the stored world and drop the entries up to `seq`."""
+        ...
+
+    async def save_heartbeat(self, heartbeat: SignedHeartbeat) -> None:
+        """Keep the newest heartbeat."""
+        ...
+
+    async def load(self) -> tuple[SignedSnapshot | None, Sequence[SignedEntry], SignedHeartbeat | None, int]:
+        """Return snapshot, tail, last heartbeat and high-water mark as stored, unverified."""
+        ...
+
+
+class AuditTrail(Protocol):
+    """The decision log of this process."""
+
+    async def record(self, records: Sequence[Mapping[str, Any]], *, durable: bool) -> None:
+        """Append one group of records to the chain; with `durable`, return only once they are on disk.
+
+        Raises:
+            PortcullisError: `audit_unavailable` if a durable group could not be written in time.
+        """
+        ...
+
+    @property
+    def head(self) -> bytes:
+        """Digest of the last record of the chain."""
+        ...
