@@ -46,6 +46,7 @@ class Question:
     `actors` holds the delegation chain, current actor first. `workload` is the caller's own workload identity, from
     which segmentation starts; None is `segment:none`. `serves` names the model version behind an endpoint where the
     enforcement point knows it. `attributes` are `request.*` values, each checked against the vocabulary by `decide`.
+    `claims` are `subject.*` values that the issuer table names (`acr`, `device`, …).
     `supports` is the set of obligations the enforcement point can carry out; None means all.
     """
 
@@ -56,6 +57,7 @@ class Question:
     workload: Principal | None = None
     serves: Resource | None = None
     attributes: Attributes = NO_ATTRIBUTES
+    claims: Attributes = NO_ATTRIBUTES
     credential: CredentialFacts = field(default_factory=CredentialFacts)
     supports: frozenset[str] | None = None
 

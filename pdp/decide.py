@@ -1,0 +1,282 @@
+"""`decide(world, question, now)`: the one place where an access is granted.
+
+A pure function, total: it awaits nothing, reads no clock, logs nothing and raises nothing in normal use. The stages run in
+the order of ARCHITECTURE section 5, and the first that refuses is the answer:
+
+    question well-formed -> locks -> asset registered -> segmentation (r2/p2) -> grants (r/p/g) -> actors -> obligations
+
+Both segmentation and grants must allow; a delegated access needs an allow for the subject and for the current actor, and
+every nested actor may only tighten (IDENTITY.md AC-1, AC-2).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pdp.engine.compiler import Snapshot
+from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.explain import nearest_miss
+from pdp.engine.obligations import merge, recheck_after_s
+from pdp.errors import BadRequestError, Reason
+from pdp.limits import MAX_RECHECK_S, MAX_STALENESS_S
+from pdp.model.attributes import Value, check_value
+from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
+from pdp.model.names import NO_SEGMENT, Kind, Principal
+from pdp.model.request import Party, Question
+from pdp.world import Asset, World
+
+GRANTS: Final = ""
+SEGMENTATION: Final = "2"
+
+
+def decide(world: World, question: Question, now_ms: int) -> Decision:
+    """Decide `question` in `world` at wall-clock time `now_ms` (milliseconds since the epoch)."""
+    case = _open(world, question)
+    if isinstance(case, Decision):
+        return case
+    verdict = _judge(case, now_ms)
+    return _settle(case, verdict, now_ms)
+
+
+def explain(world: World, question: Question, now_ms: int) -> Decision:
+    """As `decide`; a deny that some rule nearly turned into an allow also carries the nearest miss."""
+    decision = decide(world, question, now_ms)
+    case = _open(world, question)
+    if decision.allowed or isinstance(case, Decision):
+        return decision
+    miss = _miss(case, decision, now_ms)
+    return replace(decision, nearest_miss=miss) if miss else decision
+
+
+def bounded(decision: Decision, world: World, question: Question, staleness_s: float) -> Decision:
+    """Turn an allow into deny `world_stale` if the world is older than the asset's sensitivity bears (FAILURE.md P6)."""
+    if not decision.allowed or staleness_s <= max_staleness_s(world, question):
+        return decision
+    return decision.refused(Reason.WORLD_STALE, "the newest signed head is older than this asset's sensitivity allows")
+
+
+def max_staleness_s(world: World, question: Question) -> float:
+    """Return how old, in seconds, the signed head may be for the asset in question."""
+    asset = world.asset(question.resource)
+    return MAX_STALENESS_S[asset.sensitivity if asset else "high"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Case:
+    """A well-formed question about a registered asset, with everything that the engine reads."""
+
+    world: World
+    snapshot: Snapshot
+    question: Question
+    asset: Asset
+    attributes: dict[str, Value]
+    segmented: bool
+
+    def deny(self, reason: Reason, outcome: Outcome | None = None, detail: str = "") -> Decision:
+        """Return a deny for this case, with the rules of `outcome` if one determined it."""
+        return Decision(
+            effect=Effect.DENY,
+            reason=reason,
+            world_seq=self.world.seq,
+            determining=outcome.determining if outcome else (),
+            role_path=outcome.role_path if outcome else (),
+            detail=detail,
+        )
+
+
+def _open(world: World, question: Question) -> _Case | Decision:
+    """Check the question against the world's vocabulary and inventory; locks are looked at in `_judge`."""
+    snapshot = world.snapshot
+    if snapshot is None:
+        return deny(Reason.WORLD_STALE, world_seq=world.seq, detail="no policy is held yet")
+    refusal = _malformed(snapshot, question)
+    if refusal is not None:
+        return deny(refusal[0], world_seq=world.seq, detail=refusal[1])
+    asset = world.asset(question.resource)
+    if asset is None or (question.serves is not None and world.asset(question.serves) is None):
+        return _unregistered(world, question, asset)
+    info = snapshot.vocabulary.types[question.action.type]
+    return _Case(
+        world=world,
+        snapshot=snapshot,
+        question=question,
+        asset=asset,
+        attributes=_attributes(snapshot, question, asset),
+        segmented=info.segmented,
+    )
+
+
+def _unregistered(world: World, question: Question, asset: Asset | None) -> Decision:
+    missing = question.resource if asset is None else question.serves
+    return deny(Reason.ASSET_UNREGISTERED, world_seq=world.seq, detail=f"`{missing}` is not in the inventory")
+
+
+def _malformed(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | None:
+    """Return why the question cannot be asked in this vocabulary, or None."""
+    action, resource = question.action, question.resource
+    if not snapshot.vocabulary.knows(action):
+        return Reason.UNKNOWN_ACTION, f"the vocabulary knows no action `{action}`"
+    if action.type != resource.type:
+        return Reason.BAD_REQUEST, f"`{action}` is no action on a {resource.type}"
+    if not resource.version and action.verb in snapshot.vocabulary.types[action.type].versioned_verbs:
+        return Reason.BAD_REQUEST, f"`{action}` needs a version: `{resource}@<version>`"
+    if any(str(party.principal) in snapshot.role_names for party in (question.subject, *question.actors)):
+        return Reason.SUBJECT_IS_ROLE, "a principal bears the name of a role"
+    return _bad_attribute(snapshot, question)
+
+
+def _bad_attribute(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | None:
+    known = snapshot.vocabulary.attributes
+    for name, value in question.attributes.items():
+        if not name.startswith("request.") or name not in known:
+            return Reason.BAD_REQUEST, f"the vocabulary knows no request attribute `{name}`"
+        try:
+            check_value(name, value, known[name].type)
+        except BadRequestError as error:
+            return Reason.BAD_REQUEST, error.message
+    return None
+
+
+def _attributes(snapshot: Snapshot, question: Question, asset: Asset) -> dict[str, Value]:
+    """Gather what conditions may read; the inventory is written last, so that it beats the request."""
+    subject = question.subject.principal
+    derived: dict[str, Value] = {
+        "subject.id": str(subject),
+        "subject.kind": subject.kind.value,
+        "subject.groups": tuple(sorted(question.subject.groups)),
+        "resource.type": question.resource.type,
+        "resource.registered": True,
+    }
+    if question.credential.issuer:
+        derived["subject.iss"] = question.credential.issuer
+    if question.workload is not None:
+        derived["subject.workload_id"] = str(question.workload)
+    if question.actors:
+        derived["actor.id"] = str(question.actors[0].principal)
+    known = snapshot.vocabulary.attributes
+    return {
+        **question.attributes,
+        **{name: value for name, value in question.claims.items() if name in known},
+        **{name: value for name, value in derived.items() if name in known},
+        **asset.attributes,
+    }
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Granted:
+    """Every stage allowed: the outcomes that did, subject's grant first."""
+
+    outcomes: tuple[Outcome, ...]
+
+
+def _judge(case: _Case, now_ms: int) -> _Granted | Decision:
+    """Run the stages; return the first refusal, or all the outcomes that granted."""
+    lock = case.world.locks.match(case.question, now_ms)
+    if lock is not None:
+        return case.deny(Reason.LOCKED, detail=f"lock `{lock.id}`")
+    outcomes: list[Outcome] = []
+    for stage in _stages(case, now_ms):
+        if isinstance(stage, Decision):
+            return stage
+        outcomes.append(stage)
+    return _Granted(outcomes=tuple(outcomes))
+
+
+def _stages(case: _Case, now_ms: int) -> Iterator[Outcome | Decision]:
+    """Yield the outcome of each stage that allowed, or the refusal of the first that did not."""
+    if case.segmented:
+        reach = evaluate(case.snapshot, _segmentation(case, now_ms), now_ms)
+        yield _or_refusal(case, reach, Reason.SEGMENT_DENIED)
+    own = evaluate(case.snapshot, _grant(case, case.question.subject), now_ms)
+    yield _or_refusal(case, own, own.reason)
+    for depth, actor in enumerate(case.question.actors):
+        acting = evaluate(case.snapshot, _grant(case, actor), now_ms)
+        # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts.
+        if depth == 0 or acting.reason is not Reason.NO_GRANT:
+            yield _or_refusal(case, acting, Reason.DELEGATION_DENIED)
+
+
+def _or_refusal(case: _Case, outcome: Outcome, reason: Reason) -> Outcome | Decision:
+    return outcome if outcome.effect is Effect.ALLOW else case.deny(reason, outcome)
+
+
+def _grant(case: _Case, party: Party) -> EngineRequest:
+    question = case.question
+    return EngineRequest(
+        context=GRANTS,
+        values=(str(party.principal), str(question.action), str(question.resource), case.asset.environment),
+        memberships={"sub": tuple(party.groups)},
+        attributes=case.attributes,
+    )
+
+
+def _segmentation(case: _Case, now_ms: int) -> EngineRequest:
+    """Segmentation starts at the caller's own workload; who has none, or no segment, is in `segment:none`."""
+    source = _source(case.question)
+    name = str(source) if source else NO_SEGMENT
+    target = str(case.question.resource)
+    homes = case.snapshot.groups_of("g3", name, now_ms) if source else frozenset({NO_SEGMENT})
+    placed = {case.asset.segment} if case.asset.segment else case.snapshot.groups_of("g3", target, now_ms)
+    return EngineRequest(
+        context=SEGMENTATION,
+        values=(name, str(case.question.action), target),
+        memberships={"src": tuple(homes) or (NO_SEGMENT,), "dst": tuple(placed) or (NO_SEGMENT,)},
+        attributes=case.attributes,
+    )
+
+
+def _source(question: Question) -> Principal | None:
+    """Return the workload that asks: the one that was verified, else an acting or asking workload identity."""
+    if question.workload is not None:
+        return question.workload
+    asking = question.actors[0].principal if question.actors else question.subject.principal
+    return asking if asking.kind is Kind.WORKLOAD else None
+
+
+def _settle(case: _Case, verdict: _Granted | Decision, now_ms: int) -> Decision:
+    """Turn the stages' verdict into the decision, with merged obligations and the time of the next look."""
+    if isinstance(verdict, Decision):
+        return verdict
+    obligations = merge(obligation for outcome in verdict.outcomes for obligation in outcome.obligations)
+    if obligations is None:
+        return case.deny(Reason.OBLIGATION_UNSUPPORTED, detail="two rules oblige to different things")
+    supports = case.question.supports
+    unable = [item.name for item in obligations if supports is not None and item.name not in supports]
+    if unable:
+        return case.deny(Reason.OBLIGATION_UNSUPPORTED, detail=f"unable to carry out {', '.join(unable)}")
+    granting = verdict.outcomes[1] if case.segmented else verdict.outcomes[0]
+    return Decision(
+        effect=Effect.ALLOW,
+        reason=Reason.GRANTED,
+        world_seq=case.world.seq,
+        obligations=obligations,
+        determining=tuple(row for outcome in verdict.outcomes for row in outcome.determining),
+        role_path=granting.role_path,
+        recheck_after_s=_next_look_s(case, verdict.outcomes, obligations, now_ms),
+    )
+
+
+def _next_look_s(
+    case: _Case, outcomes: tuple[Outcome, ...], obligations: tuple[Obligation, ...], now_ms: int
+) -> float | None:
+    """Return the least of: obligation, role bound, lock bound, token expiry, and 30 s if a condition reads `now`."""
+    bounds = [(outcome.valid_until_ms - now_ms) / 1000 for outcome in outcomes if outcome.valid_until_ms is not None]
+    if case.question.credential.expires_at_s:
+        bounds.append(case.question.credential.expires_at_s - now_ms / 1000)
+    if any(outcome.reads_now for outcome in outcomes):
+        bounds.append(MAX_RECHECK_S)
+    obliged = recheck_after_s(obligations)
+    if obliged is not None:
+        bounds.append(obliged)
+    return max(0.0, min(bounds)) if bounds else None
+
+
+def _miss(case: _Case, decision: Decision, now_ms: int) -> NearestMiss | None:
+    """Return the nearest miss of the stage that refused."""
+    if decision.reason is Reason.SEGMENT_DENIED:
+        return nearest_miss(case.snapshot, _segmentation(case, now_ms), now_ms)
+    if decision.reason is Reason.DELEGATION_DENIED:
+        return nearest_miss(case.snapshot, _grant(case, case.question.actors[0]), now_ms)
+    if decision.reason in {Reason.NO_GRANT, Reason.DENIED_BY_RULE, Reason.CONDITION_ERROR}:
+        return nearest_miss(case.snapshot, _grant(case, case.question.subject), now_ms)
+    return None

@@ -1,0 +1,302 @@
+"""The world: everything that can change an answer, as one immutable value, and `fold`, which makes the next one.
+
+The world is the fold of the signed log: policy revisions, assets, locks. `fold(world, entry)` copies only what the entry
+touches and shares the rest; whoever holds the old world goes on reading it undisturbed. Nothing here reads a clock or does
+I/O, and folding the same entries always gives the same world, digest for digest.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final
+
+from pdp.engine.casbin_text import Row
+from pdp.engine.compiler import Snapshot, compile_texts
+from pdp.engine.pack import rows_digest
+from pdp.errors import BadNameError, BadRequestError, PortcullisError, Reason
+from pdp.model.attributes import Attributes, AttributeType, Value, check_value
+from pdp.model.canonical import digest
+from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
+from pdp.signals.locks import Lock, LockSet
+from pdp.trust.entry import VerifiedEntry
+
+DEFAULT_SENSITIVITY: Final = "normal"
+SENSITIVITIES: Final = ("high", "normal", "low")
+
+
+class FoldError(PortcullisError):
+    """An entry that is signed and in order, and yet makes no valid world; the old world stays."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(Reason.POLICY_REFUSED, message)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A registered asset; `attributes` carry their full names (`resource.environment`)."""
+
+    resource: Resource
+    attributes: Attributes
+
+    @property
+    def environment(self) -> str:
+        """`dev`, `test`, `staging` or `prod`."""
+        return str(self.attributes["resource.environment"])
+
+    @property
+    def segment(self) -> str | None:
+        """The segment that the inventory places the asset in, if any."""
+        value = self.attributes.get("resource.segment")
+        return str(value) if value is not None else None
+
+    @property
+    def sensitivity(self) -> str:
+        """`high`, `normal` or `low`; it bounds how stale a world may decide on the asset."""
+        return str(self.attributes.get("resource.sensitivity", DEFAULT_SENSITIVITY))
+
+    @property
+    def digest(self) -> str:
+        """The content digest that the inventory records, or empty."""
+        return str(self.attributes.get("resource.digest", ""))
+
+
+def _builtin(name: str) -> Asset:
+    attributes = MappingProxyType({"resource.environment": "prod", "resource.sensitivity": "high"})
+    return Asset(resource=Resource.parse(name), attributes=attributes)
+
+
+BUILTIN_ASSETS: Final[Mapping[str, Asset]] = MappingProxyType({
+    name: _builtin(name)
+    for name in ("policy/main", "asset/all", "lock/all", "audit/all", "decision/main", "replica/all", "key/all")
+})
+"""What administration acts on: always registered, in `prod`, never segmented (POLICY.md section 2)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The live policy: its texts, its compiled form, and the digest that names this revision."""
+
+    model_text: str
+    vocabulary_text: str
+    snapshot: Snapshot
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class World:
+    """One state of everything that can change an answer.
+
+    `seq` and `head` are number and digest of the newest entry folded in (0 and empty before the first), `signed_ms` the
+    newest signed time, which `now` never precedes.
+    """
+
+    tenant: str
+    seq: int
+    head: bytes
+    signed_ms: int
+    policy: Policy | None
+    assets: Mapping[str, Asset]
+    locks: LockSet
+
+    def asset(self, resource: Resource) -> Asset | None:
+        """Return the asset registered under exactly this name, version included."""
+        name = str(resource)
+        return self.assets.get(name) or BUILTIN_ASSETS.get(name)
+
+    @property
+    def snapshot(self) -> Snapshot | None:
+        """The compiled policy, or None before genesis."""
+        return self.policy.snapshot if self.policy else None
+
+    @property
+    def revision(self) -> str:
+        """The digest of the live policy, or empty before genesis."""
+        return self.policy.revision if self.policy else ""
+
+
+def empty_world(tenant: str) -> World:
+    """Return the world before the first entry: it allows nothing."""
+    return World(
+        tenant=tenant, seq=0, head=b"", signed_ms=0, policy=None, assets=MappingProxyType({}), locks=LockSet.EMPTY
+    )
+
+
+def fold(world: World, entry: VerifiedEntry) -> World:
+    """Return the world after `entry`.
+
+    Raises:
+        FoldError: the payload is malformed, or the policy it makes does not compile or has another digest.
+    """
+    change = _FOLDS.get(entry.header.kind)
+    if change is None:
+        raise FoldError(f"entry {entry.header.seq}: unknown kind")
+    try:
+        changed = change(world, entry.payload, entry.header.seq)
+    except (BadNameError, BadRequestError, KeyError, TypeError, ValueError) as error:
+        raise FoldError(f"entry {entry.header.seq}: malformed `{entry.header.kind}` payload: {error}") from error
+    signed_ms = max(world.signed_ms, entry.header.time_ms)
+    return replace(changed, seq=entry.header.seq, head=entry.digest, signed_ms=signed_ms)
+
+
+def _fold_policy(world: World, payload: Mapping[str, Any], _seq: int) -> World:
+    old = world.policy
+    model = payload["model"] if payload["model"] is not None else _text(old, "model")
+    vocabulary = payload["vocabulary"] if payload["vocabulary"] is not None else _text(old, "vocabulary")
+    rows = _changed_rows(old.snapshot.rows if old else (), payload)
+    if rows_digest(rows).hex() != payload["rows_digest"]:
+        raise FoldError("the row set is not the one that the entry names")
+    return replace(world, policy=_compiled(model, vocabulary, rows))
+
+
+def _text(policy: Policy | None, which: str) -> str:
+    if policy is None:
+        raise FoldError(f"the first policy entry must bring its {which}")
+    return policy.model_text if which == "model" else policy.vocabulary_text
+
+
+def _changed_rows(rows: tuple[Row, ...], payload: Mapping[str, Any]) -> tuple[Row, ...]:
+    """Apply added and removed rows; removing what is not there, or adding what is, is a poisoned entry."""
+    kept = {(row.id, row.section, row.fields): row for row in rows}
+    for raw in payload["removed"]:
+        row = Row.from_json(raw)
+        if kept.pop((row.id, row.section, row.fields), None) is None:
+            raise FoldError(f"row {row.id} is removed and was not there")
+    for raw in payload["added"]:
+        row = Row.from_json(raw)
+        if kept.setdefault((row.id, row.section, row.fields), row) is not row:
+            raise FoldError(f"row {row.id} is added twice")
+    return tuple(sorted(kept.values(), key=lambda row: (row.file, row.line)))
+
+
+def _compiled(model: str, vocabulary: str, rows: tuple[Row, ...]) -> Policy:
+    compiled = compile_texts(model, vocabulary, rows)
+    if not isinstance(compiled, Snapshot):
+        raise FoldError(f"the policy does not compile: {'; '.join(str(finding) for finding in compiled[:3])}")
+    revision = digest("revision", model.encode(), vocabulary.encode(), rows_digest(rows)).hex()
+    return Policy(model_text=model, vocabulary_text=vocabulary, snapshot=compiled, revision=revision)
+
+
+def _fold_assets(world: World, payload: Mapping[str, Any], _seq: int) -> World:
+    assets = dict(world.assets)
+    for item in payload["assets"]:
+        asset = make_asset(world, item["name"], item["attributes"])
+        assets[str(asset.resource)] = asset
+    return replace(world, assets=MappingProxyType(assets))
+
+
+def make_asset(world: World, name: str, attributes: Mapping[str, Any]) -> Asset:
+    """Return the asset that `name` and unprefixed `attributes` describe, each checked against the live vocabulary.
+
+    Raises:
+        BadRequestError, BadNameError: a built-in or malformed name, an attribute that the vocabulary does not know or of
+            another type, or no environment.
+    """
+    resource = Resource.parse(name)
+    if name in BUILTIN_ASSETS:
+        raise BadRequestError(f"`{name}` is built in and cannot be registered")
+    values = {f"resource.{key}": _value(value) for key, value in attributes.items()}
+    _check_attributes(world, resource, values)
+    return Asset(resource=resource, attributes=MappingProxyType(values))
+
+
+def _value(value: Any) -> Value:
+    return tuple(value) if type(value) is list else value
+
+
+def _check_attributes(world: World, resource: Resource, values: Attributes) -> None:
+    known = _vocabulary_types(world)
+    if known and resource.type not in _types(world):
+        raise BadRequestError(f"the vocabulary knows no type `{resource.type}`")
+    for name, value in values.items():
+        if name not in known:
+            raise BadRequestError(f"the vocabulary knows no attribute `{name}`")
+        check_value(name, value, known[name])
+    _check_placement(values)
+
+
+def _check_placement(values: Attributes) -> None:
+    if values.get("resource.environment") not in ENVIRONMENTS:
+        raise BadRequestError(f"an asset needs an environment: one of {', '.join(ENVIRONMENTS)}")
+    if values.get("resource.sensitivity", DEFAULT_SENSITIVITY) not in SENSITIVITIES:
+        raise BadRequestError(f"`sensitivity` is one of {', '.join(SENSITIVITIES)}")
+    segment = values.get("resource.segment")
+    if segment is not None:
+        check_grouping_name(str(segment))
+
+
+def _vocabulary_types(world: World) -> Mapping[str, AttributeType]:
+    snapshot = world.snapshot
+    return {name: info.type for name, info in snapshot.vocabulary.attributes.items()} if snapshot else {}
+
+
+def _types(world: World) -> frozenset[str]:
+    return frozenset(world.snapshot.vocabulary.types) if world.snapshot else frozenset()
+
+
+def _fold_lock(world: World, payload: Mapping[str, Any], seq: int) -> World:
+    return replace(world, locks=world.locks.added(Lock.from_json({**payload, "world_seq": seq})))
+
+
+def _fold_unlock(world: World, payload: Mapping[str, Any], _seq: int) -> World:
+    return replace(world, locks=world.locks.removed(payload["id"]))
+
+
+_FOLDS: Final = {
+    "policy": _fold_policy,
+    "assets": _fold_assets,
+    "lock": _fold_lock,
+    "unlock": _fold_unlock,
+}
+
+
+def to_state(world: World) -> dict[str, Any]:
+    """Return the world as a canonical-JSON value, for a signed snapshot."""
+    policy = world.policy
+    return {
+        "tenant": world.tenant,
+        "seq": world.seq,
+        "head": world.head.hex(),
+        "signed_ms": world.signed_ms,
+        "policy": None
+        if policy is None
+        else {
+            "model": policy.model_text,
+            "vocabulary": policy.vocabulary_text,
+            "rows": [row.to_json() for row in policy.snapshot.rows],
+        },
+        "assets": {
+            name: {key.removeprefix("resource."): value for key, value in asset.attributes.items()}
+            for name, asset in world.assets.items()
+        },
+        "locks": [lock.to_json() for lock in world.locks],
+    }
+
+
+def from_state(state: Mapping[str, Any]) -> World:
+    """Return the world that `to_state` wrote.
+
+    Raises:
+        FoldError: the state is malformed or its policy does not compile.
+    """
+    try:
+        world = replace(empty_world(state["tenant"]), policy=_policy_from_state(state["policy"]))
+        assets = {name: make_asset(world, name, attributes) for name, attributes in state["assets"].items()}
+        locks = LockSet.EMPTY
+        for raw in state["locks"]:
+            locks = locks.added(Lock.from_json(raw))
+        return replace(
+            world,
+            seq=state["seq"],
+            head=bytes.fromhex(state["head"]),
+            signed_ms=state["signed_ms"],
+            assets=MappingProxyType(assets),
+            locks=locks,
+        )
+    except (BadNameError, BadRequestError, KeyError, TypeError, ValueError) as error:
+        raise FoldError(f"malformed snapshot: {error}") from error
+
+
+def _policy_from_state(raw: Mapping[str, Any] | None) -> Policy | None:
+    if raw is None:
+        return None
+    return _compiled(raw["model"], raw["vocabulary"], tuple(Row.from_json(row) for row in raw["rows"]))
