@@ -56,8 +56,8 @@ class Question:
     actors: tuple[Party, ...] = ()
     workload: Principal | None = None
     serves: Resource | None = None
-    attributes: Attributes = NO_ATTRIBUTES
-    claims: Attributes = NO_ATTRIBUTES
+    attributes: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
+    claims: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
     credential: CredentialFacts = field(default_factory=CredentialFacts)
     supports: frozenset[str] | None = None
 
