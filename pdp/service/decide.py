@@ -1,0 +1,203 @@
+"""Deciding as a use case: pin the world, decide, bound by staleness, record, answer. Every door goes through here.
+
+An allow leaves only after its record is durable; a record that cannot be written turns the answer into deny
+`audit_unavailable`. A deny is recorded too, but never waits (FAILURE.md S1).
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import partial
+
+from pdp import decide as engine
+from pdp.audit.record import decision_record, refusal_record, stream_record
+from pdp.errors import PortcullisError, Reason
+from pdp.model.decision import Answer, Decision, deny
+from pdp.model.request import Question
+from pdp.ports import AuditTrail, Clock
+from pdp.replica import Replica
+from pdp.world import World
+
+
+class Decider:
+    """Answers questions from the replica of this process."""
+
+    def __init__(self, *, replica: Replica, audit: AuditTrail, clock: Clock, new_id: Callable[[], str]) -> None:
+        self._replica = replica
+        self._audit = audit
+        self._clock = clock
+        self._new_id = new_id
+
+    async def answer(
+        self,
+        question: Question,
+        *,
+        at_least: int = 0,
+        wait_s: float = 0.0,
+        explain: bool = False,
+        caller: str = "",
+        door: str = "grpc",
+    ) -> Answer:
+        """Decide and record one question; see `answer_many`."""
+        answers = await self.answer_many(
+            (question,), at_least=at_least, wait_s=wait_s, explain=explain, caller=caller, door=door
+        )
+        return answers[0]
+
+    async def answer_many(
+        self,
+        questions: Sequence[Question],
+        *,
+        at_least: int = 0,
+        wait_s: float = 0.0,
+        explain: bool = False,
+        caller: str = "",
+        door: str = "grpc",
+    ) -> tuple[Answer, ...]:
+        """Decide all `questions` on one world and record them as one group.
+
+        Args:
+            questions: what is asked, already verified.
+            at_least: the world number that the caller has seen; 0 = any.
+            wait_s: how long to wait for that world, in seconds.
+            explain: add the nearest miss to denies.
+            caller: who asks, for the record.
+            door: where the question came in, for the record.
+
+        Raises:
+            PortcullisError: `world_behind` if the world did not arrive in time.
+        """
+        await self.reach(at_least, wait_s)
+        world = self._replica.world  # INVARIANT: read once; every answer of this call is this world's.
+        judge = engine.explain if explain else engine.decide
+        now_ms, staleness_s = self._now(), self._staleness_s()
+        decisions = tuple(
+            engine.bounded(judge(world, question, now_ms), world, question, staleness_s) for question in questions
+        )
+        answers = tuple(Answer(decision=decision, decision_id=self._new_id()) for decision in decisions)
+        record = partial(_record, world=world, now_ms=now_ms, staleness_s=staleness_s, door=door, caller=caller)
+        records = [record(answer, question) for answer, question in zip(answers, questions, strict=True)]
+        return await self._release(answers, records)
+
+    async def reach(self, at_least: int, wait_s: float) -> None:
+        """Wait until the replica holds a world of number `at_least`.
+
+        Raises:
+            PortcullisError: `world_behind` after `wait_s` seconds.
+        """
+        if self._replica.world.seq >= at_least:
+            return
+        arrived = asyncio.Event()
+        stop = self._replica.on_change(lambda world: arrived.set() if world.seq >= at_least else None)
+        try:
+            async with asyncio.timeout(wait_s):
+                await arrived.wait()
+        except TimeoutError:
+            message = f"this PDP holds world {self._replica.world.seq}, not yet {at_least}"
+            raise PortcullisError(Reason.WORLD_BEHIND, message, advice="ask again") from None
+        finally:
+            stop()
+
+    def recheck(self, question: Question) -> Decision:
+        """Decide again on the current world, without a record: for accesses that last."""
+        world = self._replica.world
+        decision = engine.decide(world, question, self._now())
+        return engine.bounded(decision, world, question, self._staleness_s())
+
+    def patience_s(self, question: Question) -> float:
+        """Return for how many more seconds the held world may decide on the asset in question."""
+        return engine.max_staleness_s(self._replica.world, question) - self._staleness_s()
+
+    async def confirm(self, question: Question, decision: Decision, *, caller: str, door: str) -> Answer:
+        """Record a decision that `recheck` made and that is about to take effect."""
+        world, now_ms = self._replica.world, self._now()
+        answer = Answer(decision=decision, decision_id=self._new_id())
+        record = _record(
+            answer, question, world=world, now_ms=now_ms, staleness_s=self._staleness_s(), door=door, caller=caller
+        )
+        return (await self._release((answer,), [record]))[0]
+
+    async def refuse(
+        self,
+        reason: Reason,
+        *,
+        detail: str = "",
+        door: str,
+        action: str = "",
+        resource: str = "",
+        caller: str = "",
+    ) -> Answer:
+        """Record a refusal that came before there was a question: a bad credential, an unmapped route."""
+        decision = deny(reason, world_seq=self._replica.world.seq, detail=detail)
+        answer = Answer(decision=decision, decision_id=self._new_id())
+        record = refusal_record(
+            decision_id=answer.decision_id,
+            reason=reason,
+            detail=detail,
+            door=door,
+            action=action,
+            resource=resource,
+            caller=caller,
+            world_seq=decision.world_seq,
+            time_ms=self._clock.now_ms(),
+        )
+        return (await self._release((answer,), [record]))[0]
+
+    async def note(self, event: str, *, decision_id: str, **fields: str | int) -> None:
+        """Record a change of state of a running access: opened, cut, ended. It never waits and never fails."""
+        record = stream_record(
+            decision_id=decision_id,
+            event=event,
+            world_seq=self._replica.world.seq,
+            time_ms=self._clock.now_ms(),
+            fields=fields,
+        )
+        with suppress(PortcullisError):  # the trail counts and shows what it could not write
+            await self._audit.record([record], durable=False)
+
+    async def _release(self, answers: tuple[Answer, ...], records: list[dict[str, object]]) -> tuple[Answer, ...]:
+        """Let the answers go once the records of the allows among them are durable."""
+        allows = any(answer.decision.allowed for answer in answers)
+        try:
+            await self._audit.record(records, durable=allows)
+        except PortcullisError as error:
+            return tuple(_unrecorded(answer, error) for answer in answers)
+        return answers
+
+    def _now(self) -> int:
+        return self._replica.now_ms(self._clock.now_ms())
+
+    def _staleness_s(self) -> float:
+        return self._replica.staleness_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
+
+
+def _unrecorded(answer: Answer, error: PortcullisError) -> Answer:
+    """A deny stands unrecorded; an allow does not."""
+    if not answer.decision.allowed:
+        return answer
+    decision = answer.decision.refused(Reason.AUDIT_UNAVAILABLE, error.message)
+    return Answer(decision=decision, decision_id=answer.decision_id)
+
+
+def _record(
+    answer: Answer,
+    question: Question,
+    *,
+    world: World,
+    now_ms: int,
+    staleness_s: float,
+    door: str,
+    caller: str,
+) -> dict[str, object]:
+    asset = world.asset(question.serves or question.resource)
+    return decision_record(
+        decision_id=answer.decision_id,
+        decision=answer.decision,
+        question=question,
+        digest=asset.digest if asset else "",
+        now_ms=now_ms,
+        staleness_ms=min(int(min(staleness_s, 1e9) * 1000), 10**12),
+        door=door,
+        caller=caller,
+        time_ms=now_ms,
+    )

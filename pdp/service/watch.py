@@ -1,0 +1,93 @@
+"""Watching: the current decision on a question, and every change of it, until the access can last no longer."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+from pdp.errors import Reason
+from pdp.limits import HEARTBEAT_INTERVAL_S
+from pdp.model.decision import Answer, Decision, deny
+from pdp.model.request import Question
+from pdp.ports import Clock
+from pdp.replica import Replica
+from pdp.service.decide import Decider
+
+DOOR = "watch"
+
+
+async def watch(
+    decider: Decider,
+    replica: Replica,
+    clock: Clock,
+    question: Question,
+    *,
+    at_least: int = 0,
+    wait_s: float = 0.0,
+    caller: str = "",
+    caller_expires_at_s: int = 0,
+) -> AsyncIterator[Answer]:
+    """Yield the decision on `question` now, and again whenever it changes.
+
+    Ends after a deny `token_expired` when the watched credential expires, and silently when the caller's own does
+    (`caller_expires_at_s`, seconds since the epoch; 0 = with the connection): the caller opens a new watch.
+
+    Raises:
+        PortcullisError: `world_behind` if the world `at_least` did not arrive within `wait_s` seconds.
+    """
+    changed = asyncio.Event()
+    stop = replica.on_change(lambda _world: changed.set())
+    try:
+        answer = await decider.answer(question, at_least=at_least, wait_s=wait_s, caller=caller, door=DOOR)
+        yield answer
+        while True:
+            await _until_due(changed, _due_s(decider, clock, question, answer.decision, caller_expires_at_s))
+            changed.clear()
+            if _expired(clock, caller_expires_at_s):
+                return
+            decision = _look(decider, clock, question)
+            if _same(decision, answer.decision):
+                answer = Answer(decision=decision, decision_id=answer.decision_id)
+                continue
+            answer = await decider.confirm(question, decision, caller=caller, door=DOOR)
+            yield answer
+            if answer.decision.reason is Reason.TOKEN_EXPIRED:
+                return
+    finally:
+        stop()
+
+
+def _look(decider: Decider, clock: Clock, question: Question) -> Decision:
+    decision = decider.recheck(question)
+    if _expired(clock, question.credential.expires_at_s):
+        return deny(Reason.TOKEN_EXPIRED, world_seq=decision.world_seq, detail="the watched credential has expired")
+    return decision
+
+
+def _expired(clock: Clock, expires_at_s: int) -> bool:
+    return bool(expires_at_s) and clock.now_ms() >= expires_at_s * 1000
+
+
+def _due_s(
+    decider: Decider, clock: Clock, question: Question, decision: Decision, caller_expires_at_s: int
+) -> float | None:
+    """Return when to look again without a new world, in seconds; None = only at a new world."""
+    bounds = [] if decision.recheck_after_s is None else [decision.recheck_after_s]
+    now_s = clock.now_ms() / 1000
+    bounds += [end - now_s for end in (question.credential.expires_at_s, caller_expires_at_s) if end]
+    if decision.allowed:
+        bounds.append(decider.patience_s(question))
+    elif decision.reason is Reason.WORLD_STALE:  # a heartbeat makes no new world, so nothing else would wake us
+        bounds.append(HEARTBEAT_INTERVAL_S)
+    return max(0.0, min(bounds)) if bounds else None
+
+
+async def _until_due(changed: asyncio.Event, due_s: float | None) -> None:
+    try:
+        async with asyncio.timeout(due_s):
+            await changed.wait()
+    except TimeoutError:
+        return
+
+
+def _same(one: Decision, other: Decision) -> bool:
+    """Tell whether a caller would act alike on both."""
+    return (one.effect, one.reason, one.obligations) == (other.effect, other.reason, other.obligations)
