@@ -73,7 +73,12 @@ MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 DRAIN_GRACE_S: Final = 10.0
 
 # Audit.
-MAX_AUDIT_RECORD_BYTES: Final = 64 * 1024
+MAX_AUDIT_RECORD_BYTES: Final = 256 * 1024
+"""One record; the groups of a token and three actors alone may take more than half of it."""
+MAX_AUDIT_FIELD_BYTES: Final = 16 * 1024
+"""Attributes of a question that take more stand in its record by their digest."""
+MAX_AUDIT_WAITING: Final = 10_000
+"""Records that wait for a sink that does not write; beyond it an allow is refused and a refusal is only counted."""
 AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
 """How long an allow waits for its record before it becomes deny `audit_unavailable`."""

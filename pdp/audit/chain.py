@@ -1,0 +1,255 @@
+"""The audit chain: how records are framed, linked and verified. Bytes in, values out; no file is touched here.
+
+Theory of operation. A chain is the sequence of one process's records, numbered from 1 over all its segments. `seal` writes
+a record as canonical JSON with three fields of its own: `n` (its number), `prev` (the digest of its predecessor, zeros for
+the first) and `digest` (SHA-256 over the canonical bytes without that field). On disk one record is one frame and one line:
+the length of its content in six hex digits, a blank, the content, a line feed. The length tells a torn tail from a changed
+record; the digests tell a change, a removal, an insertion or another order anywhere in the chain. What they cannot tell is
+an end cut off at a record's boundary: for that a reader brings a *checkpoint*, a link that it knows from elsewhere.
+
+A segment starts with an `open` record that continues the chain. Where it says `failure` or `broken`, the segment before it
+may hold records behind the link: they were never acknowledged, so the chain goes on from the last one that was.
+"""
+
+import string
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import Any, Final
+
+from pdp.errors import BadRequestError
+from pdp.limits import MAX_AUDIT_RECORD_BYTES
+from pdp.model.canonical import digest, dumps_trusted, loads
+
+_DOMAIN: Final = "portcullis audit record"
+_LENGTH_DIGITS: Final = 6
+_OVERHEAD_BYTES: Final = _LENGTH_DIGITS + 2  # the blank and the line feed
+_HEX: Final = frozenset(string.digits.encode() + b"abcdef")
+_DIGEST_CHARS: Final = 64
+_REJOINS: Final = frozenset({"failure", "broken"})
+
+
+class Verdict(IntEnum):
+    """What a verification found; the number is the exit code of `pdp audit verify` (FAILURE.md S7)."""
+
+    OK = 0
+    BROKEN = 1
+    UNREADABLE = 2
+    SHORT = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Link:
+    """A position in a chain: the number of a record and its digest in hex."""
+
+    n: int
+    digest: str
+
+
+START: Final = Link(n=0, digest="0" * _DIGEST_CHARS)
+"""Where every chain begins."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The result of a verification: `head` is the last record that holds, `where` and `detail` say what is wrong."""
+
+    verdict: Verdict
+    records: int
+    head: Link
+    where: str = ""
+    detail: str = ""
+
+    def __str__(self) -> str:
+        if self.verdict is Verdict.OK:
+            return f"{self.records} records verified, head {self.head.n}:{self.head.digest}"
+        return f"{self.where}: {self.detail}" if self.where else self.detail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tail:
+    """What the end of a segment looks like: where it is still valid, whether that is all, or what follows is a torn write.
+
+    `torn` is False if a whole valid record stands behind the damage: then it is no torn write but a changed file, which
+    is evidence and is not cut.
+    """
+
+    head: Link
+    valid_bytes: int
+    torn: bool
+    whole: bool
+
+
+class Malformed(ValueError):  # noqa: N818 - a finding about bytes, not an error of ours
+    """Bytes that are no record."""
+
+
+class Broken(ValueError):  # noqa: N818 - as above
+    """A record that does not continue its chain."""
+
+
+def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
+    """Return the content of `record` as the successor of `after`, and its own link.
+
+    Raises:
+        Malformed: the record holds what is no JSON, or is longer than a record may be.
+    """
+    n = after.n + 1
+    # Two encodings joined instead of one encoded twice: the digest's place in the sorted keys is known.
+    early = {name: value for name, value in record.items() if name < "digest"}
+    late = {name: value for name, value in record.items() if name > "digest"} | {"n": n, "prev": after.digest}
+    try:
+        head, tail = dumps_trusted(early)[:-1], dumps_trusted(late)[1:]
+    except (TypeError, ValueError) as error:
+        raise Malformed("a record holds JSON values only") from error
+    joint = b"," if early else b""
+    own = digest(_DOMAIN, head + joint + tail).hex()
+    content = b'%b%b"digest":"%b",%b' % (head, joint, own.encode(), tail)
+    if len(content) > MAX_AUDIT_RECORD_BYTES:
+        raise Malformed(f"a record has at most {MAX_AUDIT_RECORD_BYTES} bytes")
+    return content, Link(n=n, digest=own)
+
+
+def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], Link]:
+    """Return the record that `content` holds and its link, verified as the successor of `after`, if given.
+
+    Raises:
+        Malformed: no canonical JSON object, or without the fields of a chain.
+        Broken: its digest is not its own, or it does not follow `after`.
+    """
+    record, own = _read(content)
+    bare = {name: value for name, value in record.items() if name != "digest"}
+    if digest(_DOMAIN, dumps_trusted(bare)).hex() != own.digest:
+        raise Broken(f"record {own.n} was changed: its digest does not match")
+    if after is not None and (own.n, record["prev"]) != (after.n + 1, after.digest):
+        raise Broken(f"record {own.n} does not follow record {after.n}")
+    return record, own
+
+
+def _read(content: bytes) -> tuple[dict[str, Any], Link]:
+    try:
+        record = loads(content)
+    except BadRequestError as error:
+        raise Malformed("a record is canonical JSON") from error
+    if not isinstance(record, dict):
+        raise Malformed("a record is a JSON object")
+    n, own, prev = record.get("n"), record.get("digest"), record.get("prev")
+    if type(n) is not int or n < 1 or not isinstance(prev, str) or not isinstance(own, str):
+        raise Malformed("a record has its number, its digest and the one before it")
+    return record, Link(n=n, digest=own)
+
+
+def frame(content: bytes) -> bytes:
+    """Return the frame of one record: its line in a segment."""
+    return b"%06x %b\n" % (len(content), content)
+
+
+def frames(data: bytes, start: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield (offset behind the frame, content) of each frame from `start`.
+
+    Raises:
+        Malformed: the rest is not a whole frame.
+    """
+    while start < len(data):
+        end = _frame_end(data, start)
+        yield end, data[start + _LENGTH_DIGITS + 1 : end - 1]
+        start = end
+
+
+def _frame_end(data: bytes, start: int) -> int:
+    digits = data[start : start + _LENGTH_DIGITS]
+    if len(digits) < _LENGTH_DIGITS or not _HEX.issuperset(digits):
+        raise Malformed("a frame starts with its length")
+    size = int(digits, 16)
+    end = start + _OVERHEAD_BYTES + size
+    # The declared length is compared with the bytes that are there; nothing is allocated by it (FAILURE.md L4).
+    if size > MAX_AUDIT_RECORD_BYTES or end > len(data):
+        raise Malformed("a frame is cut short")
+    if data[start + _LENGTH_DIGITS] != ord(" ") or data[end - 1] != ord("\n"):
+        raise Malformed("a frame's length does not fit its content")
+    return end
+
+
+def scan(data: bytes) -> Tail | None:
+    """Return how far a segment is valid by itself, and what its end looks like; None if its first record is not."""
+    valid, head = 0, None
+    try:
+        for end, content in frames(data):
+            head, valid = unseal(content, head)[1], end
+    except (Malformed, Broken):
+        torn = head is not None and not _any_record(data[valid:])
+    else:
+        torn = False
+    return None if head is None else Tail(head=head, valid_bytes=valid, torn=torn, whole=valid == len(data))
+
+
+def _any_record(rest: bytes) -> bool:
+    """Tell whether a whole record, valid by itself, stands anywhere at a line's start in `rest`."""
+    start = 0
+    while start < len(rest):
+        try:
+            unseal(next(frames(rest, start))[1])
+        except (Malformed, Broken):
+            feed = rest.find(b"\n", start)
+            start = len(rest) if feed < 0 else feed + 1
+        else:
+            return True
+    return False
+
+
+def verify(segments: Sequence[tuple[str, bytes]], *, checkpoint: Link | None = None) -> Report:
+    """Verify a whole chain, segment by segment in order; the verdict is `OK` only if every byte was read and holds.
+
+    Args:
+        segments: name (for messages) and bytes of each segment.
+        checkpoint: a link that the chain must reach, known from elsewhere.
+    """
+    report = Report(verdict=Verdict.OK, records=0, head=START)
+    links: dict[int, str] = {}
+    for name, data in segments:
+        report = _verify_segment(name, data, report, links)
+        if report.verdict is not Verdict.OK:
+            return report
+    if report.records == 0:
+        return replace(report, verdict=Verdict.UNREADABLE, detail="there is no record")
+    return report if checkpoint is None else _at_checkpoint(report, links, checkpoint)
+
+
+def _verify_segment(name: str, data: bytes, report: Report, links: dict[int, str]) -> Report:
+    """Verify one segment after what `report` holds; `links` maps number to digest of the chain so far."""
+    head, records, line = report.head, report.records, 0
+    if not data:
+        return replace(report, verdict=Verdict.UNREADABLE, where=name, detail="the segment is empty")
+    try:
+        for _, content in frames(data):
+            line += 1
+            after = _rejoined(content, head, links) if line == 1 else head
+            _, head = unseal(content, after)
+            links[head.n] = head.digest
+            records += 1
+    except (Malformed, Broken) as error:
+        verdict = Verdict.BROKEN if isinstance(error, Broken) else Verdict.UNREADABLE
+        where = f"{name}:{line if isinstance(error, Broken) else line + 1}"
+        return Report(verdict=verdict, records=records, head=head, where=where, detail=str(error))
+    return Report(verdict=Verdict.OK, records=records, head=head)
+
+
+def _rejoined(content: bytes, head: Link, links: Mapping[int, str]) -> Link:
+    """Return the link that a segment's first record continues: the head, or after a failed write an earlier record."""
+    record, own = _read(content)
+    if record.get("kind") != "open":
+        raise Broken("a segment starts with an `open` record")
+    before = Link(n=own.n - 1, digest=str(record["prev"]))
+    if record.get("reason") in _REJOINS and before.n < head.n and links.get(before.n) == before.digest:
+        return before
+    return head
+
+
+def _at_checkpoint(report: Report, links: Mapping[int, str], checkpoint: Link) -> Report:
+    if checkpoint.n > report.head.n:
+        detail = f"the chain ends at record {report.head.n}, before the known record {checkpoint.n}"
+        return replace(report, verdict=Verdict.SHORT, detail=detail)
+    if links.get(checkpoint.n, START.digest) != checkpoint.digest:
+        detail = f"record {checkpoint.n} is not the known one: the chain was rewritten"
+        return replace(report, verdict=Verdict.BROKEN, detail=detail)
+    return report
