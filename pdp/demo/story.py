@@ -1,0 +1,269 @@
+"""The story as data: who does what, through which door, and what the gate must answer.
+
+Nothing here acts. `acts.py` performs an act on the stage and says what happened; a step is told as promised when the two
+strings, expected and actual, are the same.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Final
+
+from pdp.demo.authority import TRUST_DOMAIN, spiffe_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Person:
+    """Somebody with a token of the development issuer."""
+
+    name: str
+    does: str
+
+    @property
+    def id(self) -> str:
+        """The subject of this person's tokens."""
+        return f"{self.name}@{TRUST_DOMAIN}"
+
+    @property
+    def principal(self) -> str:
+        """The name by which policy and locks know this person."""
+        return f"user:{self.id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A program with a SPIFFE certificate of the throw-away authority: where a call comes from."""
+
+    name: str
+    path: str
+
+    @property
+    def spiffe_id(self) -> str:
+        """The one URI of its certificate."""
+        return spiffe_id(self.path)
+
+
+SAM: Final = Person(name="sam", does="runs the application that reads postcodes")
+DANA: Final = Person(name="dana", does="data scientist, at work in `dev`")
+MIA: Final = Person(name="mia", does="new in the application team, no role yet")
+ADA: Final = Person(name="ada", does="administrator: policy and locks, no data")
+PEOPLE: Final = (SAM, DANA, MIA, ADA)
+
+FRONTEND: Final = Workload(name="frontend", path="/ns/apps/sa/frontend")
+NOTEBOOK: Final = Workload(name="jupyter", path="/ns/notebooks/sa/jupyter")
+CONSOLE: Final = Workload(name="console", path="/ns/ops/sa/console")
+SIDECAR: Final = Workload(name="sidecar", path="/ns/ml/sa/sidecar")
+WORKLOADS: Final = (FRONTEND, NOTEBOOK, CONSOLE, SIDECAR)
+
+PROD_MODEL: Final = "digits"
+DEV_MODEL: Final = "digits-dev"
+SHADOW_MODEL: Final = "digits-shadow"
+"""Served names: in production, in development, and one that somebody deployed and registered nowhere."""
+MODELS: Final = (PROD_MODEL, DEV_MODEL, SHADOW_MODEL)
+
+TRAINING_DATA: Final = "dataset/digits/train"
+PERSONAL_DATA: Final = "dataset/customers/postcards"
+
+
+class Token(StrEnum):
+    """What a caller shows."""
+
+    FRESH = "fresh"
+    EXPIRED = "expired"
+    NONE = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Infer:
+    """Ask a model, through the gate, what a held-out image shows."""
+
+    person: Person
+    workload: Workload
+    model: str
+    token: Token = Token.FRESH
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Read:
+    """Ask the SDK, from inside a workload, whether a dataset may be read."""
+
+    person: Person
+    workload: Workload
+    dataset: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """Change the live policy: one more row among the assignments, applied with `pdp policy apply`."""
+
+    admin: Person
+    row: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CutStream:
+    """Open a stream through the gate, lock its subject with `pdp lock add` while it runs, and watch it end."""
+
+    admin: Person
+    person: Person
+    workload: Workload
+    model: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unlock:
+    """Take the lock away again with `pdp lock remove`."""
+
+    admin: Person
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifyAudit:
+    """Verify the audit chains, and find every decision of the story in them."""
+
+    admin: Person
+
+
+Act = Infer | Read | Grant | CutStream | Unlock | VerifyAudit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step: what happens, by whom, and the answer that keeps the promise."""
+
+    name: str
+    who: str
+    act: Act
+    expected: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What an act led to.
+
+    `actual` is compared with the expected answer, `detail` fills a wide screen, `measured` is told on every screen.
+    """
+
+    actual: str
+    detail: str = ""
+    measured: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """A step that was performed."""
+
+    step: Step
+    outcome: Outcome
+
+    @property
+    def as_promised(self) -> bool:
+        """True if what happened is exactly what was expected."""
+        return self.outcome.actual == self.step.expected
+
+
+TRUE_PREDICTION: Final = "200 true digit"
+
+STORY: Final = (
+    Step(
+        name="the application asks the model",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="… without a token",
+        who="nobody, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, token=Token.NONE),
+        expected="401 credential_missing",
+    ),
+    Step(
+        name="… with an expired token",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, token=Token.EXPIRED),
+        expected="401 token_expired",
+    ),
+    Step(
+        name="wrong role",
+        who="mia, apps",
+        act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL),
+        expected="403 no_grant",
+    ),
+    Step(
+        name="a data scientist asks the dev model",
+        who="dana, notebooks",
+        act=Infer(person=DANA, workload=NOTEBOOK, model=DEV_MODEL),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="wrong environment: she asks prod",
+        who="dana, apps",
+        act=Infer(person=DANA, workload=FRONTEND, model=PROD_MODEL),
+        expected="403 no_grant",
+    ),
+    Step(
+        name="wrong segment: sam's token, a notebook",
+        who="sam, notebooks",
+        act=Infer(person=SAM, workload=NOTEBOOK, model=PROD_MODEL),
+        expected="403 segment_denied",
+    ),
+    Step(
+        name="shadow deployment, never registered",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=SHADOW_MODEL),
+        expected="403 asset_unregistered",
+    ),
+    Step(
+        name="SDK: training data",
+        who="dana, notebooks",
+        act=Read(person=DANA, workload=NOTEBOOK, dataset=TRAINING_DATA),
+        expected="allow granted",
+    ),
+    Step(
+        name="SDK: personal data",
+        who="dana, notebooks",
+        act=Read(person=DANA, workload=NOTEBOOK, dataset=PERSONAL_DATA),
+        expected="deny denied_by_rule",
+    ),
+    Step(
+        name="the administrator makes mia an app",
+        who="ada",
+        act=Grant(admin=ADA, row=f"g, {MIA.principal}, role:app, prod"),
+        expected="policy active",
+    ),
+    Step(
+        name="… and her next call passes",
+        who="mia, apps",
+        act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="sam is locked while his stream runs",
+        who="ada",
+        act=CutStream(admin=ADA, person=SAM, workload=FRONTEND, model=PROD_MODEL),
+        expected="cut, model stopped, 1/1 acks",
+    ),
+    Step(
+        name="… and his next call is refused",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL),
+        expected="403 locked",
+    ),
+    Step(
+        name="the lock is lifted",
+        who="ada",
+        act=Unlock(admin=ADA),
+        expected="lock removed",
+    ),
+    Step(
+        name="… and his next call passes",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="the audit chains tell this story",
+        who="ada",
+        act=VerifyAudit(admin=ADA),
+        expected="verified, nothing missing",
+    ),
+)
