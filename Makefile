@@ -1,0 +1,67 @@
+# Two commands set everything up: `make demo` shows the main job, `make test` passes the tests.
+# Both make their own virtual environment in .venv from the locked requirements.
+
+PYTHON ?= python3.11
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+PROTOC := $(VENV)-proto
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all lint format bench proto lock clean
+
+help: ## Show what each target does
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or name yours: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
+	@echo "making $(VENV) from requirements/dev.txt (once; about a minute)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP) ## Protect a real model: PDP, sidecar with Envoy, model server, and a story (KEEP=1 leaves it running)
+	@$(BIN)/pdp demo $(if $(KEEP),--keep)
+
+test: $(STAMP) ## Run the tests (under ten minutes; no root, no Docker)
+	@$(BIN)/python -m pytest -q -m "not nightly and not real_server and not bench" $(ARGS)
+
+test-all: $(STAMP) ## Run every test, the slow ones too
+	@$(BIN)/python -m pytest -q -m "not real_server and not bench" $(ARGS)
+
+lint: $(STAMP) ## Check style, types, layers and generated code
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo >build-lint.txt 2>&1 || { cat build-lint.txt; rm -f build-lint.txt; exit 1; }
+	@rm -f build-lint.txt
+	@$(MAKE) --no-print-directory proto OUT=build/proto
+	@diff -r -x __pycache__ -x __init__.py build/proto/pdp/v1 pdp/v1 || { echo "generated code differs from proto/; run: make proto"; exit 1; }
+
+format: $(STAMP) ## Put the code into its one format
+	@$(BIN)/ruff format --quiet .
+	@$(BIN)/ruff check --quiet --fix .
+
+bench: $(STAMP) ## Measure beside peers (ONLY=engine|rpc|sidecar); writes build/bench.json
+	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+
+$(PROTOC)/.installed: requirements/proto.txt
+	@$(PYTHON) -m venv $(PROTOC)
+	@$(PROTOC)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/proto.txt
+	@touch $@
+
+OUT ?= .
+proto: $(PROTOC)/.installed ## Generate pdp/v1 from proto/
+	@mkdir -p $(OUT)
+	@$(PROTOC)/bin/python -m grpc_tools.protoc -I proto --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) proto/pdp/v1/*.proto
+
+lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package index)
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet pip-tools
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
+	@# The extras name the project itself; the lock must not hold a path to it.
+	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/dev.txt
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
+
+clean: ## Remove what the targets made
+	@rm -rf $(VENV) $(PROTOC) build .pytest_cache .ruff_cache .mypy_cache .hypothesis
