@@ -1,0 +1,33 @@
+"""`make bench`: measure beside peers in one run, print tables, write build/bench.json. Nothing is asserted."""
+
+import argparse
+import importlib
+from pathlib import Path
+
+from tests.bench.report import Figure, machine, show, write
+
+PARTS = {
+    "engine": "One decision in process, beside pycasbin and cedarpy",
+    "rpc": "Decisions through gRPC, one server process, beside a bare echo of the same messages",
+    "sidecar": "Requests through Envoy, alone and with the sidecar",
+}
+
+
+def main() -> None:
+    """Run the parts asked for, one after the other."""
+    parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
+    parser.add_argument("--only", choices=PARTS, help="run one part only")
+    chosen = parser.parse_args().only
+    print(f"machine: {machine()}")
+    figures: list[Figure] = []
+    for part, title in PARTS.items():
+        if chosen in (None, part):
+            measured: list[Figure] = importlib.import_module(f"tests.bench.{part}").measure()
+            show(title, measured)
+            figures += measured
+    write(figures, Path("build/bench.json"))
+    print("written: build/bench.json")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What a benchmark reports: one figure, beside a peer's, as a table for people and `build/bench.json` for programs."""
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Figure:
+    """One measured value; `ratio` compares it with the figure named `versus` in the same run."""
+
+    name: str
+    value: float
+    unit: str
+    versus: str = ""
+    ratio: float | None = None
+
+
+def machine() -> str:
+    """Return the machine in words: processor, cores, Python."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    models = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    processor = models[0] if models else platform.processor()
+    return f"{processor}, {os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}"
+
+
+def per_call_us(call: Callable[[], object], *, at_least_s: float = 0.2, rounds: int = 5) -> float:
+    """Return the median over `rounds` of the time of one call in microseconds, each round at least `at_least_s` long."""
+    number = 1
+    while (elapsed := _timed(call, number)) < at_least_s / 10:
+        number *= 4
+    number = max(1, int(number * at_least_s / max(elapsed, 1e-9)))
+    return statistics.median(_timed(call, number) / number for _ in range(rounds)) * 1e6
+
+
+def _timed(call: Callable[[], object], number: int) -> float:
+    start = time.perf_counter()
+    for _ in range(number):
+        call()
+    return time.perf_counter() - start
+
+
+def show(title: str, figures: list[Figure]) -> None:
+    """Print one group of figures as a table."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("figure")
+    table.add_column("value", justify="right")
+    table.add_column("unit")
+    table.add_column("versus")
+    table.add_column("ratio", justify="right")
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:,.2f}"
+        table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.versus, ratio)
+    Console().print(table)
+
+
+def write(figures: list[Figure], path: Path) -> None:
+    """Write all figures to `path` as a JSON list of {name, value, unit, versus, ratio}."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
