@@ -33,6 +33,10 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 """One line of a policy pack."""
 MAX_CONDITION_BYTES: Final = 4_096
 """Text of one CEL condition."""
+MAX_CONDITION_LOOPS: Final = 2
+"""Comprehensions inside each other in one CEL condition: with 256 items a list, 65,536 steps."""
+MAX_EXPRESSION_DEPTH: Final = 64
+"""Nesting of a matcher."""
 MAX_ROLE_DEPTH: Final = 64
 """Links from a subject to its farthest role (CASBIN.md D-39)."""
 
@@ -45,6 +49,24 @@ MAX_LEEWAY_S: Final = 120
 DEFAULT_LEEWAY_S: Final = 30
 TOKEN_CACHE_ENTRIES: Final = 10_000
 TOKEN_CACHE_LIFE_S: Final = 60
+MAX_KID_BYTES: Final = 128
+"""Length of a key id, `jti`, session id, role or scope (IDENTITY.md NA-5)."""
+MAX_TIME_S: Final = 253_402_300_799
+"""The last second of the year 9999: the largest time a token may name (IDENTITY.md GA-8)."""
+MAX_ACT_DEPTH: Final = 4
+"""The most actors in one delegation chain that an issuer's entry may admit (IDENTITY.md AC-3)."""
+RSA_KEY_BITS: Final = (2_048, 8_192)
+"""Smallest and largest RSA key: below it is forgeable, above it costs us too much per token (IDENTITY.md JW-4)."""
+JWKS_REFRESH_S: Final = 300
+"""Age at which a key set is fetched again: a removed key stops within this time (IDENTITY.md JW-6)."""
+JWKS_COOLDOWN_S: Final = 30
+"""Least time between two fetches of one issuer's keys, whatever tokens ask for."""
+JWKS_STALE_MAX_S: Final = 3_600
+"""How long the last good key set serves while fetching fails (IDENTITY.md JW-7)."""
+UNKNOWN_KIDS: Final = 1_024
+"""Key ids remembered as unknown, per issuer."""
+MAX_TRUST_FILE_BYTES: Final = 1024 * 1024
+"""Size of `trust.yaml`, and of each CA file it names."""
 
 # The world log and its replicas. Source: ARCHITECTURE.md section 7.
 HEARTBEAT_INTERVAL_S: Final = 2.0
@@ -56,6 +78,7 @@ MAX_CLOCK_SKEW_S: Final = 120.0
 """A local clock farther than this off signed time denies time-bounded roles."""
 SUBSCRIBER_QUEUE_ENTRIES: Final = 1_024
 """Entries waiting for a slow replica before it is told to start again from a snapshot."""
+RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 5.0
 WATCH_QUEUE: Final = 64
 
@@ -64,6 +87,11 @@ DEFAULT_DEADLINE_S: Final = 5.0
 """The SDK's deadline where the caller sets none."""
 MAX_DEADLINE_S: Final = 30.0
 """The server's ceiling on a unary RPC (FAILURE.md G3)."""
+WATCH_RENEW_S: Final = MAX_STALENESS_S["high"] / 2
+"""How long the SDK lets one Watch call run before it opens it anew: with the wait for the new one, a PDP that hangs is
+noticed within the strictest staleness."""
+WATCH_PAUSE_S: Final = 0.2
+"""Rest before a Watch that the PDP ended is opened again, so that one it keeps ending is no busy loop."""
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
 MAX_RECHECK_S: Final = 30.0
 """Longest time between two looks at a running access whose conditions read `now`."""
@@ -74,7 +102,7 @@ DRAIN_GRACE_S: Final = 10.0
 
 # Audit.
 MAX_AUDIT_RECORD_BYTES: Final = 256 * 1024
-"""One record; the groups of a token and three actors alone may take more than half of it."""
+"""One record: the groups of a subject and four actors at their longest fit."""
 MAX_AUDIT_FIELD_BYTES: Final = 16 * 1024
 """Attributes of a question that take more stand in its record by their digest."""
 MAX_AUDIT_WAITING: Final = 10_000
@@ -82,5 +110,22 @@ MAX_AUDIT_WAITING: Final = 10_000
 AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
 """How long an allow waits for its record before it becomes deny `audit_unavailable`."""
+AUDIT_RETRY_S: Final = 1.0
+"""How long refusals wait before they are tried again on a sink that failed; an allow tries at once."""
+MAX_CHAINS: Final = 1_024
+"""Chains of enforcement points that a PDP keeps open; more are opened again when they ship."""
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
+
+# Trust in the log. Source: FAILURE.md section 3, V1 and V4.
+MAX_HEADER_BYTES: Final = 8 * 1024
+"""Header of an entry or snapshot, or body of a heartbeat: what must be read before a signature is checked."""
+MAX_SIGNATURES: Final = 16
+"""Signatures on one entry; each costs a verification."""
+MAX_ROOT_FILE_BYTES: Final = 256 * 1024
+MAX_ROOT_KEYS: Final = 512
+"""Keys in a root file: two per PDP and the offline roots."""
+MAX_SEQ_JUMP: Final = 1_000_000_000
+"""How far a snapshot may stand above what a replica holds; more is a stolen key trying to exhaust the numbers."""
+MAX_SIGNED_AHEAD_S: Final = 86_400.0
+"""How far a signed time may lie ahead of the local clock; more would push `now` away for ever (FAILURE.md F12)."""
