@@ -1,0 +1,432 @@
+"""The audit chain on disk: segments that only grow, one fdatasync per group, torn tails cut and recorded.
+
+Theory of operation. A chain lies in files `<chain>.<number of its first record>.log`, so that a reader finds any record by
+its number without an index. Segments appear by write, fsync, rename, fsync of the directory, with their `open` record in
+place (FAILURE.md S4): a segment without a valid first record is damage, never a crash. A group is one `write` and one
+`fdatasync`. If the write fails, the file is cut back to what was durable; if that fails, or the fdatasync did, what the
+file holds is *unknown*: it is never written again and a new segment goes on from the last durable record (F10).
+Nothing here knows a loop or a queue: one thread at a time calls it.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Self
+
+from pdp.audit.chain import START, Broken, Link, Malformed, frame, scan, seal, unseal
+from pdp.audit.record import cut_record, opened_record
+from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.limits import AUDIT_SEGMENT_BYTES
+
+_NAME: Final = re.compile(r"(?P<chain>[a-z0-9-]{1,128})\.(?P<first>\d{12})\.log")
+_FRAME_PREFIX: Final = len(frame(b"")) - 1  # what stands on a line before the content
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Segment:
+    """One file of a chain and the number of its first record."""
+
+    chain: str
+    first: int
+    path: Path
+
+
+def segments(directory: Path, chain: str = "") -> list[Segment]:
+    """Return the segments in `directory` in the order of their records; of one chain, or of all by chain."""
+    found = []
+    for path in directory.glob("*.log"):
+        match = _NAME.fullmatch(path.name)
+        if match and chain in ("", match["chain"]):
+            found.append(Segment(chain=match["chain"], first=int(match["first"]), path=path))
+    return sorted(found, key=lambda segment: (segment.chain, segment.first))
+
+
+class AuditFile:
+    """One segment, open for appending."""
+
+    def __init__(self, path: Path, *, size_bytes: int) -> None:
+        self.path = path
+        self.size_bytes = size_bytes
+        self.unknown = False
+        self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
+
+    @classmethod
+    def create(cls, path: Path, contents: Sequence[bytes]) -> Self:
+        """Make a segment that holds `contents`, durable before it can be seen."""
+        data = b"".join(map(frame, contents))
+        draft = path.with_suffix(".tmp")
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            _write_all(descriptor, data)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        draft.rename(path)
+        sync_directory(path.parent)
+        return cls(path, size_bytes=len(data))
+
+    def append_group(self, contents: Sequence[bytes]) -> None:
+        """Append records durably, all or none.
+
+        Raises:
+            OSError: they are not; `unknown` says whether the file may still be used.
+        """
+        data = b"".join(map(frame, contents))
+        try:
+            _write_all(self._descriptor, data)
+        except OSError:
+            self._cut_back()
+            raise
+        try:
+            os.fdatasync(self._descriptor)
+        except OSError:
+            self.unknown = True  # after a failed fsync the kernel may have dropped the pages: never retried (F10)
+            raise
+        self.size_bytes += len(data)
+
+    def truncate(self, size_bytes: int) -> None:
+        """Cut the file to `size_bytes`, durably."""
+        os.ftruncate(self._descriptor, size_bytes)
+        os.fdatasync(self._descriptor)
+        self.size_bytes = size_bytes
+
+    def close(self) -> None:
+        """Release the file."""
+        os.close(self._descriptor)
+
+    def _cut_back(self) -> None:
+        try:
+            self.truncate(self.size_bytes)
+        except OSError:
+            self.unknown = True
+
+
+class AuditChain:
+    """The chain that this process writes; `open` it, `append` groups, `close` it. One thread at a time."""
+
+    def __init__(self, directory: Path, *, who: Callable[[], Mapping[str, Any]], now_ms: Callable[[], int]) -> None:
+        self.directory = directory
+        self.name = ""
+        self.head = START
+        self.segment_bytes = AUDIT_SEGMENT_BYTES
+        self._who = who
+        self._now_ms = now_ms
+        self._file: AuditFile | None = None
+        self._roll_reason = "start"
+        self._lock = -1
+
+    @classmethod
+    def open(
+        cls,
+        directory: Path,
+        *,
+        name: str,
+        who: Callable[[], Mapping[str, Any]],
+        now_ms: Callable[[], int],
+    ) -> Self:
+        """Continue the chain of `name` in `directory`, or start one; a torn tail is cut and the cut recorded.
+
+        Args:
+            directory: belongs to this process alone while it runs.
+            name: what writes it: `pdp`, `sidecar`; lower-case letters, digits and `-`.
+            who: what every `open` record says of the process: identity, version, `world_seq`.
+            now_ms: the clock.
+
+        Raises:
+            ConfigError: the directory or a segment cannot be used.
+        """
+        chain = cls(directory, who=who, now_ms=now_ms)
+        try:
+            directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            chain._take_lock()
+            chain._resume(name)
+        except OSError as error:
+            chain.close()
+            message = f"cannot write the audit directory {directory}: {error.strerror or error}"
+            raise ConfigError(message, advice="make it writable, or name another with `audit.dir`") from error
+        return chain
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
+        """Append one group and return the new head.
+
+        Raises:
+            OSError: nothing of the group is durable.
+            Malformed: a record cannot be written at all; nothing was.
+        """
+        contents, head = _seal_all(records, self.head)
+        if self._file is None or self._file.size_bytes >= self.segment_bytes:
+            self._roll()
+            contents, head = _seal_all(records, self.head)
+        self._append(contents, head)
+        return self.head
+
+    def close(self) -> None:
+        """Release files and lock."""
+        self._drop_file()
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def _append(self, contents: Sequence[bytes], head: Link) -> None:
+        file = self._file
+        if file is None:
+            raise OSError("no segment is open")
+        try:
+            file.append_group(contents)
+        except OSError:
+            if file.unknown:
+                self._roll_reason = "failure"
+                self._drop_file()
+            raise
+        self.head = head
+
+    def _roll(self) -> None:
+        """Start a new segment that continues from the last durable record."""
+        reason, self._roll_reason = self._roll_reason, "size"
+        try:
+            content, head = seal(self._opened(reason), self.head)
+            path = self.directory / f"{self.name}.{head.n:012d}.log"
+            file = AuditFile.create(path, [content])
+        except OSError:
+            self._roll_reason = reason
+            raise
+        self._drop_file()
+        self._file, self.head = file, head
+
+    def _resume(self, name: str) -> None:
+        known = [item for item in segments(self.directory) if re.fullmatch(rf"{re.escape(name)}-\d+", item.chain)]
+        newest = max((item.chain for item in known), key=_started_ms, default="")
+        for segment in reversed([item for item in known if item.chain == newest]):
+            tail = scan(segment.path.read_bytes())
+            if tail is not None:
+                self.name, self.head = segment.chain, tail.head
+                newer = any(item.chain == newest and item.first > segment.first for item in known)
+                self._continue(segment, tail.valid_bytes, clean=(tail.whole or tail.torn) and not newer)
+                return
+        self.name = f"{name}-{max(self._now_ms(), _started_ms(newest) + 1)}"
+        self._roll()
+
+    def _continue(self, segment: Segment, valid_bytes: int, *, clean: bool) -> None:
+        """Go on in `segment`, or behind it if it is damaged other than by a torn write."""
+        if not clean:
+            self._roll_reason = "broken"
+            self._roll()
+            return
+        size_bytes = segment.path.stat().st_size
+        self._file = AuditFile(segment.path, size_bytes=size_bytes)
+        records = [self._opened("start")]
+        if valid_bytes < size_bytes:
+            records.insert(0, self._cut(segment.path, valid_bytes))
+            self._file.truncate(valid_bytes)
+        self._append(*_seal_all(records, self.head))
+        self._roll_reason = "size"
+
+    def _cut(self, path: Path, valid_bytes: int) -> dict[str, Any]:
+        torn = path.read_bytes()[valid_bytes:]
+        digest = hashlib.sha256(torn).hexdigest()
+        return cut_record(time_ms=self._now_ms(), size_bytes=len(torn), cut_digest=digest)
+
+    def _opened(self, reason: str) -> dict[str, Any]:
+        return opened_record(chain=self.name, reason=reason, time_ms=self._now_ms(), who=self._who())
+
+    def _take_lock(self) -> None:
+        """Refuse a second writer: two processes on one chain would break it for both."""
+        self._lock = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self.close()
+            message = f"another process writes the audit directory {self.directory}"
+            raise ConfigError(message, advice="stop it, or name another with `audit.dir`") from error
+
+    def _drop_file(self) -> None:
+        if self._file is not None:
+            with contextlib.suppress(OSError):  # the group it belongs to has been answered already
+                self._file.close()
+            self._file = None
+
+
+class ChainReader:
+    """Reads a chain by record number; remembers where it stopped, so that following costs nothing."""
+
+    def __init__(self, directory: Path, chain: str) -> None:
+        self._directory = directory
+        self._chain = chain
+        self._next = (1, Path(), 0)  # number of the next record, its segment and offset
+
+    def read(self, *, after: int, until: int, limit: int, limit_bytes: int) -> list[bytes]:
+        """Return the contents of records `after` + 1 to `until`, at most `limit` of them and about `limit_bytes`."""
+        contents: list[bytes] = []
+        size = 0
+        for content in self._from(after + 1, until):
+            contents.append(content)
+            size += len(content)
+            if len(contents) >= limit or size >= limit_bytes:
+                break
+        return contents
+
+    def rest(self, *, until: int) -> Iterator[bytes]:
+        """Yield the records that were not read before, to number `until`; what is still being written waits."""
+        yield from self._from(self._next[0], until)
+
+    def _from(self, wanted: int, until: int) -> Iterator[bytes]:
+        known = segments(self._directory, self._chain)
+        for position, segment in enumerate(known):
+            # What stands behind the next segment's start was never acknowledged, so it is not part of the chain.
+            end = min(until, known[position + 1].first - 1) if position + 1 < len(known) else until
+            if wanted <= end:
+                yield from self._lines(segment, wanted, end)
+                wanted = end + 1
+
+    def _lines(self, segment: Segment, wanted: int, end: int) -> Iterator[bytes]:
+        n, path, offset = self._next
+        if path != segment.path or n > wanted:
+            n, offset = segment.first, 0
+        with segment.path.open("rb") as file:
+            file.seek(offset)
+            while n <= end:
+                line = file.readline()
+                if not line.endswith(b"\n"):
+                    return
+                offset += len(line)
+                n += 1
+                if n > wanted:
+                    self._next = (n, segment.path, offset)
+                    yield line[_FRAME_PREFIX:-1]
+
+
+class ReceivedChain:
+    """A chain that another process wrote and ships to us: checked, stored unchanged. One thread at a time."""
+
+    def __init__(self, directory: Path, *, owner: str, chain: str) -> None:
+        # The name of a stored file is a digest that we compute, never a name from input (FAILURE.md S6).
+        self.name = hashlib.sha256(b"%d:%b%b" % (len(owner), owner.encode(), chain.encode())).hexdigest()[:32]
+        self.head = START
+        self._directory = directory
+        self._file: AuditFile | None = None
+        self._resume()
+
+    def append(self, contents: Sequence[bytes]) -> Link:
+        """Store the records that are new to us and return the head.
+
+        Raises:
+            PortcullisError: `conflict` if they do not continue the chain, `bad_request` if they are no records,
+                `store_unavailable` if they could not be written.
+        """
+        try:
+            self._append(self._check(contents))
+        except OSError as error:
+            self.close()
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
+        return self.head
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _check(self, contents: Sequence[bytes]) -> list[tuple[bytes, dict[str, Any], Link]]:
+        checked: list[tuple[bytes, dict[str, Any], Link]] = []
+        head = self.head
+        try:
+            for content in contents:
+                record, own = unseal(content)
+                if own.n <= self.head.n:
+                    continue  # sent again after an answer was lost
+                _, head = unseal(content, head)
+                checked.append((content, record, own))
+        except Malformed as error:
+            raise PortcullisError(Reason.BAD_REQUEST, f"not an audit record: {error}") from error
+        except Broken as error:
+            message = f"the records do not continue this chain: {error}"
+            raise PortcullisError(Reason.CONFLICT, message, advice=f"send what follows record {self.head.n}") from error
+        return checked
+
+    def _append(self, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
+        """Write group by group: a record that opens a segment with its writer opens one here."""
+        group: list[tuple[bytes, Link]] = []
+        for content, record, own in checked:
+            if self._starts_segment(record):
+                self._flush(group)
+                self._open_segment(content, own)
+                group = []
+            else:
+                group.append((content, own))
+        self._flush(group)
+
+    def _starts_segment(self, record: Mapping[str, Any]) -> bool:
+        return record.get("kind") == "open" and (record["n"] == 1 or record.get("reason") != "start")
+
+    def _open_segment(self, content: bytes, own: Link) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = AuditFile.create(self._directory / f"{self.name}.{own.n:012d}.log", [content])
+        self.close()
+        self._file, self.head = file, own
+
+    def _flush(self, group: Sequence[tuple[bytes, Link]]) -> None:
+        if not group:
+            return
+        if self._file is None:
+            self._resume()
+        if self._file is None:
+            raise PortcullisError(Reason.BAD_REQUEST, "a chain starts with its `open` record")
+        self._file.append_group([content for content, _ in group])
+        self.head = group[-1][1]
+
+    def _resume(self) -> None:
+        """Find the stored head; a torn tail is cut silently, for its writer sends it again."""
+        known = segments(self._directory, self.name)
+        if not known:
+            return
+        path = known[-1].path
+        tail = scan(path.read_bytes())
+        if tail is None or not (tail.whole or tail.torn):
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the stored chain {path.name} is damaged")
+        self._file = AuditFile(path, size_bytes=tail.valid_bytes)
+        self._file.truncate(tail.valid_bytes)
+        self.head = tail.head
+
+
+def read_segments(directory: Path) -> dict[str, list[tuple[str, bytes]]]:
+    """Return name and bytes of every segment in `directory`, by chain: what `chain.verify` takes.
+
+    Raises:
+        OSError: something cannot be read.
+    """
+    chains: dict[str, list[tuple[str, bytes]]] = {}
+    for segment in segments(directory):
+        chains.setdefault(segment.chain, []).append((segment.path.name, segment.path.read_bytes()))
+    return chains
+
+
+def sync_directory(directory: Path) -> None:
+    """Make names in `directory` durable."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _seal_all(records: Sequence[Mapping[str, Any]], head: Link) -> tuple[list[bytes], Link]:
+    contents = []
+    for record in records:
+        content, head = seal(record, head)
+        contents.append(content)
+    return contents, head
+
+
+def _write_all(descriptor: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _started_ms(chain: str) -> int:
+    return int(chain.rpartition("-")[2] or 0)

@@ -1,0 +1,458 @@
+"""The decision log in use: group commit for answers that wait, shipping of a chain to a PDP, and reading of all chains.
+
+Theory of operation. All state lives on the event loop; one thread does the writing. While it writes a group, further
+records collect, and together they are the next group: one fdatasync releases every answer that waits for it. A refusal
+never waits. An allow waits a bounded time and is then refused; its record, if not yet taken by the thread, is withdrawn.
+When a group fails, refusals among it are kept and tried again while there is room, and what could not be kept is counted
+in a `lost` record, so that silence never looks like peace (FAILURE.md S1, F8, F10, F29).
+"""
+
+import asyncio
+import contextlib
+import json
+import random
+import sys
+import threading
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Protocol
+
+from pdp.adapters.audit_file import AuditChain, ChainReader, ReceivedChain, segments
+from pdp.audit.chain import Link, Malformed
+from pdp.audit.record import lost_record
+from pdp.errors import PortcullisError, Reason
+from pdp.limits import (
+    AUDIT_COMMIT_TIMEOUT_S,
+    AUDIT_RETRY_S,
+    AUDIT_SHIP_RECORDS,
+    MAX_AUDIT_WAITING,
+    MAX_CHAINS,
+    MAX_RPC_BYTES,
+    RECONNECT_MAX_S,
+    RECONNECT_MIN_S,
+)
+
+Record = Mapping[str, Any]
+
+
+class Chain(Protocol):
+    """What the trail writes to; `adapters.audit_file.AuditChain` is one."""
+
+    @property
+    def head(self) -> Link:
+        """The last durable record."""
+        ...
+
+    def append(self, records: Sequence[Record]) -> Link:
+        """Append durably or raise OSError; raise Malformed for what can never be written."""
+        ...
+
+    def close(self) -> None:
+        """Release the chain."""
+        ...
+
+
+@dataclass(slots=True, eq=False)
+class _Group:
+    """Records of one caller; `done` is what the caller waits on, if it waits."""
+
+    records: Sequence[Record]
+    done: asyncio.Future[None] | None
+
+    @property
+    def withdrawn(self) -> bool:
+        return self.done is not None and self.done.cancelled()
+
+
+class AuditTrail:
+    """The audit port over a chain; made on a running loop and used from it alone."""
+
+    def __init__(
+        self,
+        chain: Chain,
+        *,
+        now_ms: Callable[[], int],
+        commit_timeout_s: float = AUDIT_COMMIT_TIMEOUT_S,
+        max_waiting: int = MAX_AUDIT_WAITING,
+    ) -> None:
+        self.link = chain.head
+        self.last_error = ""
+        self.written = 0
+        self.failures = 0
+        self.lost = 0
+        self._chain = chain
+        self._now_ms = now_ms
+        self._timeout_s = commit_timeout_s
+        self._max_waiting = max_waiting
+        self._waiting: deque[_Group] = deque()
+        self._size = 0
+        self._unreported = 0
+        self._busy = False
+        self._retry: asyncio.TimerHandle | None = None
+        self._grown = asyncio.Event()
+        self._writer = _Writer()
+
+    @property
+    def head(self) -> bytes:
+        """Digest of the last durable record."""
+        return bytes.fromhex(self.link.digest)
+
+    async def record(self, records: Sequence[Record], *, durable: bool) -> None:
+        """Append one group of records; with `durable`, return only once they are on disk.
+
+        Raises:
+            PortcullisError: `audit_unavailable` if a durable group could not be written in time.
+        """
+        if self._size + len(records) > self._max_waiting:
+            self._lose(len(records))
+            if durable:
+                raise _unavailable("too many records wait for the decision log")
+            return
+        done = asyncio.get_running_loop().create_future() if durable else None
+        self._waiting.append(_Group(records=records, done=done))
+        self._size += len(records)
+        self._kick()
+        if done is not None:
+            await self._wait(done)
+
+    async def grown(self, after: int) -> None:
+        """Return once a record of a number above `after` is durable."""
+        while self.link.n <= after:
+            await self._grown.wait()
+
+    async def close(self) -> None:
+        """Write what waits, within the commit time, then release the chain and the thread."""
+        with contextlib.suppress(PortcullisError):  # what could not be written has been counted
+            await self.record((), durable=True)
+        if self._retry is not None:
+            self._retry.cancel()
+        self._writer.submit(self._chain.close, lambda _result, _error: None)
+        await self._writer.stop(self._timeout_s)
+
+    async def _wait(self, done: asyncio.Future[None]) -> None:
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await done  # a timeout cancels it, which withdraws the group if the thread has not taken it
+        except TimeoutError:
+            raise _unavailable("the decision log did not take the record in time") from None
+
+    def _kick(self) -> None:
+        if self._busy or not self._waiting:
+            return
+        self._busy = True
+        groups = [group for group in self._waiting if not group.withdrawn]
+        self._unreported += sum(len(group.records) for group in self._waiting if group.withdrawn)
+        self._waiting.clear()
+        self._size = 0
+        notice = [lost_record(time_ms=self._now_ms(), count=self._unreported)] if self._unreported else []
+        loop = asyncio.get_running_loop()
+        self._writer.submit(
+            lambda: _write(self._chain, notice, groups),
+            lambda bad, error: _call(loop, self._finish, groups, len(notice), bad, error),
+        )
+
+    def _finish(
+        self, groups: list[_Group], notices: int, bad: frozenset[int] | None, error: BaseException | None
+    ) -> None:
+        self._busy = False
+        if error is None:
+            self._accept(groups, notices, bad or frozenset())
+            self._kick()
+        else:
+            self._fail(groups, error)
+
+    def _accept(self, groups: list[_Group], notices: int, bad: frozenset[int]) -> None:
+        self.link = self._chain.head
+        self.last_error = ""
+        if notices:
+            self._unreported = 0
+        for position, group in enumerate(groups):
+            if position in bad:
+                self._lose(len(group.records))
+                _settle(group, _unavailable("a record could not be written"))
+            else:
+                self.written += len(group.records)
+                _settle(group, None)
+        self._grown.set()
+        self._grown = asyncio.Event()
+
+    def _fail(self, groups: list[_Group], error: BaseException) -> None:
+        self.failures += 1
+        self.last_error = f"the decision log cannot be written: {error}"
+        for group in reversed(groups):
+            if group.done is None and self._size + len(group.records) <= self._max_waiting:
+                self._waiting.appendleft(group)
+                self._size += len(group.records)
+            else:
+                self._lose(len(group.records))
+                _settle(group, _unavailable("the decision log cannot be written"))
+        if self._retry is not None:
+            self._retry.cancel()
+        self._retry = asyncio.get_running_loop().call_later(AUDIT_RETRY_S, self._kick)
+
+    def _lose(self, count: int) -> None:
+        self.lost += count
+        self._unreported += count
+
+
+def _write(chain: Chain, notice: Sequence[Record], groups: Sequence[_Group]) -> frozenset[int]:
+    """Write all groups as one; in the writer's thread. Return the groups that can never be written."""
+    try:
+        chain.append([*notice, *(record for group in groups for record in group.records)])
+    except Malformed:
+        return _write_apart(chain, notice, groups)
+    return frozenset()
+
+
+def _write_apart(chain: Chain, notice: Sequence[Record], groups: Sequence[_Group]) -> frozenset[int]:
+    """Write group by group, so that one record that cannot be written does not take its neighbours along."""
+    chain.append(notice)
+    bad = set()
+    for position, group in enumerate(groups):
+        try:
+            chain.append(group.records)
+        except Malformed:
+            bad.add(position)
+    return frozenset(bad)
+
+
+def _settle(group: _Group, error: PortcullisError | None) -> None:
+    if group.done is None or group.done.done():
+        return
+    if error is None:
+        group.done.set_result(None)
+    else:
+        group.done.set_exception(error)
+
+
+def _call(loop: asyncio.AbstractEventLoop, function: Callable[..., None], *arguments: Any) -> None:
+    with contextlib.suppress(RuntimeError):  # the loop ended before the thread did: nobody waits any more
+        loop.call_soon_threadsafe(function, *arguments)
+
+
+def _unavailable(message: str) -> PortcullisError:
+    return PortcullisError(Reason.AUDIT_UNAVAILABLE, message, advice="look at the PDP's readiness page and its disk")
+
+
+class _Writer:
+    """One daemon thread that runs jobs in order: a sink that blocks for ever does not keep the process."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Callable[[], Any], Callable[[Any, BaseException | None], None]] | None]
+        self._jobs = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="audit", daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], Any], done: Callable[[Any, BaseException | None], None]) -> None:
+        self._jobs.put((job, done))
+
+    async def stop(self, timeout_s: float) -> None:
+        self._jobs.put(None)
+        await asyncio.to_thread(self._thread.join, timeout_s)
+
+    def _run(self) -> None:
+        while (item := self._jobs.get()) is not None:
+            job, done = item
+            try:
+                result = job()
+            except Exception as error:  # noqa: BLE001 - outermost boundary: whatever failed, the group was not written
+                done(None, error)
+            else:
+                done(result, None)
+
+
+class AuditSink(Protocol):
+    """Where a chain is shipped: `AuditService.Append` of a PDP."""
+
+    async def append(self, chain: str, records: Sequence[bytes]) -> tuple[bytes, int]:
+        """Store records of `chain` and return (digest, number) of the last one stored; with none, just tell.
+
+        Raises:
+            PortcullisError: they were not stored.
+        """
+        ...
+
+
+class AuditShipper:
+    """Ships this process's chain to its PDP, from the record after the last that the PDP acknowledged.
+
+    The local files are the queue: nothing is lost while the PDP is away, and after a restart of either side the PDP is
+    asked where it stands.
+    """
+
+    def __init__(
+        self,
+        *,
+        trail: AuditTrail,
+        chain: AuditChain,
+        sink: AuditSink,
+        pause: Callable[[float], Any] = asyncio.sleep,
+    ) -> None:
+        self.acknowledged = Link(n=0, digest="")
+        self.last_error = ""
+        self._trail = trail
+        self._name = chain.name
+        self._reader = ChainReader(chain.directory, chain.name)
+        self._sink = sink
+        self._pause = pause
+        self._moved = asyncio.Event()
+
+    @property
+    def behind(self) -> int:
+        """Durable records that the PDP has not acknowledged."""
+        return max(0, self._trail.link.n - self.acknowledged.n)
+
+    async def run(self) -> None:
+        """Ship until cancelled; failures are shown in `last_error` and tried again."""
+        delay_s = RECONNECT_MIN_S
+        while True:
+            try:
+                await self._ship()
+            except PortcullisError as error:
+                self.last_error = str(error)
+            await self._pause(delay_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
+            delay_s = RECONNECT_MIN_S if not self.last_error else min(delay_s * 2, RECONNECT_MAX_S)
+
+    async def drained(self, timeout_s: float) -> bool:
+        """Wait until everything durable is acknowledged; False if it was not in time."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self.behind:
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _ship(self) -> None:
+        await self._send(())
+        while True:
+            await self._trail.grown(self.acknowledged.n)
+            until = self._trail.link.n
+            records = await asyncio.to_thread(
+                self._reader.read,
+                after=self.acknowledged.n,
+                until=until,
+                limit=AUDIT_SHIP_RECORDS,
+                limit_bytes=MAX_RPC_BYTES // 4,
+            )
+            if not records:
+                raise PortcullisError(Reason.STORE_UNAVAILABLE, f"record {self.acknowledged.n + 1} cannot be read")
+            await self._send(records)
+
+    async def _send(self, records: Sequence[bytes]) -> None:
+        digest, stored = await self._sink.append(self._name, records)
+        self.acknowledged = Link(n=stored, digest=digest.hex())
+        self.last_error = ""
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+
+class AuditReceiver:
+    """Keeps the chains that enforcement points ship to this PDP."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._chains: dict[tuple[str, str], ReceivedChain] = {}
+        self._lock = asyncio.Lock()
+        self._grown = asyncio.Event()
+
+    async def append(self, *, owner: str, chain: str, records: Sequence[bytes]) -> Link:
+        """Store records of the chain that `owner` calls `chain`; return its head.
+
+        Raises:
+            PortcullisError: `conflict`, `bad_request` or `store_unavailable`, as `ReceivedChain.append` says.
+        """
+        async with self._lock:
+            stored = await self._chain(owner, chain)
+            head = await asyncio.to_thread(stored.append, records)
+        if records:
+            self._grown.set()
+            self._grown = asyncio.Event()
+        return head
+
+    async def grown(self) -> None:
+        """Return when another record has come."""
+        await self._grown.wait()
+
+    async def close(self) -> None:
+        """Release every chain."""
+        async with self._lock:
+            for chain in self._chains.values():
+                chain.close()
+            self._chains.clear()
+
+    async def _chain(self, owner: str, chain: str) -> ReceivedChain:
+        key = (owner, chain)
+        if key not in self._chains:
+            if len(self._chains) >= MAX_CHAINS:  # the oldest is opened again when it is needed
+                self._chains.pop(next(iter(self._chains))).close()
+            opened = await asyncio.to_thread(ReceivedChain, self.directory, owner=owner, chain=chain)
+            self._chains[key] = opened
+        return self._chains[key]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Query:
+    """Which records to read: of one chain (empty: all), since a time, the newest so many (0: all)."""
+
+    chain: str = ""
+    since_ms: int = 0
+    last: int = 0
+
+
+class AuditBook:
+    """All chains this PDP holds, read as one: its own and those it received."""
+
+    def __init__(self, *, own: Path, trail: AuditTrail, received: AuditReceiver) -> None:
+        self._own = own
+        self._trail = trail
+        self._received = received
+
+    async def read(self, query: Query, *, follow: bool = False) -> AsyncIterator[tuple[str, bytes]]:
+        """Yield (chain, record) oldest first; with `follow`, go on with new records as they come."""
+        own_n = self._trail.link.n
+        grown = self._grown(own_n)
+        try:
+            rows, position = await asyncio.to_thread(self._collect, query, own_n)
+            for row in rows:
+                yield row
+            while follow:
+                await grown
+                own_n = self._trail.link.n
+                grown = self._grown(own_n)
+                for row in await asyncio.to_thread(self._new, query, position, own_n):
+                    yield row
+        finally:
+            grown.cancel()
+
+    def _grown(self, after: int) -> asyncio.Task[None]:
+        """Return a task that ends when a chain has grown; made before reading, so that no growth is missed."""
+        return asyncio.create_task(_first(self._trail.grown(after), self._received.grown()))
+
+    def _collect(self, query: Query, own_n: int) -> tuple[list[tuple[str, bytes]], dict[str, ChainReader]]:
+        """Merge what all chains hold, by time; also return readers that stand behind it. In a thread."""
+        readers: dict[str, ChainReader] = {}
+        found = self._new(query, readers, own_n)
+        merged = sorted(found, key=lambda row: json.loads(row[1])["time_ms"])
+        return (merged[-query.last :] if query.last else merged), readers
+
+    def _new(self, query: Query, readers: dict[str, ChainReader], own_n: int) -> list[tuple[str, bytes]]:
+        rows: list[tuple[str, bytes]] = []
+        for directory, until in ((self._own, own_n), (self._received.directory, sys.maxsize)):
+            for name in sorted({segment.chain for segment in segments(directory, query.chain)}):
+                reader = readers.setdefault(name, ChainReader(directory, name))
+                rows += [(name, content) for content in reader.rest(until=until)]
+        return [row for row in rows if not query.since_ms or json.loads(row[1])["time_ms"] >= query.since_ms]
+
+
+async def _first(*waits: Coroutine[Any, Any, None]) -> None:
+    """Return when the first of `waits` does, and end the others."""
+    tasks = [asyncio.ensure_future(wait) for wait in waits]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
