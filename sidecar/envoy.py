@@ -1,0 +1,484 @@
+"""The Envoy configuration we generate: every setting that keeps the gate closed, written in one place.
+
+One listener, two filters, one router. Each route is decided by exactly one of the filters: `ext_authz` (HTTP service
+over a Unix socket) where the path decides, `ext_proc` (gRPC over a Unix socket) where the response must be re-checked
+while it runs. A last `/` route stays under `ext_authz`, so that an unmapped path is denied by the agent and recorded.
+
+Statements about Envoy hold for 1.40; `tests/e2e/test_sidecar_*.py` hold them.
+
+Source: ENFORCEMENT.md 2.
+"""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sidecar.limits import LIMITS
+from sidecar.routes import Placement, Row
+
+UNMAPPED = "unmapped"
+"""The name of the last route: what reaches it has no row."""
+
+AGENT_HTTP, AGENT_GRPC, UPSTREAM = "agent_http", "agent_grpc", "upstream"
+EXT_AUTHZ, EXT_PROC = "envoy.filters.http.ext_authz", "envoy.filters.http.ext_proc"
+
+ASK_HEADERS = ("pdp-ask-purpose", "pdp-ask-run", "pdp-ask-ticket")
+"""What a caller may assert about its own request; anything it asserts about itself is not read."""
+
+CERTIFICATE_HEADER = "x-forwarded-client-cert"
+"""The peer's certificate, as Envoy set it itself (SANITIZE_SET drops a client's own)."""
+
+QUESTION_HEADERS = ("dpop", "x-request-id", CERTIFICATE_HEADER, *ASK_HEADERS)
+"""The request headers that ext_authz hands to the agent, besides `authorization`. INVARIANT: never an `x-pdp-*`."""
+
+GIVEN_HEADERS = ("x-pdp-decision-id", "x-pdp-subject", "x-pdp-world-seq")
+"""What the model is told about the decision. INVARIANT: ours alone; a client's copy never passes."""
+
+# Filled in by Envoy from the connection it terminated; a client cannot write it (EX-16).
+_SOURCE = {"x-pdp-source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+
+# Removed before any filter or route reads them. The last three make a server see another request than the one decided.
+_STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-")
+_STRIPPED = ("forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method-override")
+_ATTRIBUTES = (
+    "source.address",
+    "connection.mtls",
+    "connection.uri_san_peer_certificate",
+    "connection.sha256_peer_certificate_digest",
+    "request.id",
+)
+
+
+class EnvoyConfigError(ValueError):
+    """The configuration asked for would open a door, or cannot be expressed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Address:
+    """A TCP address; port 0 lets the kernel choose."""
+
+    host: str
+    port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ListenerTls:
+    """The listener's certificate, and whose client certificates it believes.
+
+    Attributes:
+        certificate: PEM chain.
+        key: PEM private key.
+        client_ca: PEM bundle that client certificates must chain to; None: only the token identifies.
+        client_certificate_required: Refuse the handshake without a client certificate.
+    """
+
+    certificate: Path
+    key: Path
+    client_ca: Path | None = None
+    client_certificate_required: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Upstream:
+    """The model server: a TCP address (`tls`: by TLS, verified against `ca`) or a Unix socket (`pipe`)."""
+
+    address: Address | None = None
+    pipe: Path | None = None
+    tls: bool = False
+    ca: Path | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sockets:
+    """The Unix sockets of one sidecar, all in one directory of mode 0700."""
+
+    directory: Path
+
+    @property
+    def http(self) -> Path:
+        """Where the agent answers ext_authz questions."""
+        return self.directory / "authz.sock"
+
+    @property
+    def grpc(self) -> Path:
+        """Where the agent answers ext_proc streams and gRPC checks."""
+        return self.directory / "proc.sock"
+
+    @property
+    def admin(self) -> Path:
+        """Where Envoy answers its administration."""
+        return self.directory / "admin.sock"
+
+    def __post_init__(self) -> None:
+        """Refuse a path that no socket address can hold."""
+        size = len(bytes(self.admin)) + 1
+        if size > LIMITS.unix_path_bytes:
+            raise EnvoyConfigError(
+                f"the state directory `{self.directory}` is too long for a Unix socket: choose a shorter one"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EnvoySettings:
+    """Everything the generator needs.
+
+    Attributes:
+        listen: Where clients connect.
+        upstream: The model server.
+        sockets: The agent's and Envoy's Unix sockets.
+        rows: The routes, in the order they are matched.
+        tls: The listener's certificate; None: plain HTTP (a mesh, or a loopback demo).
+        forward_credentials: Leave `authorization` and `dpop` on the request for the model server.
+    """
+
+    listen: Address
+    upstream: Upstream
+    sockets: Sockets
+    rows: tuple[Row, ...]
+    tls: ListenerTls | None = None
+    forward_credentials: bool = False
+
+
+Json = dict[str, Any]
+
+
+def bootstrap(settings: EnvoySettings) -> Json:
+    """Return Envoy's whole configuration.
+
+    Raises:
+        EnvoyConfigError: A route would pass with no filter deciding it.
+    """
+    config: Json = {
+        "node": {"id": "portcullis", "cluster": "portcullis"},
+        "admin": {"address": _pipe(settings.sockets.admin), "ignore_global_conn_limit": True},
+        "overload_manager": _overload(),
+        "static_resources": {
+            "listeners": [_listener(settings)],
+            "clusters": [
+                _cluster(AGENT_HTTP, _pipe(settings.sockets.http)),
+                _cluster(AGENT_GRPC, _pipe(settings.sockets.grpc), h2=True),
+                _upstream(settings.upstream),
+            ],
+        },
+    }
+    assert_decided(_routes(settings))
+    return config
+
+
+def rendered(settings: EnvoySettings) -> str:
+    """Return the configuration as the text that Envoy reads."""
+    return json.dumps(bootstrap(settings), indent=1, sort_keys=True)
+
+
+def assert_decided(routes: Iterable[Mapping[str, Any]]) -> None:
+    """Refuse routes of which one has no deciding filter, or whose last one does not catch everything.
+
+    Raises:
+        EnvoyConfigError: Such a route exists (EX-10: it would be a door beside the gate).
+    """
+    listed = list(routes)
+    for route in listed:
+        per_filter = route.get("typed_per_filter_config", {})
+        open_filters = [name for name in (EXT_AUTHZ, EXT_PROC) if not per_filter.get(name, {}).get("disabled", False)]
+        if len(open_filters) != 1:
+            raise EnvoyConfigError(
+                f"route `{route.get('name')}` must be decided by one filter, not {len(open_filters)}"
+            )
+    if not listed or listed[-1].get("match") != {"prefix": "/"}:
+        raise EnvoyConfigError("the last route must catch every unmapped path")
+
+
+def type_url(kind: str) -> str:
+    """Return the type of an Any; `kind` starts below `envoy`."""
+    return f"type.googleapis.com/envoy{kind}"
+
+
+def _pipe(path: Path) -> Json:
+    return {"pipe": {"path": str(path)}}
+
+
+def _socket(address: Address) -> Json:
+    return {"socket_address": {"address": address.host, "port_value": address.port}}
+
+
+def _seconds(value: float) -> str:
+    return f"{value:g}s"
+
+
+def _overload() -> Json:
+    name = "envoy.resource_monitors.global_downstream_max_connections"
+    kind = ".extensions.resource_monitors.downstream_connections.v3.DownstreamConnectionsConfig"
+    monitor = {"@type": type_url(kind), "max_active_downstream_connections": LIMITS.downstream_connections}
+    return {"resource_monitors": [{"name": name, "typed_config": monitor}]}
+
+
+# -- clusters --------------------------------------------------------------------------------------------------------
+
+
+def _cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC") -> Json:
+    protocol: Json = {"http2_protocol_options": {}} if h2 else {"http_protocol_options": {}}
+    options: Json = {
+        "@type": type_url(".extensions.upstreams.http.v3.HttpProtocolOptions"),
+        "explicit_http_config": protocol,
+    }
+    return {
+        "name": name,
+        "type": kind,
+        "connect_timeout": _seconds(LIMITS.connect_s),
+        "per_connection_buffer_limit_bytes": LIMITS.body_bytes,
+        "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
+        "load_assignment": {
+            "cluster_name": name,
+            "endpoints": [{"lb_endpoints": [{"endpoint": {"address": address}}]}],
+        },
+    }
+
+
+def _upstream(upstream: Upstream) -> Json:
+    if upstream.pipe is not None:
+        return _cluster(UPSTREAM, _pipe(upstream.pipe))
+    if upstream.address is None:
+        raise EnvoyConfigError("the upstream needs an address or a Unix socket")
+    cluster = _cluster(UPSTREAM, _socket(upstream.address), kind="STRICT_DNS")
+    if upstream.tls:
+        cluster["transport_socket"] = _upstream_tls(upstream.address.host, upstream.ca)
+    return cluster
+
+
+def _upstream_tls(host: str, ca: Path | None) -> Json:
+    if ca is None:
+        raise EnvoyConfigError("an https upstream needs the CA that its certificate chains to")
+    name = {"san_type": "IP_ADDRESS" if _is_ip(host) else "DNS", "matcher": {"exact": host}}
+    validation = {"trusted_ca": {"filename": str(ca)}, "match_typed_subject_alt_names": [name]}
+    context: Json = {
+        "@type": type_url(".extensions.transport_sockets.tls.v3.UpstreamTlsContext"),
+        "common_tls_context": {"validation_context": validation},
+    }
+    if not _is_ip(host):
+        context["sni"] = host
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _is_ip(host: str) -> bool:
+    return ":" in host or host.replace(".", "").isdigit()
+
+
+# -- listener --------------------------------------------------------------------------------------------------------
+
+
+def _listener(settings: EnvoySettings) -> Json:
+    manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(settings)}
+    chain: Json = {"filters": [manager]}
+    if settings.tls is not None:
+        chain["transport_socket"] = _listener_tls(settings.tls)
+    return {
+        "name": "clients",
+        "address": _socket(settings.listen),
+        "per_connection_buffer_limit_bytes": LIMITS.body_bytes,
+        "filter_chains": [chain],
+    }
+
+
+def _listener_tls(tls: ListenerTls) -> Json:
+    common: Json = {
+        "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+        "alpn_protocols": ["h2", "http/1.1"],
+        "tls_certificates": [
+            {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
+        ],
+    }
+    if tls.client_ca is not None:
+        common["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca)}}
+    elif tls.client_certificate_required:
+        raise EnvoyConfigError("a required client certificate needs the CA that it chains to")
+    context = {
+        "@type": type_url(".extensions.transport_sockets.tls.v3.DownstreamTlsContext"),
+        "require_client_certificate": tls.client_certificate_required,
+        "common_tls_context": common,
+    }
+    return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _manager(settings: EnvoySettings) -> Json:
+    router = {"@type": type_url(".extensions.filters.http.router.v3.Router")}
+    return {
+        "@type": type_url(".extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
+        "stat_prefix": "clients",
+        "normalize_path": True,
+        "merge_slashes": True,
+        "path_with_escaped_slashes_action": "REJECT_REQUEST",
+        "use_remote_address": True,
+        "forward_client_cert_details": "SANITIZE_SET",
+        # The whole certificate, because XC-1 (one URI SAN, not a CA, key usage) is ours to check: Envoy 1.40's SPIFFE
+        # validator accepts two URI SANs, and refuses every client without a certificate.
+        "set_current_client_cert_details": {"cert": True, "uri": True},
+        "preserve_external_request_id": False,
+        "common_http_protocol_options": {
+            "headers_with_underscores_action": "REJECT_REQUEST",
+            "max_headers_count": LIMITS.headers_count,
+        },
+        "http2_protocol_options": {"max_concurrent_streams": LIMITS.concurrent_streams},
+        "request_headers_timeout": _seconds(LIMITS.request_headers_s),
+        "stream_idle_timeout": _seconds(LIMITS.stream_idle_s),
+        "delayed_close_timeout": _seconds(LIMITS.delayed_close_s),
+        "early_header_mutation_extensions": [_strip_client_copies()],
+        "http_filters": [
+            {"name": EXT_AUTHZ, "typed_config": _ext_authz()},
+            {"name": EXT_PROC, "typed_config": _ext_proc()},
+            {"name": "envoy.filters.http.router", "typed_config": router},
+        ],
+        "route_config": {
+            "name": "rows",
+            "virtual_hosts": [{"name": "model", "domains": ["*"], "routes": _routes(settings)}],
+            "request_headers_to_remove": _not_for_the_model(forward_credentials=settings.forward_credentials),
+        },
+    }
+
+
+def _strip_client_copies() -> Json:
+    """Drop the headers only we or Envoy may write, in the client's copy, before any filter or route reads one (EX-6, N6)."""
+    kind = ".extensions.http.early_header_mutation.header_mutation.v3.HeaderMutation"
+    removals = [
+        *({"remove_on_match": {"key_matcher": {"prefix": prefix}}} for prefix in _STRIPPED_PREFIXES),
+        *({"remove": name} for name in _STRIPPED),
+    ]
+    return {
+        "name": "envoy.http.early_header_mutation.header_mutation",
+        "typed_config": {"@type": type_url(kind), "mutations": removals},
+    }
+
+
+def _not_for_the_model(*, forward_credentials: bool) -> list[str]:
+    credentials = [] if forward_credentials else ["authorization", "dpop"]
+    return [*credentials, CERTIFICATE_HEADER]
+
+
+# -- filters ---------------------------------------------------------------------------------------------------------
+
+
+def _ext_authz() -> Json:
+    return {
+        "@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthz"),
+        "http_service": _http_service(UNMAPPED),
+        "allowed_headers": {"patterns": [{"exact": name} for name in QUESTION_HEADERS]},
+        "failure_mode_allow": False,
+        "status_on_error": {"code": "ServiceUnavailable"},
+        "encode_raw_headers": True,
+        "include_peer_certificate": True,
+        "validate_mutations": True,
+        "enforce_response_header_limits": True,
+        "decoder_header_mutation_rules": {"disallow_system": True, "disallow_is_error": True},
+    }
+
+
+def _http_service(route: str) -> Json:
+    facts = {"x-pdp-route": route, **_SOURCE}
+    return {
+        "server_uri": {
+            "uri": "http://agent",
+            "cluster": AGENT_HTTP,
+            "timeout": _seconds(LIMITS.filter_timeout_s),
+        },
+        "authorization_request": {"headers_to_add": [{"key": key, "value": value} for key, value in facts.items()]},
+        "authorization_response": {
+            "allowed_upstream_headers": {"patterns": [{"prefix": "x-pdp-"}]},
+            "allowed_client_headers": {
+                "patterns": [{"exact": name} for name in ("content-type", "retry-after", "www-authenticate")]
+            },
+        },
+    }
+
+
+def _ext_proc() -> Json:
+    return {
+        "@type": type_url(".extensions.filters.http.ext_proc.v3.ExternalProcessor"),
+        "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_GRPC}},
+        "failure_mode_allow": False,
+        "allow_mode_override": True,
+        "message_timeout": _seconds(LIMITS.filter_timeout_s),
+        "max_message_timeout": _seconds(LIMITS.filter_timeout_max_s),
+        "status_on_error": {"code": "ServiceUnavailable"},
+        "route_cache_action": "RETAIN",
+        "mutation_rules": {
+            "disallow_all": True,
+            "allow_expression": {"regex": "(:path|content-length|authorization|dpop|x-pdp-.*)"},
+            "disallow_is_error": True,
+        },
+        "request_attributes": list(_ATTRIBUTES),
+        # Asleep unless a route wakes it: Envoy's own replies before routing (400 for `%2F`) would open a stream too.
+        "processing_mode": {
+            **dict.fromkeys(("request_header_mode", "response_header_mode"), "SKIP"),
+            **dict.fromkeys(("request_trailer_mode", "response_trailer_mode"), "SKIP"),
+            **dict.fromkeys(("request_body_mode", "response_body_mode"), "NONE"),
+        },
+    }
+
+
+# -- routes ----------------------------------------------------------------------------------------------------------
+
+
+def _routes(settings: EnvoySettings) -> list[Json]:
+    return [*(_route(row) for row in settings.rows), _last()]
+
+
+def _route(row: Row) -> Json:
+    decided = _by_stream(row) if row.placement is Placement.EXT_PROC else _by_path(row.name)
+    return {
+        "name": row.name,
+        "match": {
+            "safe_regex": {"regex": row.regex},
+            "headers": [{"name": ":method", "string_match": {"exact": row.method}}],
+        },
+        "route": {
+            "cluster": UPSTREAM,
+            # A stream ends by a cut or by itself; a unary answer is bounded, since ext_authz decides once.
+            "timeout": _seconds(0 if row.placement is Placement.EXT_PROC else LIMITS.unary_s),
+        },
+        "typed_per_filter_config": decided,
+    }
+
+
+def _last() -> Json:
+    return {
+        "name": UNMAPPED,
+        "match": {"prefix": "/"},
+        "direct_response": {
+            "status": 403
+        },  # never reached: the agent denies what has no row; the model is not behind it
+        "typed_per_filter_config": _by_path(UNMAPPED),
+    }
+
+
+def _by_path(route: str) -> Json:
+    check = {"http_service": _http_service(route)}
+    return {
+        EXT_AUTHZ: {
+            "@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"),
+            "check_settings": check,
+        },
+        EXT_PROC: {"@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"), "disabled": True},
+    }
+
+
+def _by_stream(row: Row) -> Json:
+    # Fixed modes (EP-2). The path decides, so the request body passes unread; the response is watched chunk by chunk.
+    mode = {
+        "request_header_mode": "SEND",
+        "request_body_mode": "NONE",
+        "request_trailer_mode": "SKIP",
+        "response_header_mode": "SEND",
+        "response_body_mode": "STREAMED",
+        "response_trailer_mode": "SKIP",
+    }
+    return {
+        EXT_AUTHZ: {"@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"), "disabled": True},
+        EXT_PROC: {
+            "@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"),
+            "overrides": {
+                "grpc_initial_metadata": [{"key": "x-pdp-route", "value": row.name}],
+                "processing_mode": mode,
+            },
+        },
+    }

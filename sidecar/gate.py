@@ -1,0 +1,263 @@
+"""The one mapping and the one decision behind every door: what Envoy told us, to an answer.
+
+`ext_authz` (HTTP and gRPC) and `ext_proc` only translate: each builds an `Ask`, awaits `Gate.decide`, and writes the
+`Verdict` in its own protocol. INVARIANT: `Gate.decide` returns; it never raises, and whatever goes wrong is a deny.
+"""
+
+import asyncio
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Protocol
+from urllib.parse import unquote
+
+from pdp.errors import PortcullisError, Reason
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.decision import Answer, Decision
+from pdp.model.names import Action, Principal, Resource
+from pdp.model.request import CredentialFacts, Party, Question
+from sidecar.limits import LIMITS
+from sidecar.routes import Mapped, Placement, RouteTable, Unmapped
+from sidecar.target import BadTarget, canonical
+
+_LOG = logging.getLogger(__name__)
+
+# What SANITIZE_SET writes for one TLS peer. The certificate is percent-encoded, so the quotes cannot be forged inside it;
+# the `URI=` that may follow is not read: the certificate itself says it without a second syntax.
+_XFCC = re.compile(r'Hash=[0-9a-f]{64};Cert="([A-Za-z0-9%._~+/=-]+)"(?:;.*)?')
+_TEXT = re.compile(r"[\x20-\x7e]*")
+
+SUPPORTS = {
+    # `recheck_after` holds on ext_authz only if the answer cannot outlast it: `Gate` compares it with the route timeout.
+    Placement.EXT_AUTHZ: frozenset({"recheck_after"}),
+    Placement.EXT_PROC: frozenset({"recheck_after"}),
+}
+"""The obligations each placement can carry out; any other one on a grant is a deny (`obligation_unsupported`)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """One request, as Envoy described it.
+
+    Attributes:
+        method: HTTP method.
+        target: Request target as sent on, path and query.
+        route: The Envoy route's name; None: an Envoy that is not ours, which names none.
+        authorization: Every value of that header, comma-joined; None: the header is absent.
+        certificate: `x-forwarded-client-cert` as Envoy set it; empty: no client certificate.
+        source_ip: The connection's peer.
+        asserted: `purpose`, `run_id`, `ticket`, as the caller asserts them.
+    """
+
+    method: str
+    target: str
+    route: str | None
+    authorization: str | None = None
+    certificate: str = ""
+    source_ip: str = ""
+    asserted: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """The answer to one `Ask`.
+
+    Attributes:
+        allowed: True only for an allow whose record is durable.
+        reason: Why; for the record and the status, not for the caller.
+        decision_id: The id under which the audit chain holds it; empty: not recorded, counted.
+        world_seq: The world it was decided on.
+        question: What was asked, for re-checks; None on a refusal before there was a question.
+        recheck_after_s: When a running response must be decided again; None: no bound.
+        expires_at_s: When the credential ends (wall clock, seconds); 0: with the connection.
+    """
+
+    allowed: bool
+    reason: Reason
+    decision_id: str = ""
+    world_seq: int = 0
+    question: Question | None = None
+    recheck_after_s: float | None = None
+    expires_at_s: int = 0
+
+    @property
+    def subject(self) -> str:
+        """The verified principal, in printable ASCII by its grammar (EX-15); empty: none."""
+        return str(self.question.subject.principal) if self.question is not None else ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Identified:
+    """What the gate needs of a verified identity; made from one by the composition root."""
+
+    party: Party
+    actors: tuple[Party, ...] = ()
+    workload: Principal | None = None
+    facts: CredentialFacts = field(default_factory=CredentialFacts)
+    claims: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
+    expires_at_s: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unidentified:
+    """A refused credential."""
+
+    reason: Reason
+    detail: str = ""
+
+
+class Identifies(Protocol):
+    """Turns a credential and the connection's certificate into an identity."""
+
+    async def __call__(self, authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
+        """Return who asks, or why nobody can say."""
+        ...
+
+
+class Decides(Protocol):
+    """The part of `pdp.service.decide.Decider` that the gate uses."""
+
+    async def answer(self, question: Question, *, door: str, caller: str = "") -> Answer:
+        """Decide, record, and return."""
+        ...
+
+    async def refuse(self, reason: Reason, *, detail: str, door: str, action: str = "", resource: str = "") -> Answer:
+        """Record a refusal for which there is no question."""
+        ...
+
+
+class Gate:
+    """Answers for one model server.
+
+    Args:
+        table: Its routes.
+        identify: Verifies credentials.
+        decider: Decides and records.
+        unary_s: The route timeout of rows that are decided once.
+        door_names: How each placement is called in records.
+    """
+
+    def __init__(
+        self, *, table: RouteTable, identify: Identifies, decider: Decides, unary_s: float = LIMITS.unary_s
+    ) -> None:
+        self._table = table
+        self._identify = identify
+        self._decider = decider
+        self._unary_s = unary_s
+        self.failures = 0
+
+    async def decide(self, ask: Ask, placement: Placement) -> Verdict:
+        """Return the answer to `ask`; within the time budget, and never by an exception."""
+        try:
+            async with asyncio.timeout(LIMITS.decide_s):  # EX-17: a deny of ours, before Envoy's own timeout
+                return await self._decide(ask, placement)
+        except TimeoutError:
+            self.failures += 1
+            return Verdict(allowed=False, reason=Reason.DEADLINE_EXCEEDED)
+        except PortcullisError as fault:
+            self.failures += 1
+            return Verdict(allowed=False, reason=fault.reason)
+        except Exception:  # noqa: BLE001 - the outermost boundary of every door: no error may become an allow (P2)
+            self.failures += 1
+            _LOG.exception("a decision failed")
+            return Verdict(allowed=False, reason=Reason.INTERNAL_ERROR)
+
+    async def _decide(self, ask: Ask, placement: Placement) -> Verdict:
+        mapped = self._map(ask, placement)
+        if isinstance(mapped, Unidentified):
+            return await self._refuse(mapped, placement)
+        certificate = _certificate(ask.certificate)
+        if isinstance(certificate, Unidentified):
+            return await self._refuse(certificate, placement, mapped)
+        who = await self._identify(ask.authorization, certificate)
+        if isinstance(who, Unidentified):
+            return await self._refuse(who, placement, mapped)
+        return await self._ask(_question(ask, mapped, who, placement), who, placement)
+
+    def _map(self, ask: Ask, placement: Placement) -> Mapped | Unidentified:
+        """Map the request by our own reading of it; Envoy's choice of route must agree."""
+        target = canonical(ask.target)
+        if isinstance(target, BadTarget):
+            return Unidentified(reason=Reason.BAD_REQUEST, detail=target.why)
+        mapped = self._table.map(ask.method, target)
+        if isinstance(mapped, Unmapped):
+            return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why)
+        if mapped.row.placement is not placement or ask.route not in {None, mapped.row.name}:
+            return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="envoy and agent disagree on the route")
+        return mapped
+
+    async def _ask(self, question: Question, who: Identified, placement: Placement) -> Verdict:
+        answer = await self._decider.answer(question, door=placement.value)
+        decision = answer.decision
+        if decision.allowed and placement is Placement.EXT_AUTHZ and not self._ends_in_time(decision):
+            return await self._refuse(
+                Unidentified(reason=Reason.OBLIGATION_UNSUPPORTED, detail="the route outlasts `recheck_after`"),
+                placement,
+            )
+        return Verdict(
+            allowed=decision.allowed,
+            reason=decision.reason,
+            decision_id=answer.decision_id,
+            world_seq=decision.world_seq,
+            question=question,
+            recheck_after_s=decision.recheck_after_s,
+            expires_at_s=who.expires_at_s,
+        )
+
+    def _ends_in_time(self, decision: Decision) -> bool:
+        duties = [duty for duty in decision.obligations if duty.name == "recheck_after"]
+        return not duties or decision.recheck_after_s is None or decision.recheck_after_s >= self._unary_s
+
+    async def _refuse(self, why: Unidentified, placement: Placement, mapped: Mapped | None = None) -> Verdict:
+        answer = await self._decider.refuse(
+            why.reason,
+            detail=why.detail,
+            door=placement.value,
+            action=mapped.row.action if mapped else "",
+            resource=mapped.resource if mapped else "",
+        )
+        return Verdict(
+            allowed=False,
+            reason=why.reason,
+            decision_id=answer.decision_id,
+            world_seq=answer.decision.world_seq,
+        )
+
+
+def _question(ask: Ask, mapped: Mapped, who: Identified, placement: Placement) -> Question:
+    attributes: Attributes = {
+        "request.protocol": "http",
+        "request.method": ask.method,
+        "request.route": mapped.row.name,
+        "request.stream": placement is Placement.EXT_PROC,
+        **{f"request.{name}": value for name, value in ask.asserted.items()},
+    }
+    return Question(
+        subject=who.party,
+        action=Action.parse(mapped.row.action),
+        resource=Resource.parse(mapped.resource),
+        actors=who.actors,
+        workload=who.workload,
+        serves=Resource.parse(mapped.model) if mapped.model else None,
+        attributes=attributes,
+        claims=who.claims,
+        credential=who.facts,
+        supports=SUPPORTS[placement],
+    )
+
+
+@lru_cache(maxsize=1_024)
+def _certificate(header: str) -> bytes | Unidentified | None:
+    if not header:
+        return None
+    found = _XFCC.fullmatch(header)
+    if found is None:
+        return Unidentified(reason=Reason.CERTIFICATE_INVALID, detail="not one certificate set by our Envoy")
+    return unquote(found[1]).encode("ascii", "replace")
+
+
+def readable(value: str) -> bool:
+    """Whether a header we read holds printable ASCII only (EX-13)."""
+    return _TEXT.fullmatch(value) is not None

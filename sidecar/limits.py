@@ -1,0 +1,71 @@
+"""Every bound of the enforcement point, with its unit and the reason for its size."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarLimits:
+    """Bounds of the data plane and of the agent behind it.
+
+    Attributes:
+        target_bytes: Longest request target (path and query); beyond it nobody reads a path, they attack a parser.
+        question_header_bytes: Longest header block of one ext_authz question: a token of 8 KiB, a proof, a certificate.
+        body_bytes: Largest request body Envoy buffers, and the connection's buffer limit.
+        grpc_message_bytes: Largest message the agent reads; above `body_bytes`, or a legal body would fail (EP-7).
+        headers_count: Most header fields of one request.
+        concurrent_streams: Most HTTP/2 streams of one client connection (rapid reset, CVE-2023-44487).
+        downstream_connections: Most client connections of one Envoy.
+        pending_sessions: Most running streams that are re-checked; one more is refused rather than forgotten.
+        decide_s: Our own time for one answer; below `filter_timeout_s`, so that a slow answer is ours and counted (EX-17).
+        filter_timeout_s: Envoy's patience for one answer.
+        filter_timeout_max_s: The most that one extension may ask for (EP-4).
+        request_headers_s: A client's time to send its request headers (slowloris).
+        stream_idle_s: Silence after which Envoy ends a stream.
+        unary_s: The longest unary upstream answer; ext_authz decides once, so this bounds a revoked answer.
+        connect_s: Time to connect to the model server.
+        delayed_close_s: How long Envoy lingers on a cut HTTP/1.1 connection; its default of 1 s shows the cut late.
+        busy_gap_s: A stream whose last chunk is younger is flowing: its next chunk is worth waiting for.
+        busy_wait_s: How long a cut waits for the chunk that carries the error event.
+        recheck_floor_s: The shortest re-check interval; a policy of 0 s must not become a busy loop.
+        recheck_jitter: Part of the interval by which re-checks are spread, so that sessions do not march in step.
+        retry_s: Pause between tries while a decision is unavailable.
+        restart_first_s: First pause before Envoy is started again.
+        restart_cap_s: Longest such pause.
+        steady_s: Envoy running this long resets the pause.
+        start_s: Time for Envoy to become ready.
+        stop_s: Time between SIGTERM and SIGKILL.
+        drain_s: Time for running streams to end by themselves at shutdown.
+        unix_path_bytes: Longest Unix socket path (sun_path, with its final zero).
+    """
+
+    target_bytes: int = 8_192
+    question_header_bytes: int = 65_536
+    body_bytes: int = 4_194_304
+    grpc_message_bytes: int = 4_194_304 + 262_144
+    headers_count: int = 100
+    concurrent_streams: int = 100
+    downstream_connections: int = 10_000
+    pending_sessions: int = 10_000
+    decide_s: float = 0.2
+    filter_timeout_s: float = 0.5
+    filter_timeout_max_s: float = 5.0
+    request_headers_s: float = 10.0
+    stream_idle_s: float = 300.0
+    unary_s: float = 60.0
+    connect_s: float = 2.0
+    delayed_close_s: float = 0.1
+    busy_gap_s: float = 0.1
+    busy_wait_s: float = 0.1
+    recheck_floor_s: float = 0.5
+    recheck_jitter: float = 0.1
+    retry_s: float = 0.5
+    restart_first_s: float = 0.1
+    restart_cap_s: float = 10.0
+    steady_s: float = 30.0
+    start_s: float = 15.0
+    stop_s: float = 3.0
+    drain_s: float = 5.0
+    unix_path_bytes: int = 107
+
+
+LIMITS = SidecarLimits()

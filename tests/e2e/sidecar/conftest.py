@@ -1,0 +1,218 @@
+"""A laboratory with the real Envoy: a decider that obeys the test, and an upstream that speaks when the test says so."""
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Protocol
+
+import pytest
+
+from pdp.errors import Reason
+from pdp.model.decision import Answer, Decision, Effect, deny
+from pdp.model.names import Principal
+from pdp.model.request import Party, Question
+from sidecar.envoy import Address, EnvoySettings, Sockets, Upstream
+from sidecar.gate import Gate, Identified, Unidentified
+from sidecar.plane import DataPlane
+from sidecar.rechecks import Rechecker
+from sidecar.routes import Served
+from sidecar.routes.oip import table
+
+PATIENCE_S = 10.0  # no test waits this long unless it fails
+
+
+class Clock:
+    def now_ms(self) -> int:
+        return time.time_ns() // 1_000_000
+
+    def mono_s(self) -> float:
+        return time.monotonic()
+
+
+@dataclass
+class Decider:
+    """Allows until told otherwise, and remembers everything."""
+
+    reason: Reason = Reason.GRANTED
+    recheck_after_s: float | None = None
+    questions: list[Question] = field(default_factory=list)
+    refusals: list[tuple[Reason, str]] = field(default_factory=list)
+    notes: asyncio.Queue[tuple[str, str, dict[str, Any]]] = field(default_factory=asyncio.Queue)
+    numbers: Any = field(default_factory=lambda: itertools.count(1))
+
+    def recheck(self, question: Question) -> Decision:
+        del question
+        if self.reason is not Reason.GRANTED:
+            return deny(self.reason, world_seq=8)
+        return Decision(effect=Effect.ALLOW, reason=self.reason, world_seq=7, recheck_after_s=self.recheck_after_s)
+
+    async def answer(self, question: Question, *, door: str, caller: str = "") -> Answer:
+        del door, caller
+        self.questions.append(question)
+        return Answer(decision=self.recheck(question), decision_id=f"d{next(self.numbers)}")
+
+    async def refuse(self, reason: Reason, *, detail: str, **_: str) -> Answer:
+        self.refusals.append((reason, detail))
+        return Answer(decision=deny(reason, world_seq=7), decision_id=f"d{next(self.numbers)}")
+
+    def patience_s(self, question: Question) -> float:
+        del question
+        return 60.0
+
+    async def note(self, event: str, *, decision_id: str, **fields: str | int) -> None:
+        self.notes.put_nowait((event, decision_id, fields))
+
+
+async def identify(authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
+    if authorization != "Bearer good":
+        return Unidentified(reason=Reason.CREDENTIAL_MISSING)
+    workload = "workload:spiffe://demo.portcullis/" + ("with-certificate" if certificate_pem else "without")
+    return Identified(
+        party=Party(principal=Principal.parse("user:bob@example.com")), workload=Principal.parse(workload)
+    )
+
+
+@dataclass
+class Exchange:
+    """One request as the upstream saw it."""
+
+    head: str
+    writer: asyncio.StreamWriter
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.head.split("\r\n")[1:]
+        return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+    async def emit(self, chunk: bytes) -> None:
+        self.writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        await self.writer.drain()
+
+    async def start_stream(self, *extra: bytes) -> None:
+        self.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
+        self.writer.write(b"".join(line + b"\r\n" for line in extra) + b"\r\n")
+        await self.writer.drain()
+
+    async def finish(self) -> None:
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+
+class Model:
+    """A model server of a few lines: answers unary requests itself, hands streams to the test."""
+
+    def __init__(self) -> None:
+        self.streams: asyncio.Queue[Exchange] = asyncio.Queue()
+        self.seen: list[Exchange] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await self._one(reader, writer)
+        writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        exchange = Exchange(head=(await reader.readuntil(b"\r\n\r\n")).decode(), writer=writer)
+        await reader.readexactly(int(exchange.headers.get("content-length", "0")))
+        self.seen.append(exchange)
+        if "_stream" not in exchange.head.split("\r\n", 1)[0]:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            return
+        self.streams.put_nowait(exchange)
+        with contextlib.suppress(ConnectionError):
+            if await reader.read(1) == b"":
+                exchange.gone.set()
+        exchange.gone.set()
+        raise asyncio.IncompleteReadError(b"", None)
+
+
+@dataclass
+class Lab:
+    plane: DataPlane
+    decider: Decider
+    rechecker: Rechecker
+    model: Model
+    address: Address
+    sockets: Sockets
+    readiness: asyncio.Queue[bool]
+
+    async def raw(self, request: bytes) -> bytes:
+        """Send bytes on a fresh connection and return everything until it closes."""
+        reader, writer = await asyncio.open_connection(self.address.host, self.address.port)
+        writer.write(request)
+        answer = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        writer.close()
+        return answer
+
+    async def get(self, target: str, *lines: str, method: str = "GET", token: str | None = "good") -> bytes:  # noqa: S107 - a word, not a secret
+        fields = [f"{method} {target} HTTP/1.1", "host: model", "connection: close", *lines]
+        if token:
+            fields.append(f"authorization: Bearer {token}")
+        return await self.raw("\r\n".join([*fields, "", ""]).encode())
+
+    async def post(self, target: str, *lines: str, token: str | None = "good") -> bytes:  # noqa: S107 - a word, not a secret
+        return await self.get(target, "content-length: 0", *lines, method="POST", token=token)
+
+    async def revoke(self, reason: Reason = Reason.NO_GRANT) -> None:
+        """A new world without the grant."""
+        self.decider.reason = reason
+        await self.rechecker.world_changed()
+
+
+@contextlib.asynccontextmanager
+async def laboratory(directory: Path, **changes: Any) -> AsyncIterator[Lab]:
+    model, decider = Model(), Decider()
+    upstream = await asyncio.start_server(model.serve, "127.0.0.1", 0)
+    port = upstream.sockets[0].getsockname()[1]
+    routes = table(served={"fraud": Served(resource="endpoint/fraud", model="model/fraud@12")}, server="endpoint/all")
+    sockets = Sockets(directory=directory / "s")
+    settings = EnvoySettings(
+        listen=Address(host="127.0.0.1", port=0),
+        upstream=Upstream(address=Address(host="127.0.0.1", port=port)),
+        sockets=sockets,
+        rows=routes.rows,
+    )
+    gate = Gate(table=routes, identify=identify, decider=decider)
+    rechecker = Rechecker(decider=decider, time=Clock(), jitter=lambda: 0.0)
+    readiness: asyncio.Queue[bool] = asyncio.Queue()
+    plane = DataPlane(
+        settings=replace(settings, **changes),
+        gate=gate,
+        rechecker=rechecker,
+        notes=decider,
+        time=Clock(),
+        on_ready=readiness.put_nowait,
+    )
+    timer = asyncio.create_task(rechecker.run())
+    try:
+        address = await plane.start()
+        yield Lab(plane, decider, rechecker, model, address, sockets, readiness)
+    finally:
+        timer.cancel()
+        await plane.stop(drain_s=0)
+        upstream.close()
+
+
+class InLab(Protocol):
+    """Runs a test's coroutine in a laboratory."""
+
+    def __call__(self, body: Callable[[Any], Awaitable[None]], **changes: Any) -> None: ...
+
+
+@pytest.fixture
+def in_lab(tmp_path: Path) -> InLab:
+    """Run a test's coroutine in a laboratory."""
+
+    def run(body: Callable[[Any], Awaitable[None]], **changes: Any) -> None:
+        async def go() -> None:
+            async with asyncio.timeout(3 * PATIENCE_S), laboratory(tmp_path, **changes) as lab:
+                await body(lab)
+
+        asyncio.run(go())
+
+    return run
