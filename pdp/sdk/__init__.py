@@ -1,0 +1,55 @@
+"""The Python SDK: ask Portcullis before you touch, and keep asking while you hold.
+
+    from pdp.sdk import AccessDenied, Client
+
+    with Client("pdp.example:8181") as client:
+        client.require("dataset.read", "dataset/finance/transactions")   # or raises AccessDenied
+
+Fail closed: what cannot be decided raises a `PdpError`; nothing but an allow is an allow.
+"""
+
+from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.model.decision import Effect, NearestMiss, Obligation
+from pdp.sdk.aio import AsyncClient
+from pdp.sdk.client import Client
+from pdp.sdk.errors import (
+    AccessDenied,
+    BadQuestion,
+    ClientUnusable,
+    Conflict,
+    CredentialRefused,
+    NotFound,
+    NotPermitted,
+    PdpError,
+    PdpFault,
+    PdpUnavailable,
+    PolicyRefused,
+)
+from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Question
+
+__all__ = [
+    "Client",
+    "AsyncClient",
+    "Question",
+    "Decision",
+    "Effect",
+    "Reason",
+    "Obligation",
+    "NearestMiss",
+    "Bearer",
+    "Asserted",
+    "Actor",
+    "PortcullisError",
+    "ConfigError",
+    "PdpError",
+    "PdpUnavailable",
+    "CredentialRefused",
+    "BadQuestion",
+    "NotPermitted",
+    "AccessDenied",
+    "PolicyRefused",
+    "Conflict",
+    "NotFound",
+    "PdpFault",
+    "ClientUnusable",
+]

@@ -1,0 +1,147 @@
+"""The asyncio client: the twin of `client.py`, method for method."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from pathlib import Path
+from types import TracebackType
+from typing import Self, Unpack
+
+from pdp.limits import WATCH_PAUSE_S, WATCH_RENEW_S
+from pdp.sdk._core import BATCH, EVALUATE, EXPLAIN, WATCH, Core, Rpc, Watching
+from pdp.sdk._settings import Settings
+from pdp.sdk._transport import AsyncTransport
+from pdp.sdk.errors import AccessDenied, PdpError
+from pdp.sdk.values import Circumstances, Decision, Question
+from pdp.v1.decision_pb2 import EvaluateRequest, EvaluateResponse
+
+
+class AsyncClient:
+    """Asks a PDP from asyncio. Belongs to the event loop of its first call; not for the child of a fork.
+
+    Args:
+        server: `host:port`; None: environment variable `PDP_SERVER`.
+        token: our credential: the token, a `Path` to a file that may rotate, or a function. None: `PDP_TOKEN_FILE`.
+        ca: PEM file of the authorities we accept. None: `PDP_CA`.
+        cert: PEM file of our certificate, which names our workload. None: `PDP_CERT`.
+        key: PEM file of its key. None: `PDP_KEY`.
+        timeout_s: deadline of each call in seconds, at most 30; 5 by default.
+
+    Raises:
+        ConfigError: an argument, file or environment variable that cannot be used.
+
+    Example:
+        >>> async with AsyncClient("pdp.example:8181", token=Path("/var/run/secrets/pdp/token")) as client:
+        ...     await client.require("dataset.read", "dataset/finance/transactions")
+    """
+
+    def __init__(
+        self,
+        server: str | None = None,
+        *,
+        token: str | Path | Callable[[], str] | None = None,
+        ca: str | Path | None = None,
+        cert: str | Path | None = None,
+        key: str | Path | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        settings = Settings.resolve(server, token=token, ca=ca, cert=cert, key=key, timeout_s=timeout_s)
+        self._core = Core(settings)
+        self._transport = AsyncTransport(self._core)
+
+    async def check(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Decision:
+        """Return the decision; a deny is an answer, not an error.
+
+        Args:
+            action: `<type>.<verb>`, such as `dataset.read`.
+            resource: `<type>/<path>[@<version>]`, such as `model/fraud@7`.
+            **circumstances: `subject`, `workload`, `serves`, `attributes`, `supports`, as in `Question`.
+
+        Raises:
+            PdpError: the question could not be asked or answered; treat the access as denied.
+        """
+        return await self._ask(EVALUATE, Question(action=action, resource=resource, **circumstances))
+
+    async def require(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Decision:
+        """Return the decision if it is an allow. Arguments as in `check`.
+
+        Raises:
+            AccessDenied: it is a deny; the error holds the decision, its reason and its id.
+            PdpError: the question could not be asked or answered.
+        """
+        decision = await self.check(action, resource, **circumstances)
+        if not decision.allowed:
+            raise AccessDenied(decision, action=action, resource=resource)
+        return decision
+
+    async def check_many(self, questions: Sequence[Question | tuple[str, str]]) -> tuple[Decision, ...]:
+        """Return the decisions to at most 1,000 questions, in order, all on one world.
+
+        Args:
+            questions: each a `Question`, or just `(action, resource)`.
+
+        Raises:
+            PdpError: the questions could not be asked or answered; treat every access as denied.
+        """
+        self._core.check_usable()
+        asked = [Question.of(question) for question in questions]
+        if not asked:
+            return ()
+        request = self._core.ask_many(asked)
+        return self._core.answers(asked, request.at_least, await self._transport.unary(BATCH, request))
+
+    async def explain(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Decision:
+        """Return the decision with its role path and, for a deny, the rule that came closest. As `check` otherwise."""
+        return await self._ask(EXPLAIN, Question(action=action, resource=resource, **circumstances))
+
+    def watch(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> AsyncIterator[Decision]:
+        """Yield the current decision, then every change, until the watched access has ended. Arguments as in `check`.
+
+        The watch renews itself, so that a PDP that hangs is noticed: within 15 seconds the iterator raises. Close the
+        iterator to stop.
+
+        Raises:
+            PdpError: the access can no longer be decided; cut it.
+        """
+        watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
+        return self._watch(watching)
+
+    @property
+    def world_seq(self) -> int:
+        """The highest world that any answer came from; every question asks for at least this one."""
+        return self._core.world_seq
+
+    async def close(self) -> None:
+        """Close the connection. A closed client refuses further calls."""
+        await self._transport.close()
+
+    async def __aenter__(self) -> Self:
+        self._core.check_usable()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def _ask(self, rpc: Rpc[EvaluateRequest, EvaluateResponse], question: Question) -> Decision:
+        self._core.check_usable()
+        request = self._core.ask(question)
+        response = await self._transport.unary(rpc, request)
+        return self._core.answer(question, request.at_least, response.decision)
+
+    async def _watch(self, watching: Watching) -> AsyncIterator[Decision]:
+        while not watching.ended:
+            if watching.pause:
+                await asyncio.sleep(WATCH_PAUSE_S)
+            call = self._transport.stream(WATCH, watching.open(), timeout_s=WATCH_RENEW_S, patient=watching.begun)
+            try:
+                async with aclosing(call):
+                    async for response in call:
+                        decision = watching.hear(response)
+                        if decision is not None:
+                            yield decision
+            except PdpError as error:
+                watching.closed(error)
+            else:
+                watching.closed()

@@ -1,0 +1,81 @@
+"""What callers of the SDK hold: the question they ask, who asks it, and the decision they get."""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TypedDict
+
+from pdp.model import decision as model
+
+AttributeValue = bool | int | float | str | tuple[str, ...] | list[str] | datetime
+"""What an attribute may be; an instant is a `datetime` with a time zone."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision(model.Decision):
+    """A decision as a client has it: with the id under which the audit chain of the PDP holds it."""
+
+    decision_id: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Bearer:
+    """A subject named by its own access token, which the PDP verifies itself. The token never appears in `repr`."""
+
+    token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Actor:
+    """One link of a delegation chain."""
+
+    principal: str
+    groups: Collection[str] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asserted:
+    """A subject we vouch for; accepted only from a caller that holds `decision.assert`. `actors`: current one first."""
+
+    principal: str
+    groups: Collection[str] = ()
+    actors: Collection[Actor] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """One question: may `subject` do `action` to `resource`.
+
+    Args:
+        action: `<type>.<verb>`, such as `dataset.read`.
+        resource: `<type>/<path>[@<version>]`, such as `model/fraud@7`.
+        subject: None, the caller itself; a principal's name such as `user:alice@example.com`, or `Asserted`, for a
+            subject we vouch for; `Bearer`, for a token that was presented to us.
+        workload: the workload that asks, `workload:spiffe://…`; empty: the caller's own.
+        serves: the model version behind an endpoint, where it is known.
+        attributes: `request.*` values by full dotted name, at most 64.
+        supports: the obligations that the caller carries out; an allow with any other is a deny. None: all of them.
+    """
+
+    action: str
+    resource: str
+    subject: str | Asserted | Bearer | None = None
+    workload: str = ""
+    serves: str = ""
+    attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
+    supports: Collection[str] | None = ()
+
+    @classmethod
+    def of(cls, asked: "Question | tuple[str, str]") -> "Question":
+        """Return `asked`, where just `(action, resource)` will do too."""
+        return asked if isinstance(asked, Question) else Question(action=asked[0], resource=asked[1])
+
+
+class Circumstances(TypedDict, total=False):
+    """The keyword arguments of every call that asks one question: those of `Question`, with its meanings and defaults."""
+
+    subject: str | Asserted | Bearer | None
+    workload: str
+    serves: str
+    attributes: Mapping[str, AttributeValue]
+    supports: Collection[str] | None
