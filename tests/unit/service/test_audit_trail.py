@@ -1,0 +1,233 @@
+import asyncio
+import threading
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pdp.adapters.audit_file import AuditChain, read_segments
+from pdp.audit import chain as chains
+from pdp.audit.chain import START, Link, Malformed, Verdict
+from pdp.errors import PortcullisError, Reason
+from pdp.service.audit import AuditBook, AuditReceiver, AuditShipper, AuditTrail, Query
+
+
+class MemoryChain:
+    """A chain in memory that can block or fail."""
+
+    def __init__(self) -> None:
+        self.head = START
+        self.groups: list[list[Mapping[str, Any]]] = []
+        self.free = threading.Event()
+        self.free.set()
+        self.broken = False
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
+        self.free.wait()
+        if self.broken:
+            raise OSError(28, "No space left on device")
+        if any("bad" in record for record in records):
+            raise Malformed("no")
+        self.groups.append(list(records))
+        self.head = Link(n=self.head.n + len(records), digest="ab" * 32)
+        return self.head
+
+    def close(self) -> None:
+        pass
+
+
+def trail_on(chain: Any, **options: Any) -> AuditTrail:
+    return AuditTrail(chain, now_ms=lambda: 1, **options)
+
+
+def real(directory: Path) -> AuditChain:
+    return AuditChain.open(directory, name="pdp", who=dict, now_ms=lambda: 1)
+
+
+def record(text: str) -> dict[str, Any]:
+    return {"v": 1, "kind": "decision", "time_ms": 1, "detail": text}
+
+
+def test_waiting_answers_share_one_group() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain)
+        chain.free.clear()
+        waits = [asyncio.ensure_future(trail.record([{"n": n}], durable=True)) for n in range(50)]
+        await asyncio.sleep(0)
+        chain.free.set()
+        await asyncio.gather(*waits)
+        assert len(chain.groups) == 2  # the first that came, and all that waited meanwhile
+        assert trail.written == 50
+        await trail.close()
+
+    asyncio.run(run())
+
+
+def test_a_deny_never_waits_and_an_allow_waits_a_bounded_time() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, commit_timeout_s=0.05)
+        chain.free.clear()
+        await trail.record([{"deny": 1}], durable=False)
+        with pytest.raises(PortcullisError) as refused:
+            await trail.record([{"allow": 1}], durable=True)
+        assert refused.value.reason is Reason.AUDIT_UNAVAILABLE
+        chain.free.set()
+        await trail.record([{"allow": 2}], durable=True)
+        written = [item for group in chain.groups for item in group]
+        assert {"allow": 1} not in written  # withdrawn: its answer was a deny
+        assert {"deny": 1} in written
+        assert written[1]["count"] == 1  # and the chain says that one is missing
+        await trail.close()
+
+    asyncio.run(run())
+
+
+def test_a_failing_sink_refuses_allows_keeps_denies_and_recovers_alone() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain)
+        chain.broken = True
+        with pytest.raises(PortcullisError, match="cannot be written"):
+            await trail.record([{"allow": 1}], durable=True)
+        await trail.record([{"deny": 1}], durable=False)
+        with pytest.raises(PortcullisError):
+            await trail.record([{"allow": 3}], durable=True)
+        assert "No space" in trail.last_error
+        chain.broken = False
+        await trail.record([{"allow": 2}], durable=True)
+        assert [item for item in chain.groups[-1] if "kind" not in item] == [{"deny": 1}, {"allow": 2}]
+        assert chain.groups[-1][0]["kind"] == "lost"
+        assert trail.last_error == ""
+        await trail.close()
+
+    asyncio.run(run())
+
+
+def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, max_waiting=3)
+        chain.free.clear()
+        for n in range(10):
+            await trail.record([{"n": n}], durable=False)
+        with pytest.raises(PortcullisError, match="too many"):
+            await trail.record([{"allow": 1}], durable=True)
+        chain.free.set()
+        await trail.grown(3)
+        assert trail.lost == 7
+        await trail.close()
+        assert sum(item.get("count", 0) for group in chain.groups for item in group) == 7
+
+    asyncio.run(run())
+
+
+def test_a_record_that_cannot_be_written_fails_alone() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain)
+        chain.free.clear()
+        first = asyncio.ensure_future(trail.record([{"first": 1}], durable=True))
+        await asyncio.sleep(0)
+        bad = asyncio.ensure_future(trail.record([{"bad": 1}], durable=True))
+        good = asyncio.ensure_future(trail.record([{"good": 1}], durable=True))
+        await asyncio.sleep(0)
+        chain.free.set()
+        await asyncio.gather(first, good)
+        with pytest.raises(PortcullisError):
+            await bad
+        await trail.close()
+
+    asyncio.run(run())
+
+
+def test_closing_writes_what_waits_and_leaves_no_thread(tmp_path: Path) -> None:
+    async def run() -> None:
+        trail = trail_on(real(tmp_path))
+        for n in range(5):
+            await trail.record([record(str(n))], durable=False)
+        await trail.close()
+
+    asyncio.run(run())
+    (found,) = read_segments(tmp_path).values()
+    report = chains.verify(found)
+    assert (report.verdict, report.records) == (Verdict.OK, 6)
+    assert not [thread for thread in threading.enumerate() if thread.name == "audit"]
+
+
+class Sink:
+    """A PDP across a bad network: fails when told, and forgets nothing."""
+
+    def __init__(self, receiver: AuditReceiver) -> None:
+        self.receiver = receiver
+        self.failing = 0
+        self.calls = 0
+
+    async def append(self, chain: str, records: Sequence[bytes]) -> tuple[bytes, int]:
+        self.calls += 1
+        if self.failing:
+            self.failing -= 1
+            if self.failing % 2:  # half of the failures lose the answer, not the records
+                await self.receiver.append(owner="w", chain=chain, records=records)
+            raise PortcullisError(Reason.PDP_UNREACHABLE, "away")
+        head = await self.receiver.append(owner="w", chain=chain, records=records)
+        return bytes.fromhex(head.digest), head.n
+
+
+async def no_pause(_delay_s: float) -> None:
+    await asyncio.sleep(0)
+
+
+def test_a_chain_is_shipped_whole_across_failures_and_restarts(tmp_path: Path) -> None:
+    async def run() -> None:
+        receiver = AuditReceiver(tmp_path / "received")
+        sink = Sink(receiver)
+        for life in range(3):
+            chain = real(tmp_path / "own")
+            trail = trail_on(chain)
+            sink.failing = 5
+            shipper = AuditShipper(trail=trail, chain=chain, sink=sink, pause=no_pause)
+            task = asyncio.ensure_future(shipper.run())
+            for n in range(20):
+                await trail.record([record(f"{life}.{n}")], durable=True)
+            assert await shipper.drained(5)
+            task.cancel()
+            await trail.close()
+        await receiver.close()
+
+    asyncio.run(run())
+    (own,) = read_segments(tmp_path / "own").values()
+    (received,) = read_segments(tmp_path / "received").values()
+    assert [data for _, data in received] == [data for _, data in own]
+
+
+def test_the_book_reads_all_chains_and_follows_them(tmp_path: Path) -> None:
+    async def run() -> None:
+        chain, other = real(tmp_path / "own"), real(tmp_path / "other")
+        trail, receiver = trail_on(chain), AuditReceiver(tmp_path / "received")
+        shipped = trail_on(other)
+        shipper = AuditShipper(trail=shipped, chain=other, sink=Sink(receiver), pause=no_pause)
+        task = asyncio.ensure_future(shipper.run())
+        await trail.record([record("own")], durable=True)
+        await shipped.record([record("shipped")], durable=True)
+        assert await shipper.drained(5)
+        book = AuditBook(own=tmp_path / "own", trail=trail, received=receiver)
+        read = [content async for _, content in book.read(Query(), follow=False)]
+        assert len(read) == 4
+        assert len([row async for row in book.read(Query(last=1))]) == 1
+        assert not [row async for row in book.read(Query(since_ms=2))]
+        following = book.read(Query(last=1), follow=True)
+        await anext(following)
+        await trail.record([record("later")], durable=True)
+        assert b'"later"' in (await anext(following))[1]
+        await shipped.record([record("shipped later")], durable=True)
+        assert b'"shipped later"' in (await anext(following))[1]
+        await following.aclose()
+        task.cancel()
+        await trail.close()
+        await shipped.close()
+        await receiver.close()
+
+    asyncio.run(run())
