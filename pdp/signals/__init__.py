@@ -1,0 +1,1 @@
+"""What can end an access from outside the policy: locks now, levels later."""

@@ -1,0 +1,1 @@
+"""Signed log entries, keys and the verifier: bytes in, verified values or refusals out."""
