@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 import casbin
 import cedarpy
-from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.evaluate import EngineRequest, evaluate
 
+from pdp.engine.casbin_text import Row
 from pdp.model.decision import Effect
 from tests.bench.report import Figure, per_call_us
 
