@@ -46,8 +46,8 @@ class SigningKey:
 
     def __init__(self, private: Ed25519PrivateKey) -> None:
         self._private = private
-        self.public = private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-        self.key_id = key_id(self.public)
+        self.public = PublicKey(public=private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+        self.key_id = self.public.key_id
 
     @classmethod
     def generate(cls) -> Self:

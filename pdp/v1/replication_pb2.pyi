@@ -15,18 +15,20 @@ class SubscribeRequest(_message.Message):
     def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("seq", "head", "version", "role", "tenant")
+    __slots__ = ("seq", "head", "version", "role", "tenant", "instance")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
+    INSTANCE_FIELD_NUMBER: _ClassVar[int]
     seq: int
     head: bytes
     version: str
     role: str
     tenant: str
-    def __init__(self, seq: _Optional[int] = ..., head: _Optional[bytes] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., tenant: _Optional[str] = ...) -> None: ...
+    instance: str
+    def __init__(self, seq: _Optional[int] = ..., head: _Optional[bytes] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., tenant: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("seq", "heartbeat_ms", "audit_head")
@@ -39,16 +41,24 @@ class Ack(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
-    __slots__ = ("entry", "snapshot", "heartbeat", "resync")
+    __slots__ = ("entry", "snapshot", "heartbeat", "resync", "roots")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
+    ROOTS_FIELD_NUMBER: _ClassVar[int]
     entry: Entry
     snapshot: SnapshotChunk
     heartbeat: Heartbeat
     resync: Resync
-    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ...) -> None: ...
+    roots: RootFiles
+    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., roots: _Optional[_Union[RootFiles, _Mapping]] = ...) -> None: ...
+
+class RootFiles(_message.Message):
+    __slots__ = ("files",)
+    FILES_FIELD_NUMBER: _ClassVar[int]
+    files: _containers.RepeatedScalarFieldContainer[bytes]
+    def __init__(self, files: _Optional[_Iterable[bytes]] = ...) -> None: ...
 
 class Entry(_message.Message):
     __slots__ = ("header", "payload", "signatures")

@@ -50,8 +50,8 @@ class ReplicationServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Subscribe(self, request_iterator, context):
-        """First message up: Hello. Then a snapshot if the position is too far behind, the tail, and every new entry;
-        heartbeats between them. The replica acknowledges what it enforces.
+        """First message up: Hello. Down: the root files, the newest heartbeat, a snapshot if the position is too far behind,
+        the tail, then every new entry, heartbeats between them. The replica acknowledges what it enforces.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
