@@ -54,8 +54,8 @@ class Delivered:
         flowing = mono_s - self.last_mono_s <= LIMITS.busy_gap_s
         return LIMITS.busy_wait_s if self.events_fit and flowing else 0.0
 
-    def error_event(self, reason: Reason) -> bytes:
+    def error_event(self, reason: Reason, *, reveal: bool) -> bytes:
         """Return the last event of a cut stream; it first closes an event that was delivered in part."""
         complete = self._tail.endswith((b"\n\n", b"\r\n\r\n", b"\r\r"))
-        said = json.dumps({"error": f"access ended: {word_of(reason)}"})
+        said = json.dumps({"error": f"access ended: {word_of(reason, reveal=reveal)}"})
         return b"".join((b"" if complete else b"\n\n", b"data: ", said.encode(), b"\n\n"))

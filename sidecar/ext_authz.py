@@ -24,7 +24,7 @@ from pdp.errors import Reason
 from sidecar.envoy import CERTIFICATE_HEADER, GIVEN_HEADERS
 from sidecar.gate import Ask, Gate, Verdict, readable
 from sidecar.limits import LIMITS
-from sidecar.replies import Denial, denial, given
+from sidecar.replies import Denial
 from sidecar.routes import Placement
 
 _LOG = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def _allow_bytes(verdict: Verdict) -> bytes:
     """Return the allow. INVARIANT: the only place that writes 200."""
     if verdict.allowed is not True:
         raise AssertionError("an allow is written for an allow only")
-    fields = "".join(f"{name}: {value}\r\n" for name, value in given(verdict))
+    fields = "".join(f"{name}: {value}\r\n" for name, value in verdict.given)
     return f"HTTP/1.1 200 OK\r\n{fields}content-length: 0\r\n\r\n".encode("ascii")
 
 
@@ -83,7 +83,7 @@ def _deny_bytes(refused: Denial, *, with_body: bool) -> bytes:
 
 def response_bytes(verdict: Verdict, *, method: str) -> bytes:
     """Return the HTTP answer to one question; a HEAD gets no body."""
-    return _allow_bytes(verdict) if verdict.allowed else _deny_bytes(denial(verdict), with_body=method != "HEAD")
+    return _allow_bytes(verdict) if verdict.allowed else _deny_bytes(verdict.denial, with_body=method != "HEAD")
 
 
 class AuthzProtocol(asyncio.Protocol):
@@ -216,11 +216,11 @@ def check_response(verdict: Verdict, *, seen: Iterable[str] = ()) -> auth.CheckR
     response.status.code = grpc.StatusCode.PERMISSION_DENIED.value[0]
     if verdict.allowed is True:
         ours = [name for name in seen if name.startswith("x-pdp-") and name not in GIVEN_HEADERS]
-        response.ok_response.headers.extend(_option(name, value) for name, value in given(verdict))
+        response.ok_response.headers.extend(_option(name, value) for name, value in verdict.given)
         response.ok_response.headers_to_remove.extend([*ours, *_CREDENTIALS])
         response.status.code = grpc.StatusCode.OK.value[0]  # INVARIANT: the only place that says OK
         return response
-    refused = denial(verdict)
+    refused = verdict.denial
     response.denied_response.status.code = refused.status
     response.denied_response.headers.extend(_option(name, value) for name, value in refused.headers)
     response.denied_response.body = refused.body.decode("ascii")

@@ -24,7 +24,6 @@ from sidecar.cutoff import Delivered
 from sidecar.ext_authz import Headers
 from sidecar.gate import Ask, Gate, Verdict
 from sidecar.rechecks import Rechecker, Time
-from sidecar.replies import denial, given
 from sidecar.routes import Placement
 
 _LOG = logging.getLogger(__name__)
@@ -54,7 +53,7 @@ def _set(name: str, value: str) -> base_pb2.HeaderValueOption:
 
 def _immediate(verdict: Verdict) -> proc.ProcessingResponse:
     """Return the answer that ends the request: a status before the response began, a reset once it runs (EP-6)."""
-    refused = denial(verdict)
+    refused = verdict.denial
     answer = proc.ProcessingResponse()
     answer.immediate_response.status.code = refused.status
     answer.immediate_response.body = refused.body
@@ -67,7 +66,7 @@ def _immediate(verdict: Verdict) -> proc.ProcessingResponse:
 def _go_on(verdict: Verdict) -> proc.ProcessingResponse:
     answer = proc.ProcessingResponse()
     answer.request_headers.response.header_mutation.set_headers.extend(
-        _set(name, value) for name, value in given(verdict)
+        _set(name, value) for name, value in verdict.given
     )
     return answer
 
@@ -154,7 +153,7 @@ class Stream:
             return await self._end(verdict)
         session = self._rechecker.open(verdict, self._order_cut)
         if isinstance(session, Reason):
-            return await self._end(_refused(verdict, session))
+            return await self._end(verdict.refused(session))
         try:
             await self._write(_go_on(verdict))
             return await self._watch(verdict)
@@ -203,8 +202,8 @@ class Stream:
         if message is None:
             message = await self._next_chunk_soon()
         if message is not None and message.WhichOneof("request") == "response_body" and self._delivered.events_fit:
-            await self._write(_replaced(self._delivered.error_event(reason)))
-        return await self._end(_refused(verdict, reason))
+            await self._write(_replaced(self._delivered.error_event(reason, reveal=verdict.reveal)))
+        return await self._end(verdict.refused(reason))
 
     async def _next_chunk_soon(self) -> proc.ProcessingRequest | None:
         wait_s = self._delivered.wait_s(self._time.mono_s())
@@ -226,16 +225,6 @@ class Stream:
             fields["reason"] = self._cut.result().value
         event = "cut" if self._cut.done() else "ended"
         self._background(self._notes.note(event, decision_id=verdict.decision_id, **fields))
-
-
-def _refused(verdict: Verdict, reason: Reason) -> Verdict:
-    return Verdict(
-        allowed=False,
-        reason=reason,
-        decision_id=verdict.decision_id,
-        world_seq=verdict.world_seq,
-        question=verdict.question,
-    )
 
 
 class UnexpectedMessageError(Exception):

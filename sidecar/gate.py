@@ -8,7 +8,7 @@ import asyncio
 import logging
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol
 from urllib.parse import unquote
@@ -19,6 +19,7 @@ from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 from sidecar.limits import LIMITS
+from sidecar.replies import Denial, denial
 from sidecar.routes import Mapped, Placement, RouteTable, Unmapped
 from sidecar.target import BadTarget, canonical
 
@@ -72,6 +73,7 @@ class Verdict:
         question: What was asked, for re-checks; None on a refusal before there was a question.
         recheck_after_s: When a running response must be decided again; None: no bound.
         expires_at_s: When the credential ends (wall clock, seconds); 0: with the connection.
+        reveal: The caller may see the reason of a 403 or 503, not only that it is one.
     """
 
     allowed: bool
@@ -81,11 +83,30 @@ class Verdict:
     question: Question | None = None
     recheck_after_s: float | None = None
     expires_at_s: int = 0
+    reveal: bool = False
 
     @property
     def subject(self) -> str:
         """The verified principal, in printable ASCII by its grammar (EX-15); empty: none."""
         return str(self.question.subject.principal) if self.question is not None else ""
+
+    @property
+    def denial(self) -> Denial:
+        """What the refused caller sees."""
+        return denial(self.reason, self.decision_id, reveal=self.reveal)
+
+    @property
+    def given(self) -> tuple[tuple[str, str], ...]:
+        """The headers that tell the model about an allow (the names of `envoy.GIVEN_HEADERS`)."""
+        return (
+            ("x-pdp-decision-id", self.decision_id),
+            ("x-pdp-subject", self.subject),
+            ("x-pdp-world-seq", str(self.world_seq)),
+        )
+
+    def refused(self, reason: Reason) -> "Verdict":
+        """Return this verdict turned into a refusal."""
+        return replace(self, allowed=False, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,16 +157,23 @@ class Gate:
         identify: Verifies credentials.
         decider: Decides and records.
         unary_s: The route timeout of rows that are decided once.
-        door_names: How each placement is called in records.
+        reveal: Tell refused callers the exact reason (development).
     """
 
     def __init__(
-        self, *, table: RouteTable, identify: Identifies, decider: Decides, unary_s: float = LIMITS.unary_s
+        self,
+        *,
+        table: RouteTable,
+        identify: Identifies,
+        decider: Decides,
+        unary_s: float = LIMITS.unary_s,
+        reveal: bool = False,
     ) -> None:
         self._table = table
         self._identify = identify
         self._decider = decider
         self._unary_s = unary_s
+        self._reveal = reveal
         self.failures = 0
 
     async def decide(self, ask: Ask, placement: Placement) -> Verdict:
@@ -204,6 +232,7 @@ class Gate:
             question=question,
             recheck_after_s=decision.recheck_after_s,
             expires_at_s=who.expires_at_s,
+            reveal=self._reveal,
         )
 
     def _ends_in_time(self, decision: Decision) -> bool:
@@ -223,6 +252,7 @@ class Gate:
             reason=why.reason,
             decision_id=answer.decision_id,
             world_seq=answer.decision.world_seq,
+            reveal=self._reveal,
         )
 
 

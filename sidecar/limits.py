@@ -51,7 +51,7 @@ class SidecarLimits:
     filter_timeout_max_s: float = 5.0
     request_headers_s: float = 10.0
     stream_idle_s: float = 300.0
-    unary_s: float = 60.0
+    unary_s: float = 10.0
     connect_s: float = 2.0
     delayed_close_s: float = 0.1
     busy_gap_s: float = 0.1

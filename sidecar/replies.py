@@ -1,7 +1,8 @@
 """What a refused caller sees: a status and a small JSON body, the same at every door.
 
-*Unknown* and *forbidden* are the same bytes to the caller (FAILURE.md N10): a 403 never says which; the decision id leads
-an auditor to the reason. A 401 names the credential's fault, a 503 that we could not decide.
+*Unknown* and *forbidden* are the same words to the caller (FAILURE.md N10): a 403 never says which; the decision id leads
+an auditor to the reason. A 401 names the credential's fault, a 503 says that we could not decide. A development
+installation (`trust.yaml`: `development: true`) says every reason, so that people can learn from it.
 
 Source: ENFORCEMENT.md EX-4, EX-5.
 """
@@ -12,10 +13,18 @@ from types import MappingProxyType
 from typing import Final
 
 from pdp.errors import MEANINGS, Reason
-from sidecar.gate import Verdict
 
 UNAUTHENTICATED, FORBIDDEN, TOO_MANY, UNAVAILABLE = 401, 403, 429, 503
 _GRPC: Final = MappingProxyType({UNAUTHENTICATED: 16, FORBIDDEN: 7, TOO_MANY: 8, UNAVAILABLE: 14})
+_WORDS: Final = MappingProxyType({FORBIDDEN: "forbidden", TOO_MANY: "budget_exceeded", UNAVAILABLE: "unavailable"})
+_SENTENCES: Final = MappingProxyType(
+    {
+        UNAUTHENTICATED: "the credential is refused",
+        FORBIDDEN: "access is denied",
+        TOO_MANY: "the budget is used up",
+        UNAVAILABLE: "access cannot be decided now",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +36,7 @@ class Denial:
     headers: tuple[tuple[str, str], ...]
 
     def __post_init__(self) -> None:
+        """Refuse any other status: a 200 in a denial reaches the client as one."""
         if self.status not in _GRPC:
             raise ValueError("a denial has one of the four statuses of a denial")
 
@@ -44,29 +54,18 @@ def status_of(reason: Reason) -> int:
     return FORBIDDEN if 400 <= status < 500 else UNAVAILABLE  # noqa: PLR2004 - a granted "denial" is ours, hence 503
 
 
-def word_of(reason: Reason) -> str:
-    """Return what the caller is told: never more than the status already says, except about its own credential."""
-    return {FORBIDDEN: "forbidden", UNAVAILABLE: "unavailable", TOO_MANY: "budget_exceeded"}.get(
-        status_of(reason), reason.value
-    )
+def word_of(reason: Reason, *, reveal: bool) -> str:
+    """Return the reason as the caller may know it."""
+    return reason.value if reveal else _WORDS.get(status_of(reason), reason.value)
 
 
-def denial(verdict: Verdict) -> Denial:
-    """Return the refusal for a verdict that is not an allow."""
-    status = status_of(verdict.reason)
+def denial(reason: Reason, decision_id: str, *, reveal: bool) -> Denial:
+    """Return the refusal for one reason, as recorded under `decision_id`."""
+    status = status_of(reason)
     headers = [("content-type", "application/json")]
     if status == UNAUTHENTICATED:
         headers.append(("www-authenticate", 'Bearer error="invalid_token"'))
     if status in {TOO_MANY, UNAVAILABLE}:
         headers.append(("retry-after", "1"))
-    said = {"error": word_of(verdict.reason), "decision_id": verdict.decision_id}
-    return Denial(status=status, body=json.dumps(said).encode(), headers=tuple(headers))
-
-
-def given(verdict: Verdict) -> tuple[tuple[str, str], ...]:
-    """Return the headers that tell the model about an allow (the names of `envoy.GIVEN_HEADERS`)."""
-    return (
-        ("x-pdp-decision-id", verdict.decision_id),
-        ("x-pdp-subject", verdict.subject),
-        ("x-pdp-world-seq", str(verdict.world_seq)),
-    )
+    said = {"error": _SENTENCES[status], "reason": word_of(reason, reveal=reveal), "decision_id": decision_id}
+    return Denial(status=status, body=json.dumps(said).encode("ascii"), headers=tuple(headers))

@@ -41,7 +41,7 @@ def test_denied_without_a_token_and_without_a_grant(in_lab: Callable[..., None])
         lab.decider.reason = Reason.NO_GRANT
         answer = await lab.post(INFER)
         assert status(answer) == 403
-        assert b'{"error": "forbidden", "decision_id": "d2"}' in answer
+        assert b'"reason": "forbidden", "decision_id": "d2"}' in answer
         lab.decider.reason = Reason.WORLD_STALE
         assert status(await lab.post(INFER)) == 503
         assert lab.model.seen == []

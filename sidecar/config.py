@@ -1,0 +1,220 @@
+"""What one sidecar is told: the command line's options and the routes file, checked before anything starts.
+
+Every fault is a `ConfigError`: one line that says what is wrong, and what to do.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from pdp.errors import BadNameError, ConfigError
+from pdp.model.names import Resource
+from sidecar.envoy import Address, EnvoyConfigError, EnvoySettings, ListenerTls, Sockets, Upstream
+from sidecar.routes import RouteTable, Served, oip
+
+_PORTS = range(65_536)
+_HEX_SHA256 = 64
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PdpAccess:
+    """How the sidecar reaches its PDP and what it believes.
+
+    Attributes:
+        address: `HOST:PORT`.
+        ca: CA of the PDP's certificate.
+        cert: The sidecar's own certificate (SPIFFE).
+        key: Its key.
+        token_file: Instead of a certificate: a projected token, read again for each connection.
+        root_digest: SHA-256 of the root file in hex: never trust on first use.
+        plaintext: Speak without TLS (loopback development).
+    """
+
+    address: str
+    root_digest: str
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    token_file: Path | None = None
+    plaintext: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarConfig:
+    """Everything `pdp-sidecar run` needs."""
+
+    envoy: EnvoySettings
+    table: RouteTable
+    pdp: PdpAccess
+    trust: Path
+    probes: Address
+    state_dir: Path
+
+
+class _ServedEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    resource: str
+    model: str = ""
+
+
+class _RoutesFile(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    served: dict[str, _ServedEntry]
+    server: str = ""
+
+
+class _UniqueLoader(yaml.SafeLoader):
+    """YAML without repeated keys: the last one would win in silence."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the parent's signature
+        """Refuse a repeated key."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        repeated = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
+        if repeated is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"key `{repeated}` twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def parse_address(text: str, *, option: str) -> Address:
+    """Return `HOST:PORT` (IPv6 in brackets).
+
+    Raises:
+        ConfigError: It is none.
+    """
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdecimal() or int(port) not in _PORTS:
+        raise ConfigError(f"{option}: `{text}` is no address", advice="write HOST:PORT, such as 127.0.0.1:9081")
+    return Address(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+
+def parse_upstream(text: str, *, ca: Path | None = None) -> Upstream:
+    """Return the model server that `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH` names.
+
+    Raises:
+        ConfigError: It names none.
+    """
+    advice = "write http://HOST:PORT, https://HOST:PORT or unix:///PATH"
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"--upstream: `{text}` is no URL", advice=advice) from None
+    if parts.scheme == "unix" and parts.path and not parts.netloc:
+        return Upstream(pipe=Path(parts.path))
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
+        raise ConfigError(f"--upstream: `{text}` is not where a model server listens", advice=advice)
+    tls = parts.scheme == "https"
+    if tls and ca is None:
+        raise ConfigError(
+            "--upstream: an https model server needs `--upstream-ca`", advice="name the CA of its certificate"
+        )
+    return Upstream(address=Address(host=parts.hostname, port=port or (443 if tls else 80)), tls=tls, ca=ca)
+
+
+def readable_file(path: Path | None, *, option: str) -> Path | None:
+    """Return `path` if it can be read.
+
+    Raises:
+        ConfigError: It cannot.
+    """
+    if path is None:
+        return None
+    try:
+        path.open("rb").close()
+    except OSError as fault:
+        raise ConfigError(
+            f"{option}: cannot read `{path}`: {fault.strerror}", advice="name a file that this user can read"
+        ) from None
+    return path.absolute()
+
+
+def load_routes(path: Path) -> RouteTable:
+    """Return the route table of a routes file.
+
+    Raises:
+        ConfigError: The file cannot be read, is no YAML, has an unknown key, or names what is no resource.
+    """
+    try:
+        raw = yaml.load(path.read_text("utf-8"), Loader=_UniqueLoader)  # noqa: S506 - a safe loader, made stricter
+        parsed = _RoutesFile.model_validate(raw)
+        served = {name: _served(name, entry) for name, entry in parsed.served.items()}
+        if parsed.server:
+            Resource.parse(parsed.server)
+        return oip.table(served=served, server=parsed.server)
+    except OSError as fault:
+        raise ConfigError(f"--routes: cannot read `{path}`: {fault.strerror}", advice="name a readable file") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"--routes: `{path}` is not UTF-8") from None
+    except yaml.YAMLError as fault:
+        raise ConfigError(f"--routes: `{path}` is not valid YAML: {' '.join(str(fault).split())}") from None
+    except ValidationError as fault:
+        first = fault.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "the file"
+        advice = "write `served: {NAME: {resource: endpoint/…, model: model/…@VERSION}}`"
+        raise ConfigError(f"--routes: `{path}`: {where}: {first['msg'].lower()}", advice=advice) from None
+    except BadNameError as fault:
+        raise ConfigError(f"--routes: `{path}`: {fault.message}") from None
+    except ValueError as fault:
+        raise ConfigError(f"--routes: `{path}`: {fault}") from None
+
+
+def _served(name: str, entry: _ServedEntry) -> Served:
+    Resource.parse(entry.resource)
+    if entry.model and not Resource.parse(entry.model).version:
+        raise ValueError(f"served.{name}.model: a route decided by its path needs one version: `{entry.model}@VERSION`")
+    return Served(resource=entry.resource, model=entry.model)
+
+
+def check_pdp(access: PdpAccess) -> PdpAccess:
+    """Return `access` if it can identify us and holds what we believe.
+
+    Raises:
+        ConfigError: Something is missing or contradictory.
+    """
+    parse_address(access.address, option="--pdp")
+    if len(access.root_digest) != _HEX_SHA256 or not set(access.root_digest) <= set("0123456789abcdef"):
+        raise ConfigError(
+            "--root-digest: 64 hexadecimal digits are needed", advice="run `pdp init` or `pdp doctor` on the PDP's host"
+        )
+    if (access.cert is None) != (access.key is None):
+        raise ConfigError("--cert and --key belong together", advice="name both, or neither with --pdp-token-file")
+    if access.cert is None and access.token_file is None:
+        raise ConfigError("the sidecar has no credential", advice="name --cert and --key, or --pdp-token-file")
+    if access.ca is None and not access.plaintext:
+        raise ConfigError("--pdp-ca is missing", advice="name the CA of the PDP's certificate")
+    return access
+
+
+def listener_tls(cert: Path | None, key: Path | None, client_ca: Path | None, *, required: bool) -> ListenerTls | None:
+    """Return the listener's TLS, or None where it was given no certificate.
+
+    Raises:
+        ConfigError: Half of it was given.
+    """
+    if (cert is None) != (key is None):
+        raise ConfigError("--tls-cert and --tls-key belong together", advice="name both")
+    if cert is None or key is None:
+        if client_ca is not None or required:
+            raise ConfigError("--client-ca needs TLS", advice="name --tls-cert and --tls-key")
+        return None
+    if required and client_ca is None:
+        raise ConfigError("--require-client-cert needs --client-ca", advice="name the CA of the callers' certificates")
+    return ListenerTls(certificate=cert, key=key, client_ca=client_ca, client_certificate_required=required)
+
+
+def sockets_in(state_dir: Path) -> Sockets:
+    """Return the Unix sockets below the state directory.
+
+    Raises:
+        ConfigError: Its path is too long for one.
+    """
+    try:
+        return Sockets(directory=state_dir.absolute() / "envoy")
+    except EnvoyConfigError as fault:
+        raise ConfigError(f"--state-dir: {fault}") from None
