@@ -1,0 +1,262 @@
+"""Administration without its I/O: what the PDP keeps, as values, and their messages."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.errors import Reason
+from pdp.model.attributes import Value
+from pdp.model.names import Resource
+from pdp.sdk._core import Rpc, plain_value, value_message
+from pdp.sdk.errors import PdpFault
+from pdp.sdk.values import AttributeValue
+from pdp.signals.locks import Lock, LockKind, LockTarget
+from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2
+
+PROPOSE: Final = Rpc("/pdp.v1.PolicyService/Propose", policy_pb2.ProposeRequest, policy_pb2.ProposeResponse)
+ACTIVATE: Final = Rpc("/pdp.v1.PolicyService/Activate", policy_pb2.ActivateRequest, policy_pb2.ActivateResponse)
+GET_POLICY: Final = Rpc("/pdp.v1.PolicyService/Get", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
+REGISTER: Final = Rpc("/pdp.v1.AssetService/Register", asset_pb2.RegisterRequest, asset_pb2.RegisterResponse)
+GET_ASSET: Final = Rpc("/pdp.v1.AssetService/Get", asset_pb2.GetAssetRequest, asset_pb2.GetAssetResponse)
+LIST_ASSETS: Final = Rpc("/pdp.v1.AssetService/List", asset_pb2.ListAssetsRequest, asset_pb2.ListAssetsResponse)
+LOCK: Final = Rpc("/pdp.v1.LockService/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)
+UNLOCK: Final = Rpc("/pdp.v1.LockService/Unlock", lock_pb2.UnlockRequest, lock_pb2.UnlockResponse)
+LIST_LOCKS: Final = Rpc("/pdp.v1.LockService/List", lock_pb2.ListLocksRequest, lock_pb2.ListLocksResponse)
+READ_AUDIT: Final = Rpc("/pdp.v1.AuditService/Read", audit_pb2.ReadRequest, audit_pb2.ReadResponse)
+LIST_REPLICAS: Final = Rpc(
+    "/pdp.v1.ReplicationService/ListReplicas",
+    replication_pb2.ListReplicasRequest,
+    replication_pb2.ListReplicasResponse,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A pack that the PDP has checked and keeps, until it is activated."""
+
+    proposal_id: str
+    warnings: tuple[str, ...]
+    rows_added: int
+    rows_removed: int
+    base_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Activation:
+    """A policy that has become live in world `world_seq`."""
+
+    world_seq: int
+    revision: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolicyRow:
+    """One row of the live policy."""
+
+    id: str
+    section: str
+    fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Policy:
+    """The live policy."""
+
+    revision: str
+    world_seq: int
+    model: str
+    vocabulary: str
+    rows: tuple[PolicyRow, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asset:
+    """A registered resource: name and `resource.*` attributes without their prefix."""
+
+    name: str
+    attributes: Mapping[str, Value]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Assets:
+    """The inventory as of world `world_seq`."""
+
+    assets: tuple[Asset, ...]
+    world_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Receipt:
+    """Who holds a change: `holding` of `connected` enforcement points, the slowest after `slowest_ms`."""
+
+    world_seq: int
+    connected: int
+    holding: int
+    missing: tuple[str, ...]
+    slowest_ms: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locked:
+    """A lock that is in force, and who enforces it."""
+
+    lock: Lock
+    receipt: Receipt
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Locks:
+    """All locks as of world `world_seq`."""
+
+    locks: tuple[Lock, ...]
+    world_seq: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ChainRecord:
+    """One record of a chain, exactly as it stands in the file."""
+
+    chain: str
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replica:
+    """One enforcement point, as the PDP knows it."""
+
+    identity: str
+    role: str
+    version: str
+    seq: int
+    staleness_s: float
+    connected: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replicas:
+    """All enforcement points, and the head they should hold."""
+
+    replicas: tuple[Replica, ...]
+    head_seq: int
+
+
+def asset_message(name: str, attributes: Mapping[str, AttributeValue]) -> asset_pb2.Asset:
+    """Return the message that registers an asset.
+
+    Raises:
+        BadNameError: the name is not one of a resource.
+        BadRequestError: a value has a type or size that no attribute has.
+    """
+    values = {key: value_message(key, value) for key, value in attributes.items()}
+    return asset_pb2.Asset(name=str(Resource.parse(name)), attributes=values)
+
+
+def asset(message: asset_pb2.Asset) -> Asset:
+    """Return the asset in `message`."""
+    values = {key: plain_value(value) for key, value in sorted(message.attributes.items())}
+    return Asset(name=message.name, attributes=values)
+
+
+def pack_message(files: Mapping[str, bytes], text: str) -> policy_pb2.ProposeRequest:
+    """Return the message that proposes a pack."""
+    packed = [policy_pb2.PackFile(path=path, content=content) for path, content in sorted(files.items())]
+    return policy_pb2.ProposeRequest(files=packed, message=text)
+
+
+def policy(message: policy_pb2.GetPolicyResponse) -> Policy:
+    """Return the policy in `message`."""
+    rows = tuple(PolicyRow(id=row.id, section=row.section, fields=tuple(row.fields)) for row in message.rows)
+    return Policy(
+        revision=message.revision,
+        world_seq=message.world_seq,
+        model=message.model,
+        vocabulary=message.vocabulary,
+        rows=rows,
+    )
+
+
+def target_message(target: LockTarget) -> lock_pb2.LockTarget:
+    """Return the message that names what a lock matches."""
+    match target.kind:
+        case LockKind.PRINCIPAL:
+            return lock_pb2.LockTarget(principal=target.principal)
+        case LockKind.RESOURCE:
+            return lock_pb2.LockTarget(resource=target.resource)
+        case LockKind.CERTIFICATE:
+            return lock_pb2.LockTarget(certificate=target.value)
+        case LockKind.JTI:
+            return lock_pb2.LockTarget(jti=lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value))
+        case LockKind.SESSION:
+            return lock_pb2.LockTarget(session=lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value))
+        case LockKind.ISSUED_BEFORE:
+            before = lock_pb2.IssuedBefore(issuer=target.issuer, time_s=target.time_s, principal=target.principal)
+            return lock_pb2.LockTarget(issued_before=before)
+
+
+def lock(message: lock_pb2.Lock) -> Lock:
+    """Return the lock in `message`.
+
+    Raises:
+        PdpFault: it is of a kind that this client does not know (FAILURE.md F28); to leave it out would hide a lock.
+    """
+    try:
+        return _lock(message)
+    except ValueError as error:
+        told = f"the PDP told of a lock that this client cannot read: {error}"
+        raise PdpFault(Reason.INTERNAL_ERROR, told, advice="upgrade the client") from error
+
+
+def _lock(message: lock_pb2.Lock) -> Lock:
+    return Lock(
+        id=message.id,
+        target=_target(message.target),
+        reason=message.reason,
+        source=message.source,
+        world_seq=message.world_seq,
+        start_ms=message.start_ms,
+        end_ms=message.end_ms,
+    )
+
+
+def _target(message: lock_pb2.LockTarget) -> LockTarget:
+    kind = LockKind(message.WhichOneof("target"))
+    match kind:
+        case LockKind.PRINCIPAL:
+            return LockTarget(kind=kind, principal=message.principal)
+        case LockKind.RESOURCE:
+            return LockTarget(kind=kind, resource=message.resource)
+        case LockKind.CERTIFICATE:
+            return LockTarget(kind=kind, value=message.certificate)
+        case LockKind.JTI:
+            return LockTarget(kind=kind, issuer=message.jti.issuer, value=message.jti.id)
+        case LockKind.SESSION:
+            return LockTarget(kind=kind, issuer=message.session.issuer, value=message.session.id)
+        case LockKind.ISSUED_BEFORE:
+            before = message.issued_before
+            return LockTarget(kind=kind, issuer=before.issuer, time_s=before.time_s, principal=before.principal)
+
+
+def receipt(message: lock_pb2.Receipt) -> Receipt:
+    """Return the receipt in `message`."""
+    return Receipt(
+        world_seq=message.world_seq,
+        connected=message.connected,
+        holding=message.holding,
+        missing=tuple(message.missing),
+        slowest_ms=message.slowest_ms,
+    )
+
+
+def replicas(messages: Iterable[replication_pb2.ReplicaStatus]) -> tuple[Replica, ...]:
+    """Return the enforcement points in `messages`."""
+    return tuple(
+        Replica(
+            identity=status.identity,
+            role=status.role,
+            version=status.version,
+            seq=status.seq,
+            staleness_s=status.staleness_s,
+            connected=status.connected,
+        )
+        for status in messages
+    )
