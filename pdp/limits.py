@@ -99,6 +99,9 @@ EXT_AUTHZ_BUDGET_S: Final = 0.2
 """Our time for one ext_authz answer: below Envoy's filter timeout (ENFORCEMENT.md EX-17)."""
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
 DRAIN_GRACE_S: Final = 10.0
+"""How long calls in flight may take to end after SIGTERM, where the configuration does not say."""
+MAX_GRACE_S: Final = 600.0
+MAX_PORT: Final = 65_535
 
 # Audit.
 MAX_AUDIT_RECORD_BYTES: Final = 256 * 1024
