@@ -1,0 +1,303 @@
+"""`trust.yaml`: whose tokens and certificates count here, and for what. Configuration decides, never a token.
+
+Everything is closed: an unknown key, a missing audience or lifetime cap, a symmetric algorithm or a second entry for one
+issuer refuses the file, with `file:line` and what to do. Source: IDENTITY.md section 2.2.
+"""
+
+import hashlib
+import ipaddress
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from types import MappingProxyType
+from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
+
+import re2
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from pdp.errors import ConfigError
+from pdp.identity.keyset import ALGORITHMS
+from pdp.identity.positions import Document, Path, read_yaml
+from pdp.identity.profiles import PROFILES, Profile
+from pdp.limits import (
+    DEFAULT_LEEWAY_S,
+    JWKS_COOLDOWN_S,
+    JWKS_REFRESH_S,
+    JWKS_STALE_MAX_S,
+    MAX_ACT_DEPTH,
+    MAX_LEEWAY_S,
+    MAX_SPIFFE_BYTES,
+)
+from pdp.model import canonical
+from pdp.model.names import Kind
+
+X5T_S256: Final = "x5t#S256"
+"""The confirmation member that binds a token to a client certificate (RFC 8705 section 3)."""
+
+_SPIFFE_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
+_NAMESPACE: Final = re.compile(r"[a-z0-9-]{0,63}")
+_ATTRIBUTE: Final = re.compile(r"subject\.[a-z][a-z0-9_]{0,62}")
+_ADVICE: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "iss": "write the issuer exactly as its tokens do",
+        "profile": "write `profile: at_jwt`",
+        "keys": "write `keys: {file: jwks.json}` or `keys: {url: https://…}`",
+        "algs": "list what the issuer signs with, such as `algs: [ES256]`",
+        "audiences": "name us as the issuer's tokens do, such as `audiences: [portcullis]`; "
+        "without it, tokens meant for others would open this door",
+        "max_lifetime_s": "cap the life of a token, such as `max_lifetime_s: 3600`; without it, a token outlives every lock",
+        "domain": "write the trust domain, such as `domain: prod.example`",
+        "ca": "name the file with the CA certificates of this trust domain",
+    }
+)
+
+
+def _issuer_name(text: str) -> str:
+    # `#` separates issuer and id in the target of a lock.
+    if not text.isprintable() or not text.isascii() or {" ", "#"} & set(text) or len(text) > MAX_SPIFFE_BYTES:
+        raise ValueError("an issuer is printable ASCII without blank or `#`")
+    return text
+
+
+def _algorithm(text: str) -> str:
+    if text not in ALGORITHMS:
+        raise ValueError(
+            f"`{text}` is refused: only {', '.join(sorted(ALGORITHMS))}; with a shared secret whoever verifies could sign"
+        )
+    return text
+
+
+def _namespace(text: str) -> str:
+    if not _NAMESPACE.fullmatch(text):
+        raise ValueError("a namespace is at most 63 of `a-z`, `0-9`, `-` (NA-5)")
+    return text
+
+
+def _pattern(text: str) -> str:
+    try:
+        compile_pattern(text)
+    except re2.error as error:
+        raise ValueError(f"not an RE2 pattern: {error}") from error
+    return text
+
+
+def _private_name(text: str) -> str:
+    if not text or "/" in text:
+        ipaddress.ip_network(text)
+    return text
+
+
+@lru_cache(maxsize=1024)
+def compile_pattern(text: str) -> Any:
+    """Return the compiled RE2 pattern: linear time, whatever a token holds."""
+    options = re2.Options()
+    options.log_errors = False  # RE2 would write to standard error; the exception says it
+    return re2.compile(text, options)
+
+
+Name = Annotated[StrictStr, Field(min_length=1)]
+Names = Annotated[tuple[Name, ...], Field(min_length=1)]
+
+
+class _Entry(BaseModel):
+    """A closed part of the file: unknown keys are errors, values keep their types."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class KeySource(_Entry):
+    """Where an issuer's keys come from: a JWK set in a file, or at an address that we choose (JW-1).
+
+    `allow_private` names hosts, addresses or networks that may be private, and reached by plain http; `ca` is a file.
+    """
+
+    file: Name | None = None
+    url: Name | None = None
+    ca: Name | None = None
+    allow_private: tuple[Annotated[Name, AfterValidator(_private_name)], ...] = ()
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("name either a `file` or a `url`")
+        if self.url is not None:
+            _check_url(self.url, private=bool(self.allow_private))
+        return self
+
+
+def _check_url(url: str, *, private: bool) -> None:
+    parts = urlsplit(url)
+    if parts.scheme != "https" and not (parts.scheme == "http" and private):
+        raise ValueError("use https; plain http only to a host that `allow_private` names")
+    if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii():
+        raise ValueError("a key set's address has a host, and neither user nor fragment")
+
+
+class Issuer(_Entry):
+    """One issuer: what it signs with, whom it may speak for, and how long its word lasts. All times in seconds."""
+
+    iss: Annotated[Name, AfterValidator(_issuer_name)]
+    intake: Literal["bearer"] = "bearer"
+    profile: Literal["at_jwt"]
+    keys: KeySource
+    algs: Annotated[tuple[Annotated[StrictStr, AfterValidator(_algorithm)], ...], Field(min_length=1)]
+    audiences: Names
+    aud_mode: Literal["exact_single", "contains"] = "exact_single"
+    max_lifetime_s: Annotated[StrictInt, Field(gt=0)]
+    leeway_s: Annotated[StrictInt, Field(ge=0, le=MAX_LEEWAY_S)] = DEFAULT_LEEWAY_S
+    tenant: Name = "main"
+    kind: Kind = Kind.USER
+    actor_kind: Kind = Kind.AGENT
+    namespace: Annotated[StrictStr, AfterValidator(_namespace)] = ""
+    sub_pattern: Annotated[StrictStr, AfterValidator(_pattern)] = ".*"
+    unread_headers: tuple[Literal["x5t", "x5t#S256"], ...] = ()
+    cnf_kinds: tuple[Literal["x5t#S256"], ...] = ()
+    cnf_required: tuple[Literal["x5t#S256"], ...] = ()
+    require_jti: StrictBool = True
+    max_act_depth: Annotated[StrictInt, Field(ge=0, le=MAX_ACT_DEPTH)] = 0
+    group_claims: tuple[Name, ...] = ()
+    attribute_claims: dict[Name, Name] = Field(default_factory=dict)
+    refresh_s: Annotated[StrictInt, Field(gt=0)] = JWKS_REFRESH_S
+    cooldown_s: Annotated[StrictInt, Field(gt=0)] = JWKS_COOLDOWN_S
+    stale_max_s: Annotated[StrictInt, Field(gt=0)] = JWKS_STALE_MAX_S
+    live_check: Literal["none"] = "none"
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not set(self.cnf_required) <= set(self.cnf_kinds):
+            raise ValueError("`cnf_required` names a kind that `cnf_kinds` does not")
+        if any(not _ATTRIBUTE.fullmatch(name) for name in self.attribute_claims.values()):
+            raise ValueError("`attribute_claims` maps claims to names such as `subject.department`")
+        if self.stale_max_s < self.refresh_s:
+            raise ValueError("`stale_max_s` is at least `refresh_s`")
+        return self
+
+    @property
+    def rules(self) -> Profile:
+        """The profile's static rules."""
+        return PROFILES[self.profile]
+
+    @property
+    def speaks_for(self) -> frozenset[tuple[str, Kind, str]]:
+        """The (tenant, kind, namespace) triples of the principals which this issuer names (NA-1)."""
+        kinds = {self.kind, self.actor_kind} if self.max_act_depth else {self.kind}
+        return frozenset((self.tenant, kind, self.namespace) for kind in kinds)
+
+
+def _spiffe_domain(text: str) -> str:
+    if not _SPIFFE_DOMAIN.fullmatch(text):
+        raise ValueError("a trust domain is lower-case letters, digits, `.`, `_`, `-` (SP-1)")
+    return text
+
+
+class TrustDomain(_Entry):
+    """A SPIFFE trust domain whose workloads may authenticate by certificate; `ca` is the file of its CA certificates."""
+
+    domain: Annotated[Name, AfterValidator(_spiffe_domain)]
+    ca: Name
+
+
+class _TrustFile(_Entry):
+    development: StrictBool = False
+    issuers: tuple[Issuer, ...] = ()
+    trust_domains: tuple[TrustDomain, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IssuerTable:
+    """All that `trust.yaml` says. `generation` is its digest, part of every cache key and of audit records (TC-1).
+
+    `authorities` holds the CA certificates (DER) of each trust domain, once a caller has read the files.
+    """
+
+    issuers: Mapping[str, Issuer]
+    trust_domains: Mapping[str, TrustDomain]
+    development: bool
+    generation: str
+    namespaces: frozenset[str]
+    authorities: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    def with_authorities(self, authorities: Mapping[str, tuple[bytes, ...]]) -> "IssuerTable":
+        """Return this table with the CA certificates of its trust domains, which belong to its generation."""
+        parts = [part for name in sorted(authorities) for part in (name.encode(), *authorities[name])]
+        generation = canonical.digest("trust-authorities", self.generation.encode(), *parts).hex()
+        return replace(self, authorities=MappingProxyType(dict(authorities)), generation=generation)
+
+
+def parse_trust(text: str, *, file: str = "trust.yaml") -> IssuerTable:
+    """Return the issuer table in `text`.
+
+    Raises:
+        ConfigError: with every finding as `file:line: what, and what to do`, one a line.
+    """
+    document = read_yaml(text, file=file)
+    try:
+        trust = _TrustFile.model_validate(document.value or {})
+    except ValidationError as error:
+        raise ConfigError("\n".join(_finding(document, detail) for detail in error.errors())) from error
+    findings = _duplicates(trust, document)
+    if not trust.issuers and not trust.trust_domains:
+        findings.append(f"{file}:1: no issuer and no trust domain: nobody could authenticate; list `issuers:`")
+    if findings:
+        raise ConfigError("\n".join(findings))
+    return _table(trust)
+
+
+def _table(trust: _TrustFile) -> IssuerTable:
+    content = canonical.dumps(trust.model_dump(mode="json"))
+    return IssuerTable(
+        issuers=MappingProxyType({issuer.iss: issuer for issuer in trust.issuers}),
+        trust_domains=MappingProxyType({entry.domain: entry for entry in trust.trust_domains}),
+        development=trust.development,
+        generation=hashlib.sha256(content).hexdigest(),
+        namespaces=frozenset(issuer.namespace for issuer in trust.issuers if issuer.namespace),
+    )
+
+
+def _duplicates(trust: _TrustFile, document: Document) -> list[str]:
+    """Report what must be unique: (intake, iss), the names an issuer speaks for, trust domains (PR-1, NA-1, SP-3)."""
+    found: list[str] = []
+    issuers = Counter(issuer.iss for issuer in trust.issuers)
+    spoken = Counter(triple for issuer in trust.issuers for triple in issuer.speaks_for)
+    for index, issuer in enumerate(trust.issuers):
+        where = document.where(("issuers", index))
+        if issuers[issuer.iss] > 1:
+            found.append(f"{where}: issuer `{issuer.iss}` stands twice; merge the entries")
+        elif any(spoken[triple] > 1 for triple in issuer.speaks_for):
+            found.append(f"{where}: another issuer names the same kind of principals; give each its own `namespace`")
+    domains = Counter(entry.domain for entry in trust.trust_domains)
+    found.extend(
+        f"{document.where(('trust_domains', index))}: trust domain `{entry.domain}` stands twice"
+        for index, entry in enumerate(trust.trust_domains)
+        if domains[entry.domain] > 1
+    )
+    return found
+
+
+def _finding(document: Document, detail: ErrorDetails) -> str:
+    path: Path = detail["loc"]
+    name = str(path[-1]) if path else ""
+    spelled = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".") or "the file"
+    if detail["type"] == "missing":
+        problem = f"`{spelled}` is missing: {_ADVICE.get(name, 'add it')}"
+    elif detail["type"] == "model_type":
+        problem = f"`{spelled}` is a mapping of keys to values"
+    elif detail["type"] == "extra_forbidden":
+        problem = f"`{spelled}` is not a known key: remove it, or check its spelling"
+    else:
+        problem = f"`{spelled}`: {detail['msg'].removeprefix('Value error, ')}"
+    return f"{document.where(path)}: {problem}"

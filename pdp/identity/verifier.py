@@ -1,0 +1,311 @@
+"""The verifier: a credential, keys and the time in; a `VerifiedIdentity` or a refusal out. Pure.
+
+The checks run in the order of IDENTITY.md PR-2, and the first failure decides: gate, profile, header, key, signature,
+claim types, time, audience, subject, profile claims, binding, actors; the caller adds the locks. Until the signature
+holds, no code depends on a claim other than `iss` and the scheme of `sub` (CVE-2024-51744).
+
+It is cut in three, so that the service can fetch keys in between and cache what does not change:
+`examine` (no keys needed) -> `verify_token` (keys) -> `admit` (all that can change; run again on every cache hit, TC-3).
+"""
+
+from collections.abc import Mapping
+from dataclasses import InitVar, dataclass, replace
+from types import MappingProxyType
+from typing import Any, Final, NoReturn
+
+from jwt import InvalidSignatureError
+from jwt.api_jws import PyJWS
+from jwt.types import SigOptions
+
+from pdp.errors import Reason
+from pdp.identity import gate
+from pdp.identity.binding import Confirmation, Connection, check_binding, read_confirmation
+from pdp.identity.certificates import PeerCertificate
+from pdp.identity.claims import (
+    Claims,
+    Times,
+    check_audience,
+    check_forbidden,
+    check_times,
+    check_types,
+    read_attributes,
+    read_groups,
+    read_principal,
+    read_times,
+)
+from pdp.identity.delegation import read_actors
+from pdp.identity.gate import ParsedToken, Scheme
+from pdp.identity.issuers import Issuer, IssuerTable
+from pdp.identity.keyset import ALGORITHMS, KeySet, VerificationKey
+from pdp.identity.profiles import check_header
+from pdp.identity.spiffe import read_workload, refuse_svid
+from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
+from pdp.model.attributes import Attributes
+from pdp.model.names import Principal
+from pdp.model.request import CredentialFacts, Party
+
+_OPTIONS: Final[SigOptions] = {
+    "verify_signature": True,  # stated, though it is the default: no default of a library decides here
+    "enforce_minimum_key_length": True,  # the default only warns; a second look after JW-4
+}
+# Only asymmetric algorithms are registered: HS256 does not exist here, whatever a header says (T-15, CVE-2017-11424).
+_JWS: Final = PyJWS(algorithms=sorted(ALGORITHMS), options=_OPTIONS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidate:
+    """A token that passed gate, profile and header: its issuer is known, and the key it asks for. Nothing is proved."""
+
+    parsed: ParsedToken
+    issuer: Issuer
+    scheme: Scheme
+
+    @property
+    def kid(self) -> str | None:
+        """The key id of the header, if it has one."""
+        kid: str | None = self.parsed.header.get("kid")
+        return kid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedToken(Sealed):
+    """What a good token proves by itself. Only `admit` turns it into an identity, for one connection and moment.
+
+    `kid` and `thumbprint` name the key that verified it: once the issuer withdraws that key, it proves nothing.
+    """
+
+    issuer: Issuer
+    party: Party
+    actors: tuple[Party, ...]
+    times: Times
+    facts: CredentialFacts
+    confirmation: Confirmation
+    attributes: Attributes
+    kid: str | None
+    thumbprint: str
+    seal: InitVar[object]
+
+    def __post_init__(self, seal: object) -> None:
+        check_seal(seal)
+
+    def __setstate__(self, state: object) -> NoReturn:
+        raise TypeError("a verified token is not restored from a state")
+
+    @property
+    def refused_from_s(self) -> int:
+        """The first second in which the token is refused: its end, with the leeway counted once."""
+        return self.times.expires_at_s + self.issuer.leeway_s
+
+
+def verify(
+    authorization: str | None,
+    *,
+    table: IssuerTable,
+    keys: Mapping[str, KeySet],
+    peer: PeerCertificate | None = None,
+    now_ms: int,
+) -> VerifiedIdentity | Refusal:
+    """Return who presents this credential, given the issuers' key sets: all three steps at once.
+
+    Args:
+        authorization: the value of the `Authorization` header or metadata; None if there is none.
+        table: the configured issuers.
+        keys: the usable key set of each issuer, by `iss`.
+        peer: the client certificate which our own TLS layer verified.
+        now_ms: wall clock.
+    """
+    if authorization is None and peer is not None:
+        return verify_certificate(peer, table=table, now_ms=now_ms)
+    candidate = examine(authorization, table=table)
+    if isinstance(candidate, Refusal):
+        return candidate
+    key_set = keys.get(candidate.issuer.iss)
+    if key_set is None:
+        return Refusal(reason=Reason.KEYS_UNAVAILABLE, detail="no key set of this issuer is at hand")
+    connection = Connection(scheme=candidate.scheme, peer=peer)
+    token = verify_token(candidate, keys=key_set, connection=connection, table=table, now_ms=now_ms)
+    if isinstance(token, Refusal):
+        return token
+    return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms)
+
+
+def examine(authorization: str | None, *, table: IssuerTable) -> Candidate | Refusal:
+    """Steps gate, profile and header: whose token this claims to be, and which key would prove it."""
+    credential = gate.present(authorization)
+    if isinstance(credential, Refusal):
+        return credential
+    parsed = gate.parse(credential.token)
+    if isinstance(parsed, Refusal):
+        return parsed
+    issuer = _select_issuer(parsed.claims, table)
+    if isinstance(issuer, Refusal):
+        return issuer
+    refusal = check_header(
+        parsed.header, issuer.rules, algs=frozenset(issuer.algs), unread=frozenset(issuer.unread_headers)
+    )
+    return refusal or Candidate(parsed=parsed, issuer=issuer, scheme=credential.scheme)
+
+
+def _select_issuer(claims: Claims, table: IssuerTable) -> Issuer | Refusal:
+    """Return the entry that configuration has for this issuer: exact, before any fetch (PR-1, IS-1, T-30)."""
+    sub, iss = claims.get("sub"), claims.get("iss")
+    if type(sub) is str and sub[:7].lower() == "spiffe:":
+        return refuse_svid(sub, table)
+    issuer = table.issuers.get(iss) if type(iss) is str else None
+    return issuer or Refusal(reason=Reason.ISSUER_UNKNOWN, detail="no entry for this `iss`")
+
+
+def verify_token(
+    candidate: Candidate, *, keys: KeySet, connection: Connection, table: IssuerTable, now_ms: int
+) -> VerifiedToken | Refusal:
+    """Steps key to actors: prove the signature, then hold every claim against the issuer's entry."""
+    key = _choose_key(candidate, keys)
+    if isinstance(key, Refusal):
+        return key
+    return (
+        check_signature(candidate.parsed, key)
+        or _check_claims(candidate.parsed.claims, candidate.issuer, now_ms)
+        or _read_token(candidate, key, connection, table)
+    )
+
+
+def _choose_key(candidate: Candidate, keys: KeySet) -> VerificationKey | Refusal:
+    if keys.issuer != candidate.issuer.iss:
+        return Refusal(reason=Reason.KEY_UNKNOWN, detail="another issuer's keys")  # T-20, JW-9
+    key = keys.find(candidate.kid)
+    if isinstance(key, VerificationKey) and key.alg != candidate.parsed.header["alg"]:
+        return Refusal(reason=Reason.ALG_NOT_ALLOWED, detail="not the algorithm of this key")  # T-15, T-16, JW-5
+    return key
+
+
+def check_signature(parsed: ParsedToken, key: VerificationKey) -> Refusal | None:
+    """Refuse unless the signature is this key's (T-25). Every surprise of the backend is a refusal (T-29, ER-2)."""
+    try:
+        opened = _JWS.decode_complete(
+            parsed.token,
+            key=key.public,  # one key, as an object: nothing is guessed from text (PR-5)
+            algorithms=[key.alg],  # one algorithm, the key's own, not the header's (JW-5)
+            options=_OPTIONS,
+        )
+    except InvalidSignatureError:
+        return Refusal(reason=Reason.SIGNATURE_INVALID)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001 - the backend boundary; a panic in Rust is no `Exception` (ER-2)
+        return Refusal(reason=Reason.VERIFIER_ERROR, detail=type(error).__name__)
+    # INVARIANT: the library verified the very bytes that we read.
+    if opened["payload"] != parsed.payload or opened["header"] != parsed.header:
+        return Refusal(reason=Reason.VERIFIER_ERROR, detail="two readings of one token")
+    return None
+
+
+def _check_claims(claims: Claims, issuer: Issuer, now_ms: int) -> Refusal | None:
+    return (
+        check_types(claims, issuer) or check_times(read_times(claims), issuer, now_ms) or check_audience(claims, issuer)
+    )
+
+
+def _read_token(
+    candidate: Candidate, key: VerificationKey, connection: Connection, table: IssuerTable
+) -> VerifiedToken | Refusal:
+    """Steps subject, profile claims, binding, actors."""
+    claims, issuer = candidate.parsed.claims, candidate.issuer
+    subject = read_principal(claims["sub"], kind=issuer.kind, issuer=issuer, table=table)
+    if isinstance(subject, Refusal):
+        return subject
+    profile = _read_profile_claims(claims, issuer)
+    if isinstance(profile, Refusal):
+        return profile
+    confirmation = read_confirmation(claims, issuer)
+    if isinstance(confirmation, Refusal):
+        return confirmation
+    unproved = check_binding(confirmation, connection)
+    if unproved is not None:
+        return unproved
+    actors = read_actors(claims, issuer=issuer, table=table)
+    if isinstance(actors, Refusal):
+        return actors
+    groups, attributes = profile
+    return VerifiedToken(
+        issuer=issuer,
+        party=Party(principal=subject, groups=groups),
+        actors=actors,
+        times=read_times(claims),
+        facts=_facts(claims),
+        confirmation=confirmation,
+        attributes=attributes,
+        kid=candidate.kid,
+        thumbprint=key.thumbprint,
+        seal=_SEAL,
+    )
+
+
+def _read_profile_claims(claims: Claims, issuer: Issuer) -> tuple[frozenset[str], Attributes] | Refusal:
+    forbidden = check_forbidden(claims, issuer)
+    if forbidden is not None:
+        return forbidden
+    groups, attributes = read_groups(claims, issuer), read_attributes(claims, issuer)
+    if isinstance(groups, Refusal):
+        return groups
+    if isinstance(attributes, Refusal):
+        return attributes
+    return groups, MappingProxyType(attributes)
+
+
+def _facts(claims: Mapping[str, Any]) -> CredentialFacts:
+    return CredentialFacts(
+        issuer=claims["iss"],
+        jti=claims.get("jti", ""),
+        session=claims.get("sid", ""),
+        issued_at_s=claims["iat"],
+        expires_at_s=claims["exp"],
+    )
+
+
+def admit(
+    token: VerifiedToken, *, keys: KeySet, connection: Connection, table: IssuerTable, now_ms: int
+) -> VerifiedIdentity | Refusal:
+    """Return the identity of a verified token on this connection, now: every rule whose input can change (TC-3)."""
+    refusal = check_times(token.times, token.issuer, now_ms) or check_binding(token.confirmation, connection)
+    if refusal is not None:
+        return refusal
+    if keys.issuer != token.issuer.iss or not keys.holds(kid=token.kid, thumbprint=token.thumbprint):
+        empty = Reason.KEY_UNKNOWN if keys.keys else Reason.ISSUER_KEYS_EMPTY
+        return Refusal(reason=empty, detail="the key that verified this token was withdrawn")  # T-28
+    workload, fingerprint, until_s = None, "", token.refused_from_s
+    if connection.peer is not None:
+        named = read_workload(connection.peer, table=table, now_ms=now_ms)
+        if isinstance(named, Refusal):
+            return named
+        workload, fingerprint = named, connection.peer.fingerprint
+        until_s = min(until_s, connection.peer.not_after_s + 1)
+    return _identity(token, workload=workload, fingerprint=fingerprint, until_s=until_s)
+
+
+def _identity(token: VerifiedToken, *, workload: Principal | None, fingerprint: str, until_s: int) -> VerifiedIdentity:
+    return VerifiedIdentity(
+        party=token.party,
+        actors=token.actors,
+        workload=workload,
+        facts=replace(token.facts, fingerprint=fingerprint),
+        expires_at_s=until_s,
+        issuer=token.issuer.iss,
+        attributes=token.attributes,
+        seal=_SEAL,
+    )
+
+
+def verify_certificate(peer: PeerCertificate, *, table: IssuerTable, now_ms: int) -> VerifiedIdentity | Refusal:
+    """Return the workload that a client certificate names, as the caller itself."""
+    workload = read_workload(peer, table=table, now_ms=now_ms)
+    if isinstance(workload, Refusal):
+        return workload
+    if workload is None:
+        return Refusal(reason=Reason.CERTIFICATE_INVALID, detail="the certificate names no workload")  # T-54
+    return VerifiedIdentity(
+        party=Party(principal=workload),
+        workload=workload,
+        facts=CredentialFacts(expires_at_s=peer.not_after_s, fingerprint=peer.fingerprint),
+        expires_at_s=peer.not_after_s + 1,
+        seal=_SEAL,
+    )
