@@ -26,6 +26,8 @@ class DemoLimits:
     """Longest wait for one process to become ready; scikit-learn's import alone takes seconds on a cold disk."""
     stop_s: float = 10.0
     """Grace of a process between SIGTERM and SIGKILL."""
+    audit_records: int = 10_000
+    """Records read back at the end of the story; it leaves about a hundred."""
     command_s: float = 60.0
     """Longest run of one `pdp` command of the story."""
     call_s: float = 15.0

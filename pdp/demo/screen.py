@@ -13,7 +13,7 @@ from pdp.demo.story import Step, Told
 
 PLAIN_WIDTH = 150
 """Columns where nobody looks at a terminal: wide enough that no cell wraps in a log."""
-DETAIL_WIDTH = 140
+DETAIL_WIDTH = 136
 """Columns from which on a column of details fits without wrapping the others."""
 
 

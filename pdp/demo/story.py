@@ -110,6 +110,11 @@ class CutStream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AskModel:
+    """Ask the model server itself, on the loopback, what became of the streams it was computing."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unlock:
     """Take the lock away again with `pdp lock remove`."""
 
@@ -123,7 +128,7 @@ class VerifyAudit:
     admin: Person
 
 
-Act = Infer | Read | Grant | CutStream | Unlock | VerifyAudit
+Act = Infer | Read | Grant | CutStream | AskModel | Unlock | VerifyAudit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -189,7 +194,7 @@ STORY: Final = (
         expected="403 no_grant",
     ),
     Step(
-        name="a data scientist asks the dev model",
+        name="a data scientist asks in dev",
         who="dana, notebooks",
         act=Infer(person=DANA, workload=NOTEBOOK, model=DEV_MODEL),
         expected=TRUE_PREDICTION,
@@ -201,13 +206,13 @@ STORY: Final = (
         expected="403 no_grant",
     ),
     Step(
-        name="wrong segment: sam's token, a notebook",
+        name="wrong segment: from a notebook",
         who="sam, notebooks",
         act=Infer(person=SAM, workload=NOTEBOOK, model=PROD_MODEL),
         expected="403 segment_denied",
     ),
     Step(
-        name="shadow deployment, never registered",
+        name="an unregistered shadow model",
         who="sam, apps",
         act=Infer(person=SAM, workload=FRONTEND, model=SHADOW_MODEL),
         expected="403 asset_unregistered",
@@ -225,7 +230,7 @@ STORY: Final = (
         expected="deny denied_by_rule",
     ),
     Step(
-        name="the administrator makes mia an app",
+        name="ada gives mia the role app",
         who="ada",
         act=Grant(admin=ADA, row=f"g, {MIA.principal}, role:app, prod"),
         expected="policy active",
@@ -237,10 +242,16 @@ STORY: Final = (
         expected=TRUE_PREDICTION,
     ),
     Step(
-        name="sam is locked while his stream runs",
+        name="a lock while his stream runs",
         who="ada",
         act=CutStream(admin=ADA, person=SAM, workload=FRONTEND, model=PROD_MODEL),
-        expected="cut, model stopped, 1/1 acks",
+        expected="cut, held by 1 of 1",
+    ),
+    Step(
+        name="… and the model stops computing",
+        who="sam, apps",
+        act=AskModel(),
+        expected="upstream cancelled",
     ),
     Step(
         name="… and his next call is refused",
@@ -264,6 +275,6 @@ STORY: Final = (
         name="the audit chains tell this story",
         who="ada",
         act=VerifyAudit(admin=ADA),
-        expected="verified, nothing missing",
+        expected="verified, 0 missing",
     ),
 )

@@ -1,0 +1,219 @@
+"""Performs the acts of the story on a stage, each through the product's own doors: the gate, the SDK, the command line."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any, Final, Self, assert_never
+
+import httpx
+
+from pdp.demo import commands
+from pdp.demo.child import StageError
+from pdp.demo.classifier import PIXELS, HeldOut, held_out_images
+from pdp.demo.gate import Answer, Cut, Gate
+from pdp.demo.limits import LIMITS
+from pdp.demo.oip import DATATYPE, INPUT
+from pdp.demo.stage import Stage
+from pdp.demo.story import (
+    TRUE_PREDICTION,
+    Act,
+    AskModel,
+    CutStream,
+    Grant,
+    Infer,
+    Outcome,
+    Person,
+    Read,
+    Step,
+    Token,
+    Told,
+    Unlock,
+    VerifyAudit,
+    Workload,
+)
+from pdp.errors import PortcullisError
+from pdp.sdk import AccessDenied, Client
+
+EVENTS_BEFORE_CUT: Final = 5
+STREAM_EVENTS: Final = 10_000
+STREAM: Final = {"parameters": {"count": STREAM_EVENTS, "interval_ms": 50}}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trace:
+    """What of a decision the story must find again in the audit chains."""
+
+    principal: str
+    effect: str
+    reason: str
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> Self:
+        """Return the trace that a record leaves."""
+        return cls(
+            principal=record.get("principal", ""), effect=record.get("effect", ""), reason=record.get("reason", "")
+        )
+
+
+@dataclass(slots=True, kw_only=True)
+class Narrator:
+    """Tells the story on one stage; remembers the lock it set and what it must find in the audit chains."""
+
+    stage: Stage
+    lock_id: str = ""
+    told: Counter[Trace] = field(default_factory=Counter)
+    asked: int = 0
+
+    def tell(self, step: Step) -> Told:
+        """Perform one step. A step that cannot be performed is not as promised; it does not end the story."""
+        try:
+            outcome = self._perform(step.act)
+        except (StageError, httpx.HTTPError, PortcullisError) as error:
+            outcome = Outcome(actual=f"failed: {error}")
+        return Told(step=step, outcome=outcome)
+
+    def _perform(self, act: Act) -> Outcome:  # noqa: PLR0911 - one line per kind of act
+        match act:
+            case Infer():
+                return self._infer(act)
+            case Read():
+                return self._read(act)
+            case Grant():
+                return self._grant(act)
+            case CutStream():
+                return self._cut_stream(act)
+            case AskModel():
+                return self._ask_model()
+            case Unlock():
+                return self._unlock(act)
+            case VerifyAudit():
+                return self._verify_audit(act)
+            case _:
+                assert_never(act)
+
+    def _infer(self, act: Infer) -> Outcome:
+        index = self.asked = self.asked + 1
+        token = self._token(act.person, act.token)
+        answer = self._gate(act.workload).post(f"/v2/models/{act.model}/infer", infer_body(index), token)
+        if answer.status != httpx.codes.OK:
+            return self._refused(answer)
+        self.told[Trace(principal=act.person.principal, effect="allow", reason="granted")] += 1
+        digit, sure = _prediction(answer)
+        written = int(images().digits[index])
+        actual = TRUE_PREDICTION if digit == written else f"200 {digit}, but {written} was written"
+        return Outcome(actual=actual, detail=f"a {digit}, {sure:.0%} sure")
+
+    def _refused(self, answer: Answer) -> Outcome:
+        """The caller learns no more than its status says; the reason stands in the record of that decision."""
+        record = self.stage.auditor.decision(answer.get("decision_id") or "no decision id")
+        self._remember(record)
+        detail = f'caller sees "{answer.get("error")}"'
+        return Outcome(actual=f"{answer.status} {record['reason']}", detail=detail)
+
+    def _read(self, act: Read) -> Outcome:
+        credential = self.stage.pki.workloads[act.workload]
+        with Client(
+            self.stage.pdp_address,
+            token=self.stage.tokens[act.person, Token.FRESH],
+            ca=self.stage.pki.bundle,
+            cert=credential.certificate,
+            key=credential.key,
+            timeout_s=LIMITS.call_s,
+        ) as client:
+            try:
+                decision = client.require("dataset.read", act.dataset)
+            except AccessDenied as denied:
+                decision = denied.decision
+        self._remember(self.stage.auditor.decision(decision.decision_id))
+        return Outcome(
+            actual=f"{decision.effect.name.lower()} {decision.reason.value}", detail=", ".join(decision.determining)
+        )
+
+    def _grant(self, act: Grant) -> Outcome:
+        with (self.stage.pack / "assignments.csv").open("a", encoding="utf-8") as assignments:
+            assignments.write(f"{act.row}\n")
+        applied = self._command(act.admin, "policy", "apply", str(self.stage.pack))
+        return Outcome(actual="policy active", detail=f"world {applied['world_seq']}")
+
+    def _cut_stream(self, act: CutStream) -> Outcome:
+        token = self._token(act.person, Token.FRESH) or ""
+        path = f"/v2/models/{act.model}/generate_stream"
+        with self._gate(act.workload).stream(path, STREAM, token) as running:
+            running.wait_for_events(EVENTS_BEFORE_CUT)
+            began = time.monotonic()
+            locked = self._command(
+                act.admin, "lock", "add", act.person.principal, "--reason", "laptop stolen", "--wait", "all"
+            )
+            cut = running.cut()
+        self.lock_id = str(locked["lock"]["id"])
+        return Outcome(actual=_how_cut(cut, locked), measured=_how_fast(cut, began, locked))
+
+    def _ask_model(self) -> Outcome:
+        """The model's own count; the gate has no say in it, and nobody else reaches this address."""
+        self.stage.model.wait_for("stream cancelled by its caller", LIMITS.cut_s)
+        streams = httpx.get(f"{self.stage.model_url}/demo/streams", timeout=LIMITS.call_s, trust_env=False).json()
+        stopped = streams["cancelled"] == streams["started"]
+        detail = f"{streams['events']} of {STREAM_EVENTS} events computed"
+        return Outcome(actual="upstream cancelled" if stopped else f"still computing: {streams}", detail=detail)
+
+    def _unlock(self, act: Unlock) -> Outcome:
+        removed = self._command(act.admin, "lock", "remove", self.lock_id)
+        return Outcome(actual="lock removed", detail=f"world {removed['world_seq']}")
+
+    def _verify_audit(self, act: VerifyAudit) -> Outcome:
+        """Every chain is whole, and every step that was told stands in one of them."""
+        self.stage.auditor.stream_event("cut")
+        verified = self._command(act.admin, "audit", "verify", str(self.stage.audit))
+        records = self._command(act.admin, "audit", "tail", "--last", str(LIMITS.audit_records))
+        missing = self.told - Counter(Trace.of(record.get("record", record)) for record in records)
+        actual = f"verified, {missing.total() or 'nothing'} missing"
+        return Outcome(actual=actual, detail=f"{self.told.total()} decisions of this story found: {verified}")
+
+    def _command(self, admin: Person, *arguments: str) -> Any:
+        return commands.must(arguments, environment=self.stage.environment(admin))
+
+    def _gate(self, workload: Workload) -> Gate:
+        credential = self.stage.pki.workloads[workload]
+        return Gate(url=self.stage.gate_url, bundle=self.stage.pki.bundle, credential=credential)
+
+    def _token(self, person: Person, kind: Token) -> str | None:
+        if kind is Token.NONE:
+            return None
+        return self.stage.tokens[person, kind].read_text(encoding="ascii").strip()
+
+    def _remember(self, record: Mapping[str, Any]) -> None:
+        self.told[Trace.of(record)] += 1
+
+
+@lru_cache(maxsize=1)
+def images() -> HeldOut:
+    """Return the held-out images, loaded once."""
+    return held_out_images()
+
+
+def infer_body(index: int) -> dict[str, object]:
+    """Return the `infer` request for one held-out image."""
+    data = images().images[index].tolist()
+    return {"inputs": [{"name": INPUT, "shape": [1, PIXELS], "datatype": DATATYPE, "data": data}]}
+
+
+def _prediction(answer: Answer) -> tuple[int, float]:
+    digit, probabilities = (output["data"] for output in answer.body["outputs"])
+    return int(digit[0]), float(max(probabilities))
+
+
+def _how_cut(cut: Cut, locked: Any) -> str:
+    receipt = locked["receipt"]
+    end = "cut" if cut.broken else "ended as if complete"
+    return f"{end}, held by {receipt['holding']} of {receipt['connected']}"
+
+
+def _how_fast(cut: Cut, began: float, locked: Any) -> str:
+    from_command = (cut.mono_s - began) * 1_000
+    from_accepted = cut.wall_ms - float(locked["lock"]["start_ms"])
+    return (
+        f"the stream was cut {from_accepted:.0f} ms after the PDP accepted the lock, {from_command:.0f} ms after "
+        f"`pdp lock add` was started; {cut.events} events had come"
+    )

@@ -1,0 +1,69 @@
+"""The sources of the demonstration's world: the shipped policy pack with our people and assets, and the configuration.
+
+The shipped pack stays as it is: `world/` replaces or adds files (who holds which role, which assets exist, which workload
+stands in which segment), so that what the audience sees is the pack that everybody gets.
+"""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Final
+
+import pdp
+from pdp.demo.authority import TRUST_DOMAIN
+from pdp.demo.child import StageError
+from pdp.demo.limits import LIMITS
+from pdp.demo.story import DEV_MODEL, PROD_MODEL, SHADOW_MODEL
+
+ISSUER: Final = f"https://issuer.{TRUST_DOMAIN}"
+"""The development issuer's name; nothing is ever fetched from it, its keys are a file."""
+AUDIENCE: Final = "portcullis"
+SHIPPED: Final = Path(pdp.__file__).parent.parent / "policies"
+OVERLAY: Final = Path(__file__).parent / "world"
+
+SERVED: Final = {
+    PROD_MODEL: {"resource": "endpoint/digits-prod", "model": "model/digits@1"},
+    DEV_MODEL: {"resource": "endpoint/digits-dev", "model": "model/digits@1"},
+    # Somebody deployed this one and told nobody: the gate knows where it is, the inventory does not know it.
+    SHADOW_MODEL: {"resource": "endpoint/digits-shadow", "model": "model/digits@1"},
+}
+
+
+def write_pack(directory: Path) -> None:
+    """Copy the shipped pack to `directory` and lay the demonstration's own files over it.
+
+    Raises:
+        StageError: the shipped pack is not beside the package.
+    """
+    if not SHIPPED.is_dir():
+        raise StageError(f"no policy pack at {SHIPPED}; run the demonstration from a checkout of the project")
+    shutil.copytree(SHIPPED, directory)
+    shutil.copytree(OVERLAY, directory, dirs_exist_ok=True)
+
+
+def write_trust(path: Path, *, jwks: Path, ca: Path) -> None:
+    """Write the issuer table: the development issuer for people, our authority for workloads."""
+    issuer = {
+        "iss": ISSUER,
+        "profile": "at_jwt",
+        "keys": {"file": str(jwks)},
+        "algs": ["ES256"],
+        "audiences": [AUDIENCE],
+        "max_lifetime_s": LIMITS.token_life_s,
+        "leeway_s": 0,
+        "kind": "user",
+        "sub_pattern": rf"[a-z]+@{TRUST_DOMAIN.replace('.', '[.]')}",
+        "group_claims": ["groups"],
+    }
+    trust = {"issuers": [issuer], "trust_domains": [{"domain": TRUST_DOMAIN, "ca": str(ca)}], "development": True}
+    _write(path, trust)
+
+
+def write_routes(path: Path) -> None:
+    """Write which resource stands behind each served name."""
+    _write(path, {"served": SERVED})
+
+
+def _write(path: Path, value: object) -> None:
+    # JSON is YAML: no second writer, and no quoting that YAML would read otherwise.
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,155 @@
+"""The whole product as its newcomer meets it: `pdp demo`, with the real Envoy, in processes of its own.
+
+Every process of a run inherits a mark in its environment, and a run's directory stands under its own `TMPDIR`: what is
+left of either after the run is a leak.
+"""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from pdp.demo.child import Child
+from pdp.demo.commands import base_environment
+from pdp.demo.story import STORY
+
+pytestmark = pytest.mark.timeout(240)
+
+MARK = "PORTCULLIS_TEST_RUN"
+DEMO = (sys.executable, "-m", "pdp", "demo")
+
+
+class Run:
+    """The surroundings of one run: its mark and its temporary directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self.mark = uuid.uuid4().hex
+        self.directory = directory
+        self.environment = base_environment() | {MARK: self.mark, "TMPDIR": str(directory)}
+
+    def left_behind(self) -> list[str]:
+        """Processes and files of the run that still exist."""
+        return [*self._processes(), *(str(path) for path in self.directory.iterdir())]
+
+    def _processes(self) -> Iterator[str]:
+        for process in psutil.process_iter():
+            try:
+                ours = process.environ().get(MARK) == self.mark
+                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                    yield " ".join(process.cmdline())
+            except psutil.Error:
+                continue
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("run"))
+
+
+@pytest.fixture(scope="module")
+def ended(run: Run) -> subprocess.CompletedProcess[str]:
+    command = [*DEMO, "--json"]
+    # Fixed program; nothing of it comes from outside.
+    return subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, check=False, env=run.environment, timeout=200
+    )
+
+
+@pytest.fixture(scope="module")
+def told(ended: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
+    try:
+        return list(json.loads(ended.stdout)["steps"])
+    except ValueError:
+        pytest.fail(f"exit code {ended.returncode}\n{ended.stdout}\n{ended.stderr}")
+
+
+@pytest.mark.parametrize("index", range(len(STORY)), ids=[step.name.replace(" ", "-") for step in STORY])
+def test_the_step_goes_as_promised(told: list[dict[str, Any]], index: int) -> None:
+    step = told[index]
+    assert step["name"] == STORY[index].name
+    assert step["actual"] == STORY[index].expected, step["detail"]
+
+
+def test_the_exit_code_says_that_all_went_as_promised(ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode == 0
+
+
+def test_the_cut_is_measured(told: list[dict[str, Any]]) -> None:
+    measured = " ".join(step["measured"] for step in told)
+    assert re.search(r"\d+ ms", measured)
+
+
+def test_no_process_and_no_file_is_left(run: Run, ended: subprocess.CompletedProcess[str]) -> None:
+    assert ended.returncode in {0, 1}
+    assert run.left_behind() == []
+
+
+class TestKept:
+    """`pdp demo --keep`: the printed lines work as printed, and Ctrl-C clears everything away."""
+
+    @pytest.fixture(scope="class")
+    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Run:
+        return Run(tmp_path_factory.mktemp("kept"))
+
+    @pytest.fixture(scope="class")
+    def demo(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+        log = tmp_path_factory.mktemp("log") / "demo.log"
+        demo = Child.start("demo", [*DEMO, "--keep"], log=log, environment=run.environment)
+        demo.wait_for("The stage stands until Ctrl-C", 200)
+        yield demo
+        demo.stop()
+
+    @pytest.fixture(scope="class")
+    def lines(self, demo: Child) -> dict[str, str]:
+        """The printed lines by what stands above them."""
+        return dict(re.findall(r"^# (.+)\n(.+)$", demo.log.read_text(encoding="utf-8"), re.MULTILINE))
+
+    def paste(self, run: Run, lines: dict[str, str], purpose: str) -> subprocess.CompletedProcess[str]:
+        script = f"{lines['where everything is']}\n{lines[purpose]}\n"
+        # The line under test is pasted into a shell exactly as its reader would do it.
+        return subprocess.run(  # noqa: S603
+            ["/bin/bash", "-c", script], capture_output=True, text=True, check=False, env=run.environment, timeout=60
+        )
+
+    def test_the_model_answers_its_application(self, run: Run, lines: dict[str, str]) -> None:
+        answer = json.loads(self.paste(run, lines, "sam asks the model").stdout)
+        assert answer["model_name"] == "digits"
+
+    def test_the_model_is_closed_to_a_notebook(self, run: Run, lines: dict[str, str]) -> None:
+        answer = json.loads(self.paste(run, lines, "the same from a notebook: forbidden").stdout)
+        assert answer["error"] == "forbidden"
+
+    @pytest.mark.parametrize(
+        "purpose", ["may dana read the training data", "what happened", "which locks are there", "is the record whole"]
+    )
+    def test_the_command_succeeds(self, run: Run, lines: dict[str, str], purpose: str) -> None:
+        ended = self.paste(run, lines, purpose)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+
+    def test_the_printed_lock_cuts_the_printed_stream_and_the_printed_unlock_ends_it(
+        self, run: Run, lines: dict[str, str], tmp_path: Path
+    ) -> None:
+        script = f"{lines['where everything is']}\n{lines['a stream; leave it running']}\n"
+        stream = Child.start("curl", ["/bin/bash", "-c", script], log=tmp_path / "log", environment=run.environment)
+        try:
+            stream.wait_for('"digit"')
+            assert self.paste(run, lines, "… and cut it from a second terminal").returncode == 0
+            stream.wait_for(r"curl: \(\d+\)")
+        finally:
+            stream.stop()
+        assert self.paste(run, lines, "… and give access back").returncode == 0
+        assert "model_name" in self.paste(run, lines, "sam asks the model").stdout
+
+    def test_ctrl_c_clears_everything_away(self, run: Run, demo: Child) -> None:
+        os.kill(demo.pid, signal.SIGINT)
+        demo.stop()
+        assert run.left_behind() == []
