@@ -221,3 +221,13 @@ class ConfigError(PortcullisError):
 
     def __init__(self, message: str, *, advice: str = "") -> None:
         super().__init__(Reason.BAD_REQUEST, message, advice=advice)
+
+
+class ConflictError(PortcullisError):
+    """A write lost its race: the log's head is `head_seq` now, and nothing was written."""
+
+    def __init__(self, head_seq: int) -> None:
+        super().__init__(
+            Reason.CONFLICT, f"another change came first; the log stands at {head_seq}", advice="look again and retry"
+        )
+        self.head_seq = head_seq

@@ -132,3 +132,23 @@ MAX_SEQ_JUMP: Final = 1_000_000_000
 """How far a snapshot may stand above what a replica holds; more is a stolen key trying to exhaust the numbers."""
 MAX_SIGNED_AHEAD_S: Final = 86_400.0
 """How far a signed time may lie ahead of the local clock; more would push `now` away for ever (FAILURE.md F12)."""
+
+# Stores of the log and of replicas.
+STORE_BUSY_S: Final = 5.0
+"""How long a SQLite store waits for another process's write before it counts as unavailable."""
+LOG_POLL_S: Final = 0.02
+"""How often a follower looks for commits of other processes; part of the 250 ms from a change to its enforcement."""
+LOG_READ_ENTRIES: Final = 64
+"""Entries read at once from the log, at most `MAX_ENTRY_BYTES` each."""
+SNAPSHOT_EVERY_ENTRIES: Final = 1_000
+"""Entries after which a PDP writes a new snapshot; a replica farther behind starts from it."""
+SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024
+"""One message of a snapshot on its way to a replica."""
+SUBSCRIBER_WRITE_S: Final = 10.0
+"""How long one message to a replica may wait for its flow control before the stream is given up."""
+FEED_IDLE_S: Final = 3 * HEARTBEAT_INTERVAL_S
+"""Silence after which a replica takes its feed for dead: three heartbeats (a half-open connection has no other sign, F6)."""
+REAUTHORISE_S: Final = 60.0
+"""How often the right to follow the log is decided again while a feed is open."""
+RECEIPTS_KEPT: Final = 1_024
+"""Newest changes for which the PDP remembers when they were accepted and acknowledged."""

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
+from pdp.trust.feed import Ack, FeedItem, Hello
 
 
 class Clock(Protocol):
@@ -71,6 +72,34 @@ class ReplicaStore(Protocol):
 
     async def load(self) -> tuple[SignedSnapshot | None, Sequence[SignedEntry], SignedHeartbeat | None, int]:
         """Return snapshot, tail, last heartbeat and high-water mark as stored, unverified."""
+        ...
+
+
+class Feed(Protocol):
+    """One subscription to a PDP: iterate what comes down, send acknowledgements up."""
+
+    def __aiter__(self) -> AsyncIterator[FeedItem]:
+        """Yield what the PDP sends; ends when the PDP ends the feed.
+
+        Raises:
+            PortcullisError: `pdp_unreachable` if the connection breaks or falls silent, a credential reason if refused.
+        """
+        ...
+
+    async def acknowledge(self, ack: Ack) -> None:
+        """Tell the PDP what this replica enforces."""
+        ...
+
+    async def close(self) -> None:
+        """End the subscription."""
+        ...
+
+
+class FeedSource(Protocol):
+    """Where a replica follows the log."""
+
+    def open(self, hello: Hello) -> Feed:
+        """Begin a subscription from the position in `hello`."""
         ...
 
 
