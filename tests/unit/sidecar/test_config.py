@@ -1,0 +1,119 @@
+from pathlib import Path
+
+import pytest
+
+from pdp.errors import ConfigError
+from sidecar.config import (
+    PdpAccess,
+    check_pdp,
+    listener_tls,
+    load_routes,
+    parse_address,
+    parse_upstream,
+    readable_file,
+    sockets_in,
+)
+from sidecar.envoy import Address
+
+DIGEST = "0" * 64
+
+
+def test_addresses() -> None:
+    assert parse_address("127.0.0.1:9081", option="--listen") == Address(host="127.0.0.1", port=9081)
+    assert parse_address("[::1]:0", option="--listen") == Address(host="::1", port=0)
+
+
+@pytest.mark.parametrize("text", ["", "9081", "127.0.0.1", ":9081", "host:x", "host:65536", "host:-1"])
+def test_what_is_no_address_is_one_line_with_advice(text: str) -> None:
+    with pytest.raises(ConfigError, match="HOST:PORT") as fault:
+        parse_address(text, option="--listen")
+    assert "\n" not in str(fault.value)
+
+
+def test_upstreams() -> None:
+    assert parse_upstream("http://127.0.0.1:8080").address == Address(host="127.0.0.1", port=8080)
+    assert parse_upstream("http://[::1]:8080/").address == Address(host="::1", port=8080)
+    assert parse_upstream("unix:///run/model.sock").pipe == Path("/run/model.sock")
+    assert parse_upstream("https://model.example", ca=Path("ca")).tls
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "model:8080", "ftp://model", "http://", "http://model:x", "http://model/path", "unix://model", "https://m"],
+)
+def test_a_wrong_upstream_is_one_line_with_advice(text: str) -> None:
+    with pytest.raises(ConfigError, match="--upstream") as fault:
+        parse_upstream(text)
+    assert fault.value.advice
+
+
+def test_a_missing_key_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--tls-key: cannot read .*No such file"):
+        readable_file(tmp_path / "none.pem", option="--tls-key")
+
+
+def test_halves_of_tls_are_refused(tmp_path: Path) -> None:
+    for cert, key, ca, required in (
+        (tmp_path, None, None, False),
+        (None, tmp_path, None, False),
+        (None, None, tmp_path, False),
+        (tmp_path, tmp_path, None, True),
+    ):
+        with pytest.raises(ConfigError):
+            listener_tls(cert, key, ca, required=required)
+    assert listener_tls(None, None, None, required=False) is None
+
+
+def test_a_replica_never_trusts_on_first_use() -> None:
+    good = PdpAccess(address="127.0.0.1:8181", root_digest=DIGEST, ca=Path("ca"), cert=Path("c"), key=Path("k"))
+    assert check_pdp(good) is good
+    for bad in (
+        PdpAccess(address="127.0.0.1:8181", root_digest="", ca=Path("ca"), cert=Path("c"), key=Path("k")),
+        PdpAccess(address="127.0.0.1:8181", root_digest="Z" * 64, ca=Path("ca"), cert=Path("c"), key=Path("k")),
+        PdpAccess(address="127.0.0.1:8181", root_digest=DIGEST, cert=Path("c"), key=Path("k")),
+        PdpAccess(address="127.0.0.1:8181", root_digest=DIGEST, ca=Path("ca")),
+        PdpAccess(address="127.0.0.1:8181", root_digest=DIGEST, ca=Path("ca"), cert=Path("c")),
+    ):
+        with pytest.raises(ConfigError):
+            check_pdp(bad)
+
+
+def routes_file(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "routes.yaml"
+    path.write_text(text)
+    return path
+
+
+def test_a_routes_file(tmp_path: Path) -> None:
+    table = load_routes(
+        routes_file(
+            tmp_path, "served: {fraud: {resource: endpoint/fraud-prod, model: model/fraud@12}}\nserver: endpoint/all\n"
+        )
+    )
+    assert table.served["fraud"].version == "12"
+    assert table.server == "endpoint/all"
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "served"),
+        ("served: [", "YAML"),
+        ("served: {}\nserves: {}", "serves"),
+        ("served: {a: {resource: endpoint/a}, a: {resource: endpoint/b}}", "twice"),
+        ("served: {a: {resource: nothing}}", "nothing"),
+        ("served: {a: {resource: endpoint/a, model: model/a}}", "VERSION"),
+        ("served: {a: {model: model/a@1}}", "resource"),
+        ("served: {stats: {resource: endpoint/a}}", "stats"),
+        ("served: !!python/object/apply:os.getcwd []", "YAML"),
+    ],
+)
+def test_a_broken_routes_file_is_one_line(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as fault:
+        load_routes(routes_file(tmp_path, text))
+    assert "\n" not in str(fault.value)
+
+
+def test_a_state_directory_too_long_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="shorter"):
+        sockets_in(tmp_path / ("d" * 100))
