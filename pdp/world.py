@@ -65,10 +65,12 @@ def _builtin(name: str) -> Asset:
     return Asset(resource=Resource.parse(name), attributes=attributes)
 
 
-BUILTIN_ASSETS: Final[Mapping[str, Asset]] = MappingProxyType({
-    name: _builtin(name)
-    for name in ("policy/main", "asset/all", "lock/all", "audit/all", "decision/main", "replica/all", "key/all")
-})
+BUILTIN_ASSETS: Final[Mapping[str, Asset]] = MappingProxyType(
+    {
+        name: _builtin(name)
+        for name in ("policy/main", "asset/all", "lock/all", "audit/all", "decision/main", "replica/all", "key/all")
+    }
+)
 """What administration acts on: always registered, in `prod`, never segmented (POLICY.md section 2)."""
 
 
