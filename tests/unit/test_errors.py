@@ -1,5 +1,7 @@
 """One table says what each reason means at every door, and it has no gaps."""
 
+from pathlib import Path
+
 import pytest
 
 from pdp.errors import MEANINGS, PortcullisError, Reason
@@ -41,3 +43,11 @@ def test_the_table_of_identity_section_5(reason: Reason, grpc: str, http: int) -
 def test_an_error_keeps_advice_apart_from_its_message() -> None:
     error = PortcullisError(Reason.CONFLICT, "the head moved", advice="propose again")
     assert (error.message, str(error)) == ("the head moved", "the head moved (propose again)")
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_the_documentation_lists_every_reason_with_its_codes(reason: Reason) -> None:
+    meaning = MEANINGS[reason]
+    rows = (Path(__file__).parents[2] / "docs/reason-codes.md").read_text().splitlines()
+    (row,) = (row for row in rows if row.startswith(f"| `{reason.value}` "))
+    assert row.endswith(f"| {meaning.grpc} | {meaning.http} | {meaning.exit_code} |")
