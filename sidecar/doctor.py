@@ -1,0 +1,114 @@
+"""Checks from outside that the gate is closed: what an attacker would try first, tried by us.
+
+Source: ENFORCEMENT.md 1, `pdp-sidecar doctor`.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sidecar.envoy import Address
+
+_PATIENCE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Subject:
+    """What is examined, and what we may show it."""
+
+    gate: Address
+    probes: Address
+    ca: Path | None = None
+    cert: Path | None = None
+    key: Path | None = None
+    model_ports: tuple[int, ...] = ()
+    served: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One check, whether it passed, and what was seen."""
+
+    check: str
+    passed: bool
+    seen: str
+
+
+_NO_TOKEN = ("a request without a token is 401", "/v2/models/{name}/infer", (), {"401"})
+_ATTEMPTS = (
+    ("an unmapped path is 403", "/portcullis-doctor-unmapped", (), {"403"}),
+    ("an escaped slash is 400", "/v2%2Fmodels", (), {"400"}),
+    ("an escaped backslash is 400", "/v2%5Cmodels", (), {"400"}),
+    ("a header with an underscore is 400", "/v2/health/live", ("x_pdp_subject: doctor",), {"400"}),
+)
+
+
+async def examine(subject: Subject) -> tuple[Finding, ...]:
+    """Return every check's finding; a gate that cannot be reached fails them."""
+    context = _tls(subject)
+    attempts = (_NO_TOKEN, *_ATTEMPTS) if subject.served else _ATTEMPTS
+    gate = [
+        await _attempt(subject.gate, context, check, target.format(name=subject.served), lines, wanted)
+        for check, target, lines, wanted in attempts
+    ]
+    ready = await _attempt(subject.probes, None, "the sidecar is ready", "/readyz", (), {"200"}, method="GET")
+    ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
+    return (*gate, ready, *ports)
+
+
+def _tls(subject: Subject) -> ssl.SSLContext | None:
+    if subject.ca is None:
+        return None
+    context = ssl.create_default_context(cafile=str(subject.ca))
+    if subject.cert is not None:
+        context.load_cert_chain(subject.cert, subject.key)
+    return context
+
+
+async def _attempt(  # noqa: PLR0917 - one row of the table above
+    address: Address,
+    context: ssl.SSLContext | None,
+    check: str,
+    target: str,
+    lines: Iterable[str],
+    wanted: set[str],
+    *,
+    method: str = "POST",
+) -> Finding:
+    request = [f"{method} {target} HTTP/1.1", "host: doctor", "connection: close", "content-length: 0", *lines, "", ""]
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            reader, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+            writer.write("\r\n".join(request).encode())
+            status = (await reader.readline()).decode(errors="replace").split(" ")
+            writer.close()
+    except (OSError, TimeoutError) as fault:
+        return Finding(check=check, passed=False, seen=f"no answer: {fault or 'timeout'}")
+    seen = status[1] if len(status) > 1 else "no status"
+    return Finding(check=check, passed=seen in wanted, seen=seen)
+
+
+def _own_addresses() -> tuple[str, ...]:
+    """Return this machine's addresses other than loopback, as its own name and its default route show them."""
+    found = set()
+    with contextlib.suppress(OSError):
+        found |= {str(entry[4][0]) for entry in socket.getaddrinfo(socket.gethostname(), None)}
+    with contextlib.suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect(("192.0.2.1", 9))  # a datagram socket sends nothing by this; it only picks a route
+        found.add(probe.getsockname()[0])
+    return tuple(sorted(one for one in found if not one.startswith("127.") and one != "::1"))
+
+
+async def _closed(host: str, port: int) -> Finding:
+    check = f"the model's port {port} refuses on {host}"
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            _, writer = await asyncio.open_connection(host, port)
+    except (OSError, TimeoutError):
+        return Finding(check=check, passed=True, seen="refused")
+    writer.close()
+    return Finding(check=check, passed=False, seen="open: callers can walk around the gate")
