@@ -3,6 +3,9 @@
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from pdp.identity.issuers import Issuer
+from pdp.identity.keyset import KeySet
+from pdp.identity.types import Refusal
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
 from pdp.trust.feed import Ack, FeedItem, Hello
 
@@ -117,4 +120,12 @@ class AuditTrail(Protocol):
     @property
     def head(self) -> bytes:
         """Digest of the last record of the chain."""
+        ...
+
+
+class KeyStore(Protocol):
+    """The verification keys of the configured issuers, however they are published."""
+
+    async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
+        """Return the usable keys of `issuer`, fetched again if they are old or lack `kid`; `keys_unavailable` if none."""
         ...

@@ -184,6 +184,8 @@ class Issuer(_Entry):
             raise ValueError("`attribute_claims` maps claims to names such as `subject.department`")
         if self.stale_max_s < self.refresh_s:
             raise ValueError("`stale_max_s` is at least `refresh_s`")
+        if self.cooldown_s > self.refresh_s:
+            raise ValueError("`cooldown_s` is at most `refresh_s`: a withdrawn key stops within `refresh_s`")
         return self
 
     @property

@@ -34,7 +34,7 @@ from pdp.identity.claims import (
     read_times,
 )
 from pdp.identity.delegation import read_actors
-from pdp.identity.gate import ParsedToken, Scheme
+from pdp.identity.gate import Credential, ParsedToken, Scheme
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import ALGORITHMS, KeySet, VerificationKey
 from pdp.identity.profiles import check_header
@@ -116,7 +116,10 @@ def verify(
     """
     if authorization is None and peer is not None:
         return verify_certificate(peer, table=table, now_ms=now_ms)
-    candidate = examine(authorization, table=table)
+    credential = gate.present(authorization)
+    if isinstance(credential, Refusal):
+        return credential
+    candidate = examine(credential, table=table)
     if isinstance(candidate, Refusal):
         return candidate
     key_set = keys.get(candidate.issuer.iss)
@@ -129,11 +132,8 @@ def verify(
     return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms)
 
 
-def examine(authorization: str | None, *, table: IssuerTable) -> Candidate | Refusal:
+def examine(credential: Credential, *, table: IssuerTable) -> Candidate | Refusal:
     """Steps gate, profile and header: whose token this claims to be, and which key would prove it."""
-    credential = gate.present(authorization)
-    if isinstance(credential, Refusal):
-        return credential
     parsed = gate.parse(credential.token)
     if isinstance(parsed, Refusal):
         return parsed

@@ -1,0 +1,327 @@
+"""The issuers' verification keys, from files and from addresses that configuration chose (IDENTITY.md JW-1, JW-6, JW-7).
+
+Theory of operation. Each issuer has its own source, so that one issuer's trouble never touches another. A file is read
+again when it changes. An address is fetched when nothing is held, when the set is `refresh_s` old, and when a token names
+a key that the set lacks; each time by one task for all who wait, and never twice within `cooldown_s`, whatever tokens ask
+for. From half of `refresh_s` on, a request starts the next fetch without waiting for it. A failed fetch keeps the last
+good set until `stale_max_s` after the last success; then the issuer's tokens are refused with `keys_unavailable`. A
+successful one replaces the set, and never merges into it: an empty set withdraws every key.
+
+The connected address is the one that was checked: the name is resolved once, and TLS still verifies the name.
+"""
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from pdp.errors import Reason
+from pdp.identity.issuers import Issuer, IssuerTable, KeySource
+from pdp.identity.keyset import KeySet, VerificationKey, parse_jwks
+from pdp.identity.types import Refusal
+from pdp.limits import JWKS_TIMEOUT_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
+from pdp.ports import Clock
+
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+
+_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_IPV4_MASK: Final = 0xFFFF_FFFF
+_NEVER: Final = float("-inf")
+_SCHEME_PORTS: Final = {"https": 443, "http": 80}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeyStatus:
+    """How one issuer's keys stand: usable or not, their age in seconds, what was dropped, and the last error."""
+
+    issuer: str
+    ready: bool
+    age_s: float
+    keys: int
+    dropped: Mapping[str, int]
+    fetches: int
+    error: str
+
+
+class KeyStore:
+    """The key sets of all configured issuers. Made once; used from one event loop; `close` ends its tasks."""
+
+    def __init__(
+        self, *, issuers: IssuerTable, directory: Path, clock: Clock, timeout_s: float = JWKS_TIMEOUT_S
+    ) -> None:
+        """Prepare the sources; relative file names are below `directory`, that of `trust.yaml`."""
+        self._sources: dict[str, _FileKeys | _HttpKeys] = {
+            iss: _HttpKeys(issuer, directory, clock, timeout_s)
+            if issuer.keys.url
+            else _FileKeys(issuer, directory, clock)
+            for iss, issuer in issuers.issuers.items()
+        }
+
+    async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
+        """Return the usable keys of `issuer`; see `pdp.ports.KeyStore`."""
+        return await self._sources[issuer.iss].key_set(kid)
+
+    def status(self) -> Sequence[KeyStatus]:
+        """Return how each issuer stands, for readiness, metrics and `pdp doctor`."""
+        return [source.held.status() for source in self._sources.values()]
+
+    async def close(self) -> None:
+        """End every fetch under way."""
+        for source in self._sources.values():
+            await source.close()
+
+
+class KeyFetchError(Exception):
+    """A key set that could not be had; the message says why, and holds nothing that the other side sent."""
+
+
+class _Held:
+    """What is held of one issuer's keys."""
+
+    def __init__(self, issuer: Issuer, clock: Clock) -> None:
+        self.issuer = issuer
+        self._clock = clock
+        self.keys: KeySet | None = None
+        self.succeeded_s = _NEVER
+        self.fetches = 0
+        self.error = "not fetched yet"
+
+    def replace(self, raw: bytes) -> None:
+        """Take a fetched set, or note why not; only a whole good set replaces the last one (JW-3, JW-8)."""
+        keys = parse_jwks(raw, issuer=self.issuer.iss, algs=frozenset(self.issuer.algs))
+        if isinstance(keys, Refusal):
+            self.error = keys.detail
+        else:
+            self.keys, self.error = keys, ""
+            self.confirm()
+
+    def confirm(self) -> None:
+        """Note that the set held is the issuer's at this moment."""
+        self.succeeded_s = self._clock.mono_s()
+
+    def age_s(self) -> float:
+        return self._clock.mono_s() - self.succeeded_s
+
+    def answer(self) -> KeySet | Refusal:
+        """Return the set, unless there is none or it is too old to stand for the issuer's will (JW-7)."""
+        if self.keys is None or self.age_s() > self.issuer.stale_max_s:
+            return Refusal(reason=Reason.KEYS_UNAVAILABLE, detail=self.error)
+        return self.keys
+
+    def status(self) -> KeyStatus:
+        keys = self.keys
+        return KeyStatus(
+            issuer=self.issuer.iss,
+            ready=isinstance(self.answer(), KeySet),
+            age_s=self.age_s(),
+            keys=len(keys.keys) if keys else 0,
+            dropped=keys.dropped if keys else {},
+            fetches=self.fetches,
+            error=self.error,
+        )
+
+
+class _FileKeys:
+    """Keys in a file, read again whenever it changes."""
+
+    def __init__(self, issuer: Issuer, directory: Path, clock: Clock) -> None:
+        self.held = _Held(issuer, clock)
+        self._path = directory / str(issuer.keys.file)
+        self._seen: tuple[int, ...] = ()
+
+    async def key_set(self, _kid: str | None) -> KeySet | Refusal:
+        self._look()
+        return self.held.answer()
+
+    def _look(self) -> None:
+        """Read the file if it is another one than last time; looking costs one system call."""
+        try:
+            stat = self._path.stat()
+            seen = (stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+            if seen != self._seen:
+                self.held.fetches += 1
+                with self._path.open("rb") as file:
+                    self.held.replace(file.read(MAX_JWKS_BYTES + 1))
+                self._seen = seen
+        except OSError as error:
+            self.held.error = f"the key file cannot be read: {error.strerror}"
+            self._seen = ()
+            return
+        if not self.held.error:
+            self.held.confirm()
+
+    async def close(self) -> None:
+        """A file leaves nothing open."""
+
+
+class _HttpKeys:
+    """Keys behind an address: single flight, cool-down, unknown ids remembered."""
+
+    def __init__(self, issuer: Issuer, directory: Path, clock: Clock, timeout_s: float) -> None:
+        self.held = _Held(issuer, clock)
+        self._issuer = issuer
+        self._clock = clock
+        self._timeout_s = timeout_s
+        self._context = _tls_context(issuer.keys, directory)
+        self._tried_s = _NEVER
+        self._flight: asyncio.Task[None] | None = None
+        self._unknown: OrderedDict[str | None, float] = OrderedDict()
+
+    async def key_set(self, kid: str | None) -> KeySet | Refusal:
+        wanted = self._wanted(kid)
+        if wanted or self._expired() or self.held.keys is None:
+            fetched = await self._refresh()
+            if fetched and self._lacks(kid):
+                self._remember(kid)
+        elif self.held.age_s() >= self._issuer.refresh_s / 2:
+            self._start()
+        return self.held.answer()
+
+    def _expired(self) -> bool:
+        """Tell whether to wait for a new set: it is due, and the source was well when last asked (JW-6)."""
+        # While fetching fails, nobody waits: the last good set serves, and the next try runs beside (JW-7).
+        return self.held.age_s() >= self._issuer.refresh_s and not self.held.error
+
+    def _wanted(self, kid: str | None) -> bool:
+        """Tell whether a fetch could bring a key that a token asks for; an id just found unknown waits for nothing."""
+        asked_s = self._unknown.get(kid, _NEVER)
+        return self._lacks(kid) and self._clock.mono_s() - asked_s >= self._issuer.cooldown_s
+
+    def _lacks(self, kid: str | None) -> bool:
+        if self.held.keys is None:
+            return False
+        found = self.held.keys.find(kid)
+        return not isinstance(found, VerificationKey) and found.reason is not Reason.KID_MISSING
+
+    def _remember(self, kid: str | None) -> None:
+        self._unknown[kid] = self._clock.mono_s()
+        self._unknown.move_to_end(kid)
+        if len(self._unknown) > UNKNOWN_KIDS:
+            self._unknown.popitem(last=False)
+
+    async def _refresh(self) -> bool:
+        """Wait for the fetch under way, or for a new one if the cool-down is over; tell whether there was one."""
+        flight = self._start()
+        if flight is None:
+            return False
+        # Shielded: a caller that goes away must not end the fetch of the others (TC-2).
+        await asyncio.shield(flight)
+        return True
+
+    def _start(self) -> asyncio.Task[None] | None:
+        """Start a fetch unless one runs or the last one is too recent; return the one that runs, if any."""
+        if self._flight is None and self._clock.mono_s() - self._tried_s >= self._issuer.cooldown_s:
+            self._tried_s = self._clock.mono_s()
+            self._flight = asyncio.create_task(self._fetch(), name="pdp-jwks")
+        return self._flight
+
+    async def _fetch(self) -> None:
+        self.held.fetches += 1
+        try:
+            self.held.replace(await fetch(self._issuer.keys, context=self._context, timeout_s=self._timeout_s))
+        except KeyFetchError as error:
+            self.held.error = str(error)
+        except Exception as error:  # noqa: BLE001 - the outermost boundary of a background task: a failed fetch (JW-7)
+            self.held.error = f"{type(error).__name__} while fetching"
+        finally:
+            self._flight = None
+
+    async def close(self) -> None:
+        """End the fetch under way."""
+        if self._flight is not None:
+            self._flight.cancel()
+            await asyncio.gather(self._flight, return_exceptions=True)
+
+
+def _tls_context(source: KeySource, directory: Path) -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=str(directory / source.ca) if source.ca else None)
+
+
+async def fetch(source: KeySource, *, context: ssl.SSLContext, timeout_s: float) -> bytes:
+    """Return the body behind a key set's address: one answer 200, from a checked address, within all caps (JW-1).
+
+    Raises:
+        KeyFetchError: anything else, redirects included.
+    """
+    url = httpx.URL(str(source.url))
+    try:
+        async with asyncio.timeout(timeout_s):
+            address = await _resolve(url, source.allow_private)
+            return await _get(url, address, context)
+    except TimeoutError as error:
+        raise KeyFetchError(f"no whole answer within {timeout_s} s") from error
+    except (httpx.HTTPError, OSError) as error:
+        raise KeyFetchError(f"{type(error).__name__} while fetching") from error
+
+
+async def _resolve(url: httpx.URL, allow_private: Sequence[str]) -> Address:
+    """Return the address to connect to, or refuse: the name may point to where only we can reach (SSRF)."""
+    port = url.port or _SCHEME_PORTS[url.scheme]
+    found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
+    for _family, _type, _protocol, _name, endpoint in found:
+        address = ipaddress.ip_address(endpoint[0])
+        named = _is_named(address, url.host, allow_private)
+        if named or (is_public(address) and url.scheme == "https"):
+            return address
+    raise KeyFetchError("its host has no address that is public, or named in `allow_private`")
+
+
+def _is_named(address: Address, host: str, allow_private: Sequence[str]) -> bool:
+    """Tell whether `allow_private` names the host, or a network that holds the address."""
+    return any(
+        entry == host if not _is_network(entry) else address in ipaddress.ip_network(entry) for entry in allow_private
+    )
+
+
+def _is_network(entry: str) -> bool:
+    try:
+        ipaddress.ip_network(entry)
+    except ValueError:
+        return False
+    return True
+
+
+def is_public(address: Address) -> bool:
+    """Tell whether an address is none of loopback, link-local, private, multicast, unspecified, also when wrapped in IPv6."""
+    if isinstance(address, ipaddress.IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if address in _NAT64:
+            inner = ipaddress.IPv4Address(int(address) & _IPV4_MASK)
+        if inner is not None or address.teredo is not None:
+            return inner is not None and is_public(inner)
+    return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
+
+
+async def _get(url: httpx.URL, address: Address, context: ssl.SSLContext) -> bytes:
+    headers = {"Host": url.netloc.decode("ascii"), "Accept": "application/json", "Accept-Encoding": "identity"}
+    async with (
+        # No proxy from the environment, no redirect: the address we checked is the one we talk to.
+        httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False) as client,
+        client.stream(
+            "GET",
+            url.copy_with(host=str(address)),
+            headers=headers,
+            extensions={"sni_hostname": url.host},  # TLS verifies the name, not the address
+        ) as response,
+    ):
+        if response.status_code != httpx.codes.OK:
+            raise KeyFetchError(f"status {response.status_code}")
+        if response.headers.get("Content-Encoding", "identity") != "identity":
+            raise KeyFetchError("a compressed answer, though we asked for none")
+        return await _read_bounded(response)
+
+
+async def _read_bounded(response: httpx.Response) -> bytes:
+    body = bytearray()
+    async for chunk in response.aiter_raw():
+        body += chunk
+        if len(body) > MAX_JWKS_BYTES:
+            raise KeyFetchError(f"more than {MAX_JWKS_BYTES} bytes")
+    return bytes(body)

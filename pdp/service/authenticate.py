@@ -1,0 +1,165 @@
+"""Authenticating as a use case: keys fetched, good tokens remembered for a moment, locks held against every use.
+
+The cache of verified tokens. Key: SHA-256 of the whole token, intake, and the generation of the configuration, from which
+the issuer's entry follows (TC-1). It keeps what a good token proves, never the token and never a refusal (TC-2).
+Invalidation: at most 60 s and never past the token's end (TC-4); and on every hit `admit` looks again at all that can
+change: time, key set, binding, certificate; then the locks (TC-3). Bypass: none is needed, for a hit and a miss answer alike.
+"""
+
+import asyncio
+import hashlib
+from collections import Counter, OrderedDict
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.errors import Reason
+from pdp.identity import gate
+from pdp.identity.binding import Connection
+from pdp.identity.certificates import PeerCertificate
+from pdp.identity.gate import Credential
+from pdp.identity.issuers import IssuerTable
+from pdp.identity.types import Refusal, VerifiedIdentity
+from pdp.identity.verifier import VerifiedToken, admit, examine, verify_certificate, verify_token
+from pdp.limits import TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
+from pdp.ports import Clock, KeyStore
+from pdp.signals.locks import LockKind, LockSet
+
+CacheKey = tuple[str, str, bytes]
+
+_LOCK_REASONS: Final = {  # T-57
+    LockKind.JTI: Reason.TOKEN_REVOKED,
+    LockKind.SESSION: Reason.TOKEN_REVOKED,
+    LockKind.ISSUED_BEFORE: Reason.TOKEN_REVOKED,
+    LockKind.CERTIFICATE: Reason.CERTIFICATE_REVOKED,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Remembered:
+    """A verified token, and the monotonic time until which it may be used without a new signature check."""
+
+    token: VerifiedToken
+    until_s: float
+
+
+class Authenticator:
+    """Turns what a caller presents into a `VerifiedIdentity`, or into a refusal. Used from one event loop.
+
+    `counters` holds outcomes by reason (`accepted` for the good ones), cache `hits`, and `backend_leaks`: surprises of the
+    JWT or crypto library, each of which was a refusal (`identity_backend_leak_total`).
+    """
+
+    def __init__(
+        self, *, issuers: IssuerTable, keys: KeyStore, clock: Clock, entries: int = TOKEN_CACHE_ENTRIES
+    ) -> None:
+        self.issuers = issuers
+        self.counters: Counter[str] = Counter()
+        self._keys = keys
+        self._clock = clock
+        self._entries = entries
+        self._cache: OrderedDict[CacheKey, _Remembered] = OrderedDict()
+        self._flights: dict[tuple[CacheKey, Connection], asyncio.Future[VerifiedToken | Refusal | None]] = {}
+
+    async def authenticate(
+        self, authorization: str | None, peer: PeerCertificate | None, *, locks: LockSet
+    ) -> VerifiedIdentity | Refusal:
+        """Return who presents this credential.
+
+        Args:
+            authorization: the one value of the `Authorization` header or metadata (`gate.single_value`); None = none.
+            peer: the client certificate whose key and chain *our own* TLS layer verified; None = none.
+            locks: those of the pinned world.
+        """
+        outcome = await self._identify(authorization, peer)
+        if isinstance(outcome, VerifiedIdentity):
+            outcome = self._unlocked(outcome, locks)
+        self._count(outcome)
+        return outcome
+
+    async def _identify(self, authorization: str | None, peer: PeerCertificate | None) -> VerifiedIdentity | Refusal:
+        if authorization is None and peer is not None:
+            return verify_certificate(peer, table=self.issuers, now_ms=self._clock.now_ms())
+        credential = gate.present(authorization)
+        if isinstance(credential, Refusal):
+            return credential
+        connection = Connection(scheme=credential.scheme, peer=peer)
+        key = self._cache_key(credential)
+        token = self._recall(key) or await self._verified(key, credential, connection)
+        if isinstance(token, Refusal):
+            return token
+        keys = await self._keys.key_set(token.issuer, kid=token.kid)
+        if isinstance(keys, Refusal):
+            return keys
+        identity = admit(token, keys=keys, connection=connection, table=self.issuers, now_ms=self._clock.now_ms())
+        if isinstance(identity, Refusal) and identity.reason in (Reason.KEY_UNKNOWN, Reason.ISSUER_KEYS_EMPTY):
+            self._cache.pop(key, None)
+        return identity
+
+    def _unlocked(self, identity: VerifiedIdentity, locks: LockSet) -> VerifiedIdentity | Refusal:
+        """Refuse an identity that a lock meets: subject, actors, workload, token or certificate (RV-2, T-57)."""
+        parties = [identity.party.principal, *(actor.principal for actor in identity.actors)]
+        if identity.workload is not None:
+            parties.append(identity.workload)
+        lock = locks.match_credential(principals=parties, credential=identity.facts, now_ms=self._clock.now_ms())
+        if lock is None:
+            return identity
+        return Refusal(reason=_LOCK_REASONS.get(lock.target.kind, Reason.LOCKED), detail=f"lock `{lock.id}`")
+
+    def _cache_key(self, credential: Credential) -> CacheKey:
+        # The whole token: a key of signature, payload or `jti` would let another token through (CVE-2026-33496).
+        return "bearer", self.issuers.generation, hashlib.sha256(credential.token).digest()
+
+    def _recall(self, key: CacheKey) -> VerifiedToken | None:
+        remembered = self._cache.get(key)
+        if remembered is None:
+            return None
+        if self._clock.mono_s() >= remembered.until_s:
+            del self._cache[key]
+            return None
+        self._cache.move_to_end(key)
+        self.counters["hits"] += 1
+        return remembered.token
+
+    async def _verified(self, key: CacheKey, credential: Credential, connection: Connection) -> VerifiedToken | Refusal:
+        """Verify once for all who hold the same bytes on the same connection (TC-5)."""
+        name = (key, connection)
+        while (flight := self._flights.get(name)) is not None:
+            # Shielded: one waiter that goes away must not end the wait of the others.
+            outcome = await asyncio.shield(flight)
+            if outcome is not None:
+                return outcome
+        flight = self._flights[name] = asyncio.get_running_loop().create_future()
+        try:
+            outcome = await self._verify(credential, connection)
+            flight.set_result(outcome)
+        finally:
+            del self._flights[name]
+            if not flight.done():
+                flight.set_result(None)  # cancelled or failed: nothing is stored, the next holder tries (TC-2)
+        if isinstance(outcome, VerifiedToken):
+            self._remember(key, outcome)
+        return outcome
+
+    async def _verify(self, credential: Credential, connection: Connection) -> VerifiedToken | Refusal:
+        candidate = examine(credential, table=self.issuers)
+        if isinstance(candidate, Refusal):
+            return candidate
+        keys = await self._keys.key_set(candidate.issuer, kid=candidate.kid)
+        if isinstance(keys, Refusal):
+            return keys
+        now_ms = self._clock.now_ms()
+        return verify_token(candidate, keys=keys, connection=connection, table=self.issuers, now_ms=now_ms)
+
+    def _remember(self, key: CacheKey, token: VerifiedToken) -> None:
+        left_s = token.refused_from_s - self._clock.now_ms() / 1000
+        self._cache[key] = _Remembered(token=token, until_s=self._clock.mono_s() + min(left_s, TOKEN_CACHE_LIFE_S))
+        if len(self._cache) > self._entries:
+            self._cache.popitem(last=False)
+
+    def _count(self, outcome: VerifiedIdentity | Refusal) -> None:
+        if isinstance(outcome, VerifiedIdentity):
+            self.counters["accepted"] += 1
+            return
+        self.counters[outcome.reason.value] += 1
+        if outcome.reason is Reason.VERIFIER_ERROR:
+            self.counters["backend_leaks"] += 1
