@@ -36,8 +36,13 @@ QUESTION_HEADERS = ("dpop", "x-request-id", CERTIFICATE_HEADER, *ASK_HEADERS)
 GIVEN_HEADERS = ("x-pdp-decision-id", "x-pdp-subject", "x-pdp-world-seq")
 """What the model is told about the decision. INVARIANT: ours alone; a client's copy never passes."""
 
-# Filled in by Envoy from the connection it terminated; a client cannot write it (EX-16).
-_SOURCE = {"x-pdp-source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%"}
+# Filled in by Envoy from the route it chose and the connection it terminated; a client cannot write them (EX-16, EX-18).
+# One filter-wide service with `%ROUTE_NAME%`, not one per route: Envoy 1.40 builds a per-route service anew for every
+# request, which cost about a seventh of the throughput.
+_FACTS = {
+    "x-pdp-route": "%ROUTE_NAME%",
+    "x-pdp-source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
+}
 
 # Removed before any filter or route reads them. The last three make a server see another request than the one decided.
 _STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-")
@@ -361,7 +366,7 @@ def _not_for_the_model(*, forward_credentials: bool) -> list[str]:
 def _ext_authz() -> Json:
     return {
         "@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthz"),
-        "http_service": _http_service(UNMAPPED),
+        "http_service": _http_service(),
         "allowed_headers": {"patterns": [{"exact": name} for name in QUESTION_HEADERS]},
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
@@ -373,15 +378,14 @@ def _ext_authz() -> Json:
     }
 
 
-def _http_service(route: str) -> Json:
-    facts = {"x-pdp-route": route, **_SOURCE}
+def _http_service() -> Json:
     return {
         "server_uri": {
             "uri": "http://agent",
             "cluster": AGENT_HTTP,
             "timeout": _seconds(LIMITS.filter_timeout_s),
         },
-        "authorization_request": {"headers_to_add": [{"key": key, "value": value} for key, value in facts.items()]},
+        "authorization_request": {"headers_to_add": [{"key": key, "value": value} for key, value in _FACTS.items()]},
         "authorization_response": {
             "allowed_upstream_headers": {"patterns": [{"prefix": "x-pdp-"}]},
             "allowed_client_headers": {
@@ -424,7 +428,7 @@ def _routes(settings: EnvoySettings) -> list[Json]:
 
 
 def _route(row: Row) -> Json:
-    decided = _by_stream(row) if row.placement is Placement.EXT_PROC else _by_path(row.name)
+    decided = _by_stream(row) if row.placement is Placement.EXT_PROC else _by_path()
     return {
         "name": row.name,
         "match": {
@@ -447,19 +451,12 @@ def _last() -> Json:
         "direct_response": {
             "status": 403
         },  # never reached: the agent denies what has no row; the model is not behind it
-        "typed_per_filter_config": _by_path(UNMAPPED),
+        "typed_per_filter_config": _by_path(),
     }
 
 
-def _by_path(route: str) -> Json:
-    check = {"http_service": _http_service(route)}
-    return {
-        EXT_AUTHZ: {
-            "@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"),
-            "check_settings": check,
-        },
-        EXT_PROC: {"@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"), "disabled": True},
-    }
+def _by_path() -> Json:
+    return {EXT_PROC: {"@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"), "disabled": True}}
 
 
 def _by_stream(row: Row) -> Json:

@@ -63,6 +63,9 @@ class Headers:
         )
 
 
+_READ = frozenset(name.encode("ascii") for name in (*_ONCE, *_CREDENTIALS))
+_FRAMING = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
+
 # -- the HTTP service ------------------------------------------------------------------------------------------------
 
 
@@ -140,10 +143,11 @@ class AuthzProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header field; latin-1, so that a byte is never lost, only refused later."""
-        header = name.decode("latin-1").lower()
-        if header in {"transfer-encoding", "upgrade", "expect"} or (header == "content-length" and value != b"0"):
+        header = name.lower()
+        if header in _READ:
+            self._headers.add(header.decode("latin-1"), value.decode("latin-1"))
+        elif header in _FRAMING and (header != b"content-length" or value != b"0"):
             raise ValueError("envoy asks without a body")
-        self._headers.add(header, value.decode("latin-1"))
 
     def on_body(self, _body: bytes) -> None:
         """Refuse a body."""

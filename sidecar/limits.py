@@ -9,6 +9,8 @@ class SidecarLimits:
 
     Attributes:
         target_bytes: Longest request target (path and query); beyond it nobody reads a path, they attack a parser.
+        target_cache_bytes: Longest target whose canonical form is remembered.
+        target_cache_entries: How many such targets are remembered: at most about 1 MiB.
         question_header_bytes: Longest header block of one ext_authz question: a token of 8 KiB, a proof, a certificate.
         body_bytes: Largest request body Envoy buffers, and the connection's buffer limit.
         grpc_message_bytes: Largest message the agent reads; above `body_bytes`, or a legal body would fail (EP-7).
@@ -39,6 +41,8 @@ class SidecarLimits:
     """
 
     target_bytes: int = 8_192
+    target_cache_bytes: int = 256
+    target_cache_entries: int = 2_048
     question_header_bytes: int = 65_536
     body_bytes: int = 4_194_304
     grpc_message_bytes: int = 4_194_304 + 262_144

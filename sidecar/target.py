@@ -10,6 +10,7 @@ Source: ENFORCEMENT.md EX-8, EX-9, EX-11; FAILURE.md N1-N3.
 import re
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 from urllib.parse import quote, unquote_to_bytes
 
 from sidecar.limits import LIMITS
@@ -43,6 +44,10 @@ def canonical(raw: str) -> Target | BadTarget:
     """
     if len(raw) > LIMITS.target_bytes:
         return BadTarget(why="target too long")
+    return _short(raw) if len(raw) <= LIMITS.target_cache_bytes else _read(raw)
+
+
+def _read(raw: str) -> Target | BadTarget:
     if not _PRINTABLE.fullmatch(raw):
         return BadTarget(why="empty, or a byte outside printable ASCII")
     if "#" in raw:
@@ -51,6 +56,10 @@ def canonical(raw: str) -> Target | BadTarget:
     if not _ESCAPES.fullmatch(path) or not _ESCAPES.fullmatch(query):
         return BadTarget(why="broken percent escape")
     return _canonical_path(path, query)
+
+
+# A pure function of the target's bytes, hence nothing to invalidate; only short targets, so that memory is bounded.
+_short = lru_cache(maxsize=LIMITS.target_cache_entries)(_read)
 
 
 def _canonical_path(path: str, query: str) -> Target | BadTarget:

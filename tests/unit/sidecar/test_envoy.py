@@ -76,9 +76,14 @@ def test_each_row_is_decided_by_its_own_filter_and_named_there() -> None:
             ]
             assert route["route"]["timeout"] == "0s"
         else:
-            assert per_filter[EXT_PROC]["disabled"] is True
-            service = per_filter[EXT_AUTHZ]["check_settings"]["http_service"]
-            assert {"key": "x-pdp-route", "value": row.name} in service["authorization_request"]["headers_to_add"]
+            assert route["name"] == row.name
+            assert per_filter == {EXT_PROC: {"@type": per_filter[EXT_PROC]["@type"], "disabled": True}}
+
+
+def test_the_agent_learns_the_route_from_envoy_alone() -> None:
+    ext_authz = manager(bootstrap(settings()))["http_filters"][0]["typed_config"]
+    facts = ext_authz["http_service"]["authorization_request"]["headers_to_add"]
+    assert {"key": "x-pdp-route", "value": "%ROUTE_NAME%"} in facts
 
 
 def test_the_last_route_has_no_model_behind_it() -> None:
