@@ -7,7 +7,7 @@ import importlib
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperCommand, TyperGroup
@@ -87,10 +87,18 @@ def load(name: str) -> Any:
 root: Final = typer.Typer(cls=LazyGroup, rich_markup_mode="markdown", no_args_is_help=True)
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(pdp.__version__)
+        raise typer.Exit
+
+
 @root.callback()
 def _pdp(
     *,
-    version: bool = typer.Option(False, "--version", help="Print the version and exit.", is_eager=True),
+    _version: Annotated[
+        bool, typer.Option("--version", help="Print the version and exit.", is_eager=True, callback=_print_version)
+    ] = False,
 ) -> None:
     """Portcullis decides who may do what to datasets, models and endpoints, and keeps deciding while the access lasts.
 
@@ -100,9 +108,6 @@ def _pdp(
     Exit codes: 0 allowed or done, 1 our defect, 2 bad usage or input, 3 denied, 4 credential refused, 5 unavailable,
     6 conflict, 7 not found, 130 Ctrl-C.
     """
-    if version:
-        typer.echo(pdp.__version__)
-        raise typer.Exit
 
 
 # Typer exports neither the base of its usage errors nor, in every version, the module it comes from.

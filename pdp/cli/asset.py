@@ -1,0 +1,84 @@
+"""`pdp asset`: the inventory. What is not registered is not accessible."""
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pdp.cli.options import AsJson, Connection, connected, parse_pairs
+from pdp.cli.output import write_json, write_line, write_table
+from pdp.errors import BadRequestError
+from pdp.model.attributes import Attributes
+from pdp.model.names import ENVIRONMENTS
+
+app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help="Register assets, and list them.")
+
+_COLUMNS = ("environment", "segment", "sensitivity")
+
+
+@app.command()
+@connected
+def register(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`<type>/<path>[@<version>]`, such as `model/fraud@7`.")],
+    *,
+    environment: Annotated[str, typer.Option(metavar="ENV", help="dev, test, staging or prod.")],
+    segment: Annotated[str, typer.Option(metavar="SEGMENT", help="Where it lives, such as `segment:serving`.")] = "",
+    sensitivity: Annotated[
+        str, typer.Option(metavar="LEVEL", help="low, normal or high: how stale a world may be.")
+    ] = "",
+    attributes: Annotated[
+        list[str], typer.Option("--set", metavar="NAME=VALUE", help="Another attribute; may be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Register an asset, or change its attributes.
+
+    Example: `pdp asset register model/fraud@7 --environment prod --segment segment:serving --set signature_verified=true`
+    """
+    if environment not in ENVIRONMENTS:
+        raise BadRequestError(f"`{environment}` is not an environment: {', '.join(ENVIRONMENTS)}")
+    own = {"environment": environment, "segment": segment, "sensitivity": sensitivity}
+    values = parse_pairs(attributes)
+    if not own.keys().isdisjoint(values):
+        raise BadRequestError("environment, segment and sensitivity have options of their own")
+    with connection.admin() as admin:
+        world_seq = admin.register(name, {key: value for key, value in own.items() if value} | values)
+    if as_json:
+        write_json({"name": name, "world_seq": world_seq})
+    else:
+        write_line(f"{name} is registered in world {world_seq}")
+
+
+@app.command("list")
+@connected
+def list_(
+    pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as `model/**`; without it, all.")] = "",
+    *,
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """List the registered assets.
+
+    Example: `pdp asset list 'endpoint/**'`
+    """
+    with connection.admin() as admin:
+        inventory = admin.assets(pattern)
+    if as_json:
+        write_json([asdict(asset) for asset in inventory.assets])
+        return
+    rows = [
+        (asset.name, *(asset.attributes.get(column, "") for column in _COLUMNS), _others(asset.attributes))
+        for asset in inventory.assets
+    ]
+    write_table(("name", *_COLUMNS, "further attributes"), rows)
+
+
+def _others(attributes: Attributes) -> str:
+    return "; ".join(f"{name}={_text(value)}" for name, value in attributes.items() if name not in _COLUMNS)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -1,0 +1,33 @@
+"""Reads the directory of a policy pack, for commands; what the bytes mean is the engine's."""
+
+from pathlib import Path
+
+from pdp.errors import ConfigError
+from pdp.limits import MAX_PACK_FILE_BYTES
+
+
+def read_pack(directory: Path) -> dict[str, bytes]:
+    """Return the content of each file of the pack, by path relative to it; hidden files are no part of a pack.
+
+    Raises:
+        ConfigError: no directory, an unreadable or oversized file, or nothing that could be a pack; it is named.
+    """
+    if not directory.is_dir():
+        raise ConfigError(f"{directory} is not a directory", advice="give the directory of a policy pack")
+    try:
+        files = {
+            path.relative_to(directory).as_posix(): _read(path)
+            for path in sorted(directory.rglob("*"))
+            if path.is_file() and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+        }
+    except OSError as error:
+        raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    if not files:
+        raise ConfigError(f"{directory} is empty", advice="a pack has model.conf, vocabulary.yaml and *.csv")
+    return files
+
+
+def _read(path: Path) -> bytes:
+    if path.stat().st_size > MAX_PACK_FILE_BYTES:
+        raise ConfigError(f"{path} is larger than {MAX_PACK_FILE_BYTES} bytes")
+    return path.read_bytes()

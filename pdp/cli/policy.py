@@ -1,0 +1,121 @@
+"""`pdp policy`: lint and test a pack without a server, apply it to a PDP, show the live one."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from pdp.cli.options import AsJson, Connection, connected
+from pdp.cli.output import write_json, write_line, write_table
+from pdp.cli.packs import read_pack
+from pdp.engine.findings import Finding, PackRefused, errors
+from pdp.engine.pack import load_pack
+from pdp.errors import MEANINGS, Reason
+from pdp.service.policy_tests import run_tests
+
+app = typer.Typer(
+    rich_markup_mode="markdown", no_args_is_help=True, help="Lint, test and apply a policy pack; show the live one."
+)
+
+Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]
+
+_REFUSED = MEANINGS[Reason.POLICY_REFUSED].exit_code
+
+
+@app.command()
+def lint(directory: Directory, *, as_json: AsJson = False) -> None:
+    """Check a pack whole and print every finding as `file:line:column: PCnnn name: message`. Needs no server.
+
+    Exit code 0 if there is no error (warnings do not count), 2 if the pack would be refused.
+
+    Example: `pdp policy lint policies`
+    """
+    pack = load_pack(read_pack(directory))
+    findings = pack if isinstance(pack, tuple) else pack.warnings
+    refused = bool(errors(findings)) or isinstance(pack, tuple)
+    if as_json:
+        write_json({"refused": refused, "findings": [_finding_json(found) for found in findings]})
+    else:
+        _tell_findings(findings, refused=refused)
+    raise typer.Exit(_REFUSED if refused else 0)
+
+
+@app.command("test")
+def run_pack_tests(directory: Directory, *, as_json: AsJson = False) -> None:
+    """Run the pack's own tests against its own policy. Needs no server. Exit code 0 if all pass, else 2.
+
+    Example: `pdp policy test policies`
+    """
+    pack = load_pack(read_pack(directory))
+    if isinstance(pack, tuple):
+        raise PackRefused(pack)
+    results = run_tests(pack, pack.snapshot)
+    failed = [result for result in results if not result.passed]
+    if as_json:
+        write_json([asdict(result) for result in results])
+    else:
+        for result in failed:
+            write_line(f"{result.file}:{result.line}: {result.name}")
+            write_line(f"    wanted {result.expected}")
+            write_line(f"    got    {result.actual}")
+        write_line(f"{len(results) - len(failed)} of {len(results)} tests passed")
+    raise typer.Exit(_REFUSED if failed else 0)
+
+
+@app.command()
+@connected
+def apply(
+    directory: Directory,
+    *,
+    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why, for the log.")] = "",
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Make a pack the live policy: the PDP checks it whole, runs its tests, signs and distributes it.
+
+    Exit code 0 if it is live, 2 if it is refused (with every finding), 6 if another change came first.
+
+    Example: `pdp policy apply policies -m "bob releases this week"`
+    """
+    files = read_pack(directory)
+    with connection.admin() as admin:
+        proposal = admin.propose(files, message=message)
+        activation = admin.activate(proposal.proposal_id)
+    if as_json:
+        write_json(asdict(proposal) | asdict(activation))
+        return
+    for warning in proposal.warnings:
+        write_line(warning)
+    write_line(
+        f"live in world {activation.world_seq}: {proposal.rows_added} rows added, {proposal.rows_removed} removed; "
+        f"revision {activation.revision}"
+    )
+
+
+@app.command()
+@connected
+def show(*, as_json: AsJson = False, connection: Connection) -> None:
+    """Show the live policy.
+
+    Example: `pdp policy show`
+    """
+    with connection.admin() as admin:
+        policy = admin.policy()
+    if as_json:
+        write_json(asdict(policy))
+        return
+    write_line(f"revision {policy.revision}, world {policy.world_seq}")
+    write_table(("id", "row"), [(row.id, ", ".join((row.section, *row.fields))) for row in policy.rows])
+
+
+def _tell_findings(findings: Sequence[Finding], *, refused: bool) -> None:
+    for found in findings:
+        write_line(f"{found} ({found.severity})" if found.severity != "error" else str(found))
+    errors_found = len(errors(findings))
+    write_line(f"{errors_found} errors, {len(findings) - errors_found} warnings: {'refused' if refused else 'good'}")
+
+
+def _finding_json(found: Finding) -> dict[str, Any]:
+    return asdict(found) | {"severity": found.severity.value}
