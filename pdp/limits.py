@@ -76,6 +76,8 @@ MAX_ENTRY_BYTES: Final = 16 * 1024 * 1024
 MAX_SNAPSHOT_BYTES: Final = 512 * 1024 * 1024
 MAX_CLOCK_SKEW_S: Final = 120.0
 """A local clock farther than this off signed time denies time-bounded roles."""
+MAX_LOCKS: Final = 100_000
+"""Locks in one world: they are never evicted, so they are bounded (IDENTITY.md RV-1)."""
 SUBSCRIBER_QUEUE_ENTRIES: Final = 1_024
 """Entries waiting for a slow replica before it is told to start again from a snapshot."""
 RECONNECT_MIN_S: Final = 0.1
@@ -93,6 +95,23 @@ noticed within the strictest staleness."""
 WATCH_PAUSE_S: Final = 0.2
 """Rest before a Watch that the PDP ended is opened again, so that one it keeps ending is no busy loop."""
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
+MAX_SMALL_RPC_BYTES: Final = 64 * 1024
+"""A message that carries a few names."""
+MAX_PACK_RPC_BYTES: Final = 32 * 1024 * 1024
+"""A whole policy pack: some 200,000 rows."""
+MAX_ERROR_DETAIL_BYTES: Final = 5_000
+"""Findings in an error's metadata, which gRPC bounds to 8 KiB in all."""
+MAX_PROPOSALS: Final = 32
+"""Proposals that wait for activation; the oldest gives way."""
+MAX_PACK_FILES: Final = 1_000
+EXPIRY_MARGIN_S: Final = 1.0
+"""How long after its caller's expiry a stream may end itself before the guard does."""
+PEER_CACHE_ENTRIES: Final = 1_024
+"""Client certificates kept parsed."""
+HEALTH_INTERVAL_S: Final = 1.0
+"""How often a health watch looks: staleness grows by itself and tells nobody."""
+READY_STALENESS_S: Final = 15.0
+"""A PDP whose world is older sends its callers elsewhere; it still decides within each asset's own bound."""
 MAX_RECHECK_S: Final = 30.0
 """Longest time between two looks at a running access whose conditions read `now`."""
 EXT_AUTHZ_BUDGET_S: Final = 0.2
@@ -136,6 +155,8 @@ MAX_SIGNED_AHEAD_S: Final = 86_400.0
 # Stores of the log and of replicas.
 STORE_BUSY_S: Final = 5.0
 """How long a SQLite store waits for another process's write before it counts as unavailable."""
+STORE_RETRY_S: Final = 0.5
+"""Rest before a store that failed, or an entry of it that was refused, is read again."""
 LOG_POLL_S: Final = 0.02
 """How often a follower looks for commits of other processes; part of the 250 ms from a change to its enforcement."""
 LOG_READ_ENTRIES: Final = 64
@@ -144,6 +165,8 @@ SNAPSHOT_EVERY_ENTRIES: Final = 1_000
 """Entries after which a PDP writes a new snapshot; a replica farther behind starts from it."""
 SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024
 """One message of a snapshot on its way to a replica."""
+SNAPSHOT_MIN_BYTES_S: Final = 64 * 1024
+"""Rate below which a snapshot is given up (slow retrieval, V1)."""
 SUBSCRIBER_WRITE_S: Final = 10.0
 """How long one message to a replica may wait for its flow control before the stream is given up."""
 FEED_IDLE_S: Final = 3 * HEARTBEAT_INTERVAL_S

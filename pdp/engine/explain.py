@@ -1,0 +1,147 @@
+"""Why not: the rule that came closest to granting, and the part of it that failed. Only ever computed when asked for.
+
+This walks every rule of the context with the functions themselves, not the index: an explanation may take milliseconds,
+and must not share a mistake with what it explains.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from pdp.engine.casbin_text import EffectRule
+from pdp.engine.compiler import CompiledContext, Rule, Snapshot
+from pdp.engine.evaluate import EngineRequest
+from pdp.engine.functions import ANY, FUNCTIONS
+from pdp.engine.plan import EQUAL, ROLE, Column, Term
+from pdp.model.decision import NearestMiss
+from pdp.model.names import NO_SEGMENT
+
+_MOST_FAILED: Final = 2
+"""A rule that misses by more than two of its parts says nothing about the question."""
+
+_LIKELY: Final = ("condition", "environment", "role", "segment", "action", "resource")
+"""Which part of a rule is most likely what stood in the way, if two rules miss by one part each."""
+
+
+def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> NearestMiss | None:
+    """Return the deny row that refused `request`, or else the allow row that came closest to granting it."""
+    compiled = snapshot.contexts.get(request.context)
+    if compiled is None or len(request.values) != len(compiled.context.request):
+        return None
+    case = _Case(snapshot, compiled, request, now_ms)
+    if compiled.context.effect is EffectRule.ALLOW_AND_DENY:
+        for rule in compiled.rules:
+            if not rule.allow and not any(case.failures(rule)):
+                return NearestMiss(rule=rule.row.id, failed="deny", text=case.tell(rule, ()))
+    return case.nearest()
+
+
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """A part of a rule that does not fit the question: which, and how the question differs."""
+
+    part: str
+    differs: str
+
+
+class _Case:
+    def __init__(self, snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest, now_ms: int) -> None:
+        self._compiled = compiled
+        self._request = request
+        self._now_ms = now_ms
+        self._fields = compiled.context.request
+        self._standing = {
+            term: snapshot.graphs[term.section].standing(self._names(term), self._domain(term), now_ms)[0]
+            for column in compiled.plan.columns
+            for term in column.terms
+            if term.kind == ROLE
+        }
+
+    def nearest(self) -> NearestMiss | None:
+        best: tuple[tuple[int, int, str, int], Rule, tuple[_Failure, ...]] | None = None
+        for rule in self._compiled.rules:
+            if not rule.allow:
+                continue
+            failures = tuple(self._few(rule))
+            if len(failures) > _MOST_FAILED or not failures:
+                continue
+            likely = min(_LIKELY.index(failure.part) for failure in failures)
+            rank = (len(failures), likely, rule.row.file, rule.row.line)
+            if best is None or rank < best[0]:
+                best = (rank, rule, failures)
+        if best is None:
+            return None
+        _, rule, failures = best
+        return NearestMiss(rule=rule.row.id, failed=failures[0].part, text=self.tell(rule, failures))
+
+    def _few(self, rule: Rule) -> Iterator[_Failure]:
+        """Yield the failures of a rule, and stop as soon as there are too many."""
+        for count, failure in enumerate(self.failures(rule), start=1):
+            yield failure
+            if count > _MOST_FAILED:
+                return
+
+    def failures(self, rule: Rule) -> Iterator[_Failure]:
+        """Yield each part of the rule that does not fit; its condition only if all else does."""
+        fits = True
+        for column in self._compiled.plan.columns:
+            written = rule.row.fields[column.position]
+            if not any(self._accepts(term, written) for term in column.terms):
+                fits = False
+                yield self._failure(column, written)
+        if not fits or rule.condition is None:
+            return
+        verdict = rule.condition.holds(self._request.attributes, self._now_ms)
+        if verdict is None and rule.allow:
+            missing = [name for name, _ in rule.condition.reads if name not in self._request.attributes]
+            because = f": `{'`, `'.join(missing)}` is not known" if missing else ""
+            yield _Failure("condition", f"its condition `{rule.condition.text}` cannot be evaluated{because}")
+        elif verdict is False:
+            yield _Failure("condition", f"its condition `{rule.condition.text}` does not hold")
+
+    def _accepts(self, term: Term, written: str) -> bool:
+        if term.kind == ROLE:
+            return written in self._standing[term]
+        value = self._request.values[term.field]
+        return value == written if term.kind == EQUAL else FUNCTIONS[term.kind](value, written)
+
+    def _failure(self, column: Column, written: str) -> _Failure:
+        term = column.terms[0]
+        value = self._request.values[term.field]
+        match term.kind:
+            case "envMatch":
+                return _Failure("environment", f"the asset is in `{value}`")
+            case "actionMatch":
+                return _Failure("action", f"the question asks for `{value}`")
+            case "g" if written.startswith("segment:"):
+                return _Failure("segment", self._placed(term))
+            case "g" if term.domain is not None or term.section == "g":
+                return _Failure("role", f"`{value}` does not hold it{self._where(term)}")
+            case _:
+                return _Failure("resource", f"the question names `{value}`")
+
+    def _placed(self, term: Term) -> str:
+        segments = sorted(name for name in self._standing[term] if name.startswith("segment:")) or [NO_SEGMENT]
+        who = "the caller" if term.field == 0 else "the asset"
+        return f"{who} is in `{'`, `'.join(segments)}`"
+
+    def _where(self, term: Term) -> str:
+        return "" if term.domain is None else f" in `{self._request.values[term.domain]}`"
+
+    def _names(self, term: Term) -> tuple[str, ...]:
+        return (self._request.values[term.field], *self._request.memberships.get(self._fields[term.field], ()))
+
+    def _domain(self, term: Term) -> str:
+        return ANY if term.domain is None else self._request.values[term.domain]
+
+    def tell(self, rule: Rule, failures: tuple[_Failure, ...]) -> str:
+        """Return the sentence: what the rule says, and how the question differs."""
+        said = dict(zip(self._compiled.context.policy, rule.row.fields, strict=True))
+        who = said.get("role") or said.get("src") or said.get("sub") or rule.row.fields[0]
+        what, where = said.get("act", ANY), said.get("obj") or said.get("dst") or ""
+        what = "everything" if what == ANY else f"`{what}`"
+        verb = "grants" if rule.allow else "denies"
+        environment = said.get("env", ANY)
+        scope = "" if environment == ANY else f" in `{environment}`"
+        sentence = f"`{who}` {verb} {what} on `{where}`{scope}"
+        return "; ".join((sentence, *(failure.differs for failure in failures)))

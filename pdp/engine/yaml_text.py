@@ -1,0 +1,148 @@
+"""Strict YAML for the files of a pack: plain data with the place of every value.
+
+A subset, on purpose: mappings with text keys, lists, strings, numbers, truth values. Anchors, aliases, tags, merge keys,
+several documents and repeated keys are findings: each lets two readers see two different files.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import yaml
+
+from pdp.engine.findings import Finding, finding
+from pdp.engine.text import check_characters
+from pdp.limits import MAX_JSON_DEPTH
+
+_MAP, _SEQ, _STR = "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq", "tag:yaml.org,2002:str"
+_BOOL, _INT, _FLOAT = "tag:yaml.org,2002:bool", "tag:yaml.org,2002:int", "tag:yaml.org,2002:float"
+_TRUTH: Final = {"true": True, "false": False}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A value with its place. `value` is a mapping of nodes, a tuple of nodes, a string, a number or a truth value."""
+
+    value: Any
+    file: str
+    line: int
+    column: int
+
+    def problem(self, code: str, message: str) -> Finding:
+        """Return a finding at this place."""
+        return finding(code, message, file=self.file, line=self.line, column=self.column)
+
+    @property
+    def mapping(self) -> Mapping[str, "Node"]:
+        """The entries, if this is a mapping; else none."""
+        return self.value if isinstance(self.value, dict) else {}
+
+    @property
+    def items(self) -> tuple["Node", ...]:
+        """The items, if this is a list; else none."""
+        return self.value if isinstance(self.value, tuple) else ()
+
+    @property
+    def plain(self) -> Any:
+        """The value without places; a list is a tuple."""
+        if isinstance(self.value, dict):
+            return {key: node.plain for key, node in self.value.items()}
+        return tuple(node.plain for node in self.value) if isinstance(self.value, tuple) else self.value
+
+
+class _Refused(Exception):
+    def __init__(self, found: Finding) -> None:
+        super().__init__(str(found))
+        self.found = found
+
+
+def read_yaml(text: str, *, file: str) -> Node | tuple[Finding, ...]:
+    """Return the one document of `text`, or every finding that refuses it."""
+    found = tuple(check_characters(text, file=file))
+    if found:
+        return found
+    try:
+        _refuse_depth(text, file)
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        if tree is None:
+            raise _Refused(finding("PC505", "an empty document", file=file))
+        return _node(tree, file)
+    except _Refused as error:
+        return (error.found,)
+    except yaml.YAMLError as error:
+        return (_yaml_error(error, file),)
+    except ValueError:
+        # PyYAML's scanner turns escapes such as `"\UFFFFFFFF"` into characters that do not exist.
+        return (finding("PC505", "not YAML", file=file),)
+
+
+def _yaml_error(error: yaml.YAMLError, file: str) -> Finding:
+    mark = getattr(error, "problem_mark", None)
+    message = str(getattr(error, "problem", None) or "not YAML")
+    line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
+    return finding("PC505", message, file=file, line=line, column=column)
+
+
+def _refuse_depth(text: str, file: str) -> None:
+    """Walk the events, which needs no stack, before anything recursive does."""
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        mark = event.start_mark
+        place = {"file": file, "line": mark.line + 1, "column": mark.column + 1}
+        if depth > MAX_JSON_DEPTH:
+            raise _Refused(finding("PC505", f"nested deeper than {MAX_JSON_DEPTH}", **place))
+        if getattr(event, "anchor", None) is not None:
+            raise _Refused(finding("PC505", "anchors and aliases are not used here", **place))
+        if getattr(event, "tag", None) is not None:
+            raise _Refused(finding("PC505", "tags are not used here", **place))
+
+
+def _node(tree: yaml.Node, file: str) -> Node:
+    line, column = tree.start_mark.line + 1, tree.start_mark.column + 1
+    return Node(value=_value(tree, file), file=file, line=line, column=column)
+
+
+def _value(tree: yaml.Node, file: str) -> Any:
+    if isinstance(tree, yaml.MappingNode) and tree.tag == _MAP:
+        return _mapping(tree, file)
+    if isinstance(tree, yaml.SequenceNode) and tree.tag == _SEQ:
+        return tuple(_node(child, file) for child in tree.value)
+    return _scalar(tree, file)
+
+
+def _mapping(tree: yaml.MappingNode, file: str) -> dict[str, Node]:
+    entries: dict[str, Node] = {}
+    for key, value in tree.value:
+        line, column = key.start_mark.line + 1, key.start_mark.column + 1
+        if not isinstance(key, yaml.ScalarNode) or not key.value:
+            raise _Refused(finding("PC505", "a key is a text", file=file, line=line, column=column))
+        if key.value in entries:
+            raise _Refused(finding("PC118", f"`{key.value}` stands twice", file=file, line=line, column=column))
+        entries[key.value] = _node(value, file)
+    return entries
+
+
+def _scalar(tree: yaml.Node, file: str) -> str | int | float | bool:
+    line, column = tree.start_mark.line + 1, tree.start_mark.column + 1
+    text = str(tree.value)
+    try:
+        if tree.tag == _STR:
+            return text
+        if tree.tag == _BOOL and text in _TRUTH:
+            return _TRUTH[text]
+        if tree.tag == _INT:
+            return int(text)
+        if tree.tag == _FLOAT:
+            return float(text)
+    except ValueError:
+        pass
+    message = f"`{text[:40]}` could be read in two ways; quote it, or write true, false or a plain number"
+    raise _Refused(finding("PC505", message, file=file, line=line, column=column))
+
+
+def each(nodes: tuple[Node, ...], wanted: type) -> Iterator[Finding]:
+    """Yield a finding for each node whose value is not exactly of type `wanted`."""
+    for node in nodes:
+        if type(node.value) is not wanted:
+            yield node.problem("PC505", f"{'a text' if wanted is str else wanted.__name__} is wanted")
