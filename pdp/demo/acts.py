@@ -172,7 +172,7 @@ class Narrator:
         return Outcome(actual=actual, detail=f"{self.told.total()} decisions of this story found: {verified}")
 
     def _command(self, admin: Person, *arguments: str) -> Any:
-        return commands.must(arguments, environment=self.stage.environment(admin))
+        return commands.must(arguments, where=self.stage.directory, environment=self.stage.environment(admin))
 
     def _gate(self, workload: Workload) -> Gate:
         credential = self.stage.pki.workloads[workload]

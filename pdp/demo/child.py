@@ -45,7 +45,7 @@ class Child:
 
     @classmethod
     def start(cls, name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Self:
-        """Start `command`, its output going to `log`.
+        """Start `command` in the directory of `log`, where its output goes.
 
         Raises:
             StageError: the program cannot be started.
@@ -59,6 +59,7 @@ class Child:
                 stderr=subprocess.STDOUT,
                 text=True,
                 errors="replace",
+                cwd=log.parent,
                 env=environment,
                 start_new_session=True,
             )

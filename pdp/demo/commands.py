@@ -34,13 +34,15 @@ def base_environment() -> dict[str, str]:
     return ours | {"PYTHONPATH": package_root, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
-def run(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Result:
-    """Run `pdp ARGUMENTS --json` and return how it ended.
+def run(
+    arguments: Sequence[str], *, where: Path, environment: Mapping[str, str] | None = None, as_json: bool = True
+) -> Result:
+    """Run `pdp ARGUMENTS --json` in the directory `where` (no stray `pdp.yaml` is read) and return how it ended.
 
     Raises:
         StageError: it did not end in time.
     """
-    command = [*PDP, *arguments, "--json"]
+    command = [*PDP, *arguments, *(["--json"] if as_json else [])]
     try:
         # Fixed program; the arguments are the story's own, and no shell reads them.
         ended = subprocess.run(  # noqa: S603
@@ -50,6 +52,7 @@ def run(arguments: Sequence[str], *, environment: Mapping[str, str] | None = Non
             text=True,
             check=False,
             timeout=LIMITS.command_s,
+            cwd=where,
             env=base_environment() | dict(environment or {}),
             start_new_session=True,
         )
@@ -58,13 +61,15 @@ def run(arguments: Sequence[str], *, environment: Mapping[str, str] | None = Non
     return Result(exit_code=ended.returncode, answer=_answer(ended.stdout), said=(ended.stderr or ended.stdout).strip())
 
 
-def must(arguments: Sequence[str], *, environment: Mapping[str, str] | None = None) -> Any:
+def must(
+    arguments: Sequence[str], *, where: Path, environment: Mapping[str, str] | None = None, as_json: bool = True
+) -> Any:
     """Run a command that has to succeed for the stage to stand, and return its JSON answer.
 
     Raises:
         StageError: it did not succeed; the message repeats what it said.
     """
-    result = run(arguments, environment=environment)
+    result = run(arguments, where=where, environment=environment, as_json=as_json)
     if result.exit_code:
         raise StageError(f"`pdp {' '.join(arguments)}` ended with exit code {result.exit_code}: {result.said}")
     return result.answer

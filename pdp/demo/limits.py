@@ -20,8 +20,6 @@ class DemoLimits:
     """Longest pause between two events that a caller may ask for."""
     certificate_days: int = 2
     """Life of the throw-away authority and all it signs: long enough for `--keep`, too short to be worth stealing."""
-    token_life_s: int = 12 * 3_600
-    """Life of the demonstration's tokens: a day's play with `--keep`."""
     start_s: float = 60.0
     """Longest wait for one process to become ready; scikit-learn's import alone takes seconds on a cold disk."""
     stop_s: float = 10.0

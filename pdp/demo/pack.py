@@ -12,12 +12,9 @@ from typing import Final
 import pdp
 from pdp.demo.authority import TRUST_DOMAIN
 from pdp.demo.child import StageError
-from pdp.demo.limits import LIMITS
 from pdp.demo.story import DEV_MODEL, PROD_MODEL, SHADOW_MODEL
+from pdp.identity.development import AUDIENCE, DEVELOPMENT_ISS, MAX_LIFETIME_S
 
-ISSUER: Final = f"https://issuer.{TRUST_DOMAIN}"
-"""The development issuer's name; nothing is ever fetched from it, its keys are a file."""
-AUDIENCE: Final = "portcullis"
 SHIPPED: Final = Path(pdp.__file__).parent.parent / "policies"
 OVERLAY: Final = Path(__file__).parent / "world"
 
@@ -44,13 +41,12 @@ def write_pack(directory: Path) -> None:
 def write_trust(path: Path, *, jwks: Path, ca: Path) -> None:
     """Write the issuer table: the development issuer for people, our authority for workloads."""
     issuer = {
-        "iss": ISSUER,
+        "iss": DEVELOPMENT_ISS,
         "profile": "at_jwt",
         "keys": {"file": str(jwks)},
         "algs": ["ES256"],
         "audiences": [AUDIENCE],
-        "max_lifetime_s": LIMITS.token_life_s,
-        "leeway_s": 0,
+        "max_lifetime_s": MAX_LIFETIME_S,
         "kind": "user",
         "sub_pattern": rf"[a-z]+@{TRUST_DOMAIN.replace('.', '[.]')}",
         "group_claims": ["groups"],

@@ -21,14 +21,17 @@ from pdp.demo import commands
 from pdp.demo.auditor import Auditor
 from pdp.demo.authority import Authority, Credential, create_authority
 from pdp.demo.child import Child
-from pdp.demo.pack import AUDIENCE, ISSUER, write_pack, write_routes, write_trust
+from pdp.demo.pack import write_pack, write_routes, write_trust
 from pdp.demo.story import ADA, CONSOLE, MODELS, PEOPLE, SAM, SIDECAR, WORKLOADS, Person, Token, Workload
 
 Progress = Callable[[str], AbstractContextManager[object]]
 """Shows what is being waited for, as long as its context lasts."""
 
 ANY_PORT: Final = "127.0.0.1:0"
-TOKEN_LIFE: Final = {Token.FRESH: "1h", Token.EXPIRED: "-5m"}
+TOKEN_LIFE: Final = {Token.FRESH: "12h", Token.EXPIRED: "-5m"}
+"""As `pdp token issue --ttl` takes it: a day's play with `--keep`, and one that ended five minutes ago."""
+MEMBERS: Final = "members"
+"""The group whose members may ask the PDP at all (the shipped `roles.csv`)."""
 READY: Final = r"^ready .*?\b(?:grpc|listen)=(\S+)"
 
 
@@ -133,7 +136,7 @@ class _Builder:
 
     def _write_sources(self, pki: Pki) -> None:
         issuer = self.directory / "issuer"
-        commands.must(["token", "init", "--dir", str(issuer)])
+        commands.must(["token", "init", "--dir", str(issuer)], where=self.directory, as_json=False)
         write_trust(self.directory / "trust.yaml", jwks=issuer / "jwks.json", ca=pki.bundle)
         write_routes(self.directory / "routes.yaml")
         write_pack(self.directory / "pack")
@@ -146,8 +149,10 @@ class _Builder:
     def _issue_token(self, wanted: tuple[Person, Token]) -> Path:
         person, kind = wanted
         path = self.directory / f"{person.name}.{kind.value}.token"
-        issuer = ["--dir", str(self.directory / "issuer"), "--issuer", ISSUER, "--audience", AUDIENCE]
-        commands.must(["token", "issue", *issuer, "--sub", person.id, "--ttl", TOKEN_LIFE[kind], "--output", str(path)])
+        life = f"--ttl={TOKEN_LIFE[kind]}"
+        files = ["--dir", str(self.directory / "issuer"), "--output", str(path)]
+        issue = ["token", "issue", "--sub", person.id, "--groups", MEMBERS, life, *files]
+        commands.must(issue, where=self.directory, as_json=False)
         return path
 
     def _start_pdp(self, pki: Pki) -> Child:

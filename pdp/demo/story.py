@@ -44,7 +44,7 @@ class Workload:
 
 SAM: Final = Person(name="sam", does="runs the application that reads postcodes")
 DANA: Final = Person(name="dana", does="data scientist, at work in `dev`")
-MIA: Final = Person(name="mia", does="new in the application team, no role yet")
+MIA: Final = Person(name="mia", does="auditor, new in the application team")
 ADA: Final = Person(name="ada", does="administrator: policy and locks, no data")
 PEOPLE: Final = (SAM, DANA, MIA, ADA)
 

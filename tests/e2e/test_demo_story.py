@@ -59,9 +59,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Run:
 def ended(run: Run) -> subprocess.CompletedProcess[str]:
     command = [*DEMO, "--json"]
     # Fixed program; nothing of it comes from outside.
-    return subprocess.run(  # noqa: S603
-        command, capture_output=True, text=True, check=False, env=run.environment, timeout=200
-    )
+    return subprocess.run(command, capture_output=True, text=True, check=False, env=run.environment, timeout=200)
 
 
 @pytest.fixture(scope="module")
@@ -116,7 +114,7 @@ class TestKept:
     def paste(self, run: Run, lines: dict[str, str], purpose: str) -> subprocess.CompletedProcess[str]:
         script = f"{lines['where everything is']}\n{lines[purpose]}\n"
         # The line under test is pasted into a shell exactly as its reader would do it.
-        return subprocess.run(  # noqa: S603
+        return subprocess.run(
             ["/bin/bash", "-c", script], capture_output=True, text=True, check=False, env=run.environment, timeout=60
         )
 
