@@ -167,11 +167,7 @@ SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024
 """One message of a snapshot on its way to a replica."""
 SNAPSHOT_MIN_BYTES_S: Final = 64 * 1024
 """Rate below which a snapshot is given up (slow retrieval, V1)."""
-SUBSCRIBER_WRITE_S: Final = 10.0
-"""How long one message to a replica may wait for its flow control before the stream is given up."""
 FEED_IDLE_S: Final = 3 * HEARTBEAT_INTERVAL_S
 """Silence after which a replica takes its feed for dead: three heartbeats (a half-open connection has no other sign, F6)."""
-REAUTHORISE_S: Final = 60.0
-"""How often the right to follow the log is decided again while a feed is open."""
 RECEIPTS_KEPT: Final = 1_024
 """Newest changes for which the PDP remembers when they were accepted and acknowledged."""

@@ -106,12 +106,21 @@ class Replica:
 
     def prepare_snapshot(self, snapshot: SignedSnapshot, *, now_ms: int) -> Prepared | Refused:
         """Verify a snapshot and load the world in it, without putting that in force."""
+        heartbeat = self._newest.heartbeat if self._newest else None
+        return self._load(snapshot, mark=self.mark, heartbeat=heartbeat, now_ms=now_ms)
+
+    def prepare_stored(self, snapshot: SignedSnapshot, *, now_ms: int) -> Prepared | Refused:
+        """The same for the snapshot that our own disk kept: the mark lies above it by the tail that follows it.
+
+        Nothing below the mark counts as fresh, so an older snapshot put in its place decides nothing.
+        """
+        return self._load(snapshot, mark=0, heartbeat=None, now_ms=now_ms)
+
+    def _load(
+        self, snapshot: SignedSnapshot, *, mark: int, heartbeat: VerifiedHeartbeat | None, now_ms: int
+    ) -> Prepared | Refused:
         verified = self._verifier.verify_snapshot(
-            snapshot,
-            head=self.head,
-            mark=self.mark,
-            heartbeat=self._newest.heartbeat if self._newest else None,
-            now_ms=now_ms,
+            snapshot, head=self.head, mark=mark, heartbeat=heartbeat, now_ms=now_ms
         )
         if isinstance(verified, Refused):
             return self.refused(verified)
@@ -218,6 +227,11 @@ class Replica:
     def heartbeat_ms(self) -> int:
         """Signed time of the heartbeat that proves our world fresh; 0 before the first."""
         return self._fresh.heartbeat.time_ms if self._fresh else 0
+
+    @property
+    def proof(self) -> SignedHeartbeat | None:
+        """The heartbeat that proves our world fresh, to be kept on disk."""
+        return self._fresh.heartbeat.signed if self._fresh else None
 
     def now_ms(self, wall_ms: int) -> int:
         """Return the time for policy: the wall clock, never before the newest signed time."""

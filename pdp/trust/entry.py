@@ -214,6 +214,14 @@ class VerifiedSnapshot:
     signed: SignedSnapshot
 
 
+def peek_seq(entry: SignedEntry) -> int:
+    """Return the number that an *unverified* entry claims, or 0: to skip what is held already, never to believe."""
+    try:
+        return EntryHeader.decode(entry.header).seq
+    except BadRequestError:
+        return 0
+
+
 def payload_digest(payload: bytes) -> str:
     """Return the digest under which a header names `payload`."""
     return canonical.digest(_PAYLOAD, payload).hex()

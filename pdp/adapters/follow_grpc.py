@@ -1,0 +1,285 @@
+"""Following a PDP over gRPC: `ReplicationService.Subscribe`, the client's side, and the translation of what flows there.
+
+Each subscription is a channel of its own and reads its credential from disk anew, so that a rotated certificate or token is
+in use from the next connection on. Silence for three heartbeats ends it: a half-open connection gives no other sign (F6).
+Sizes and a minimum rate are enforced while a snapshot is read, not afterwards (V1).
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.limits import (
+    FEED_IDLE_S,
+    MAX_ENTRY_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_SNAPSHOT_BYTES,
+    MAX_TOKEN_BYTES,
+    SNAPSHOT_CHUNK_BYTES,
+    SNAPSHOT_MIN_BYTES_S,
+)
+from pdp.ports import Clock
+from pdp.trust.entry import Signature, SignedEntry, SignedHeartbeat, SignedSnapshot
+from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
+from pdp.v1 import replication_pb2, types_pb2
+from pdp.v1.replication_pb2_grpc import ReplicationServiceStub
+
+_MESSAGE_BYTES: Final = MAX_ENTRY_BYTES + 2 * MAX_HEADER_BYTES
+"""One entry, its header, and its signatures."""
+_EOF: Final[Any] = getattr(grpc.aio, "EOF")  # noqa: B009 - the stubs lack it
+_DETAIL_KEY: Final = "pdp-error-bin"
+_REFUSALS: Final = {
+    grpc.StatusCode.UNAUTHENTICATED: Reason.CREDENTIAL_MISSING,
+    grpc.StatusCode.PERMISSION_DENIED: Reason.NO_GRANT,
+}
+
+
+class GrpcFeedSource:
+    """Subscribes to one PDP.
+
+    Args:
+        target: `host:port`.
+        clock: monotonic time for the minimum rate.
+        ca: certificates that the PDP's must chain to; None only where the connection needs no TLS (a test, one machine).
+        cert, key: this replica's own certificate and key.
+        token: a file with a bearer token, instead of or beside the certificate.
+        idle_s: silence after which the connection counts as dead, in seconds.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        *,
+        clock: Clock,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        token: Path | None = None,
+        idle_s: float = FEED_IDLE_S,
+    ) -> None:
+        if (cert is None) is not (key is None) or (cert is not None and ca is None):
+            raise ConfigError("a client certificate needs its key, and a CA to know the PDP by")
+        self._target = target
+        self._clock = clock
+        self._ca = ca
+        self._cert = cert
+        self._key = key
+        self._token = token
+        self._idle_s = idle_s
+
+    def open(self, hello: Hello) -> "GrpcFeed":
+        """Begin a subscription; the credential is read from disk now.
+
+        Raises:
+            PortcullisError: `credential_missing` if it cannot be read.
+        """
+        return GrpcFeed(self._channel(), hello, metadata=self._metadata(), clock=self._clock, idle_s=self._idle_s)
+
+    def _channel(self) -> grpc.aio.Channel:
+        options = (("grpc.max_receive_message_length", _MESSAGE_BYTES),)
+        if self._ca is None:
+            return grpc.aio.insecure_channel(self._target, options=options)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=_read(self._ca),
+            private_key=_read(self._key) if self._key else None,
+            certificate_chain=_read(self._cert) if self._cert else None,
+        )
+        return grpc.aio.secure_channel(self._target, credentials, options=options)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        if self._token is None:
+            return ()
+        token = _read(self._token)[: MAX_TOKEN_BYTES + 1].decode("ascii", errors="replace").strip()
+        return (("authorization", f"Bearer {token}"),)
+
+
+class GrpcFeed:
+    """One subscription."""
+
+    def __init__(
+        self,
+        channel: grpc.aio.Channel,
+        hello: Hello,
+        *,
+        metadata: tuple[tuple[str, str], ...],
+        clock: Clock,
+        idle_s: float,
+    ) -> None:
+        self._channel = channel
+        self._hello = hello
+        self._clock = clock
+        self._idle_s = idle_s
+        self._call: Any = ReplicationServiceStub(channel).Subscribe(metadata=metadata)  # type: ignore[no-untyped-call]
+
+    async def __aiter__(self) -> AsyncIterator[FeedItem]:
+        """Yield what the PDP sends."""
+        try:
+            await self._write(replication_pb2.SubscribeRequest(hello=hello_message(self._hello)))
+            while (message := await self._next()) is not None:
+                if message.WhichOneof("message") == "snapshot":
+                    yield await self._snapshot(message.snapshot)
+                elif (item := read_item(message)) is not None:
+                    yield item
+        except grpc.RpcError as error:
+            raise _refusal(error) from error
+
+    async def _next(self) -> replication_pb2.SubscribeResponse | None:
+        """Return the next message, or None at the end of the stream."""
+        try:
+            async with asyncio.timeout(self._idle_s):
+                message = await self._call.read()
+        except TimeoutError:
+            raise PortcullisError(Reason.PDP_UNREACHABLE, f"the PDP was silent for {self._idle_s:g} s") from None
+        return None if message is _EOF else message
+
+    async def _snapshot(self, first: replication_pb2.SnapshotChunk) -> SignedSnapshot:
+        """Read a snapshot to its last chunk, within its cap and not below the minimum rate (endless data, slow retrieval)."""
+        started_s, chunk = self._clock.mono_s(), first
+        state = bytearray(first.data)
+        while not chunk.last:
+            message = await self._next()
+            if message is None or message.WhichOneof("message") != "snapshot":
+                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot broke off")
+            chunk = message.snapshot
+            state += chunk.data
+            if len(state) > MAX_SNAPSHOT_BYTES:
+                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot beyond its cap")
+            allowed_s = self._idle_s + len(state) / SNAPSHOT_MIN_BYTES_S
+            if self._clock.mono_s() - started_s > allowed_s:
+                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot below the minimum rate")
+        return SignedSnapshot(header=first.header, state=bytes(state), signatures=_signatures(first.signatures))
+
+    async def acknowledge(self, ack: Ack) -> None:
+        """Tell the PDP what this replica enforces."""
+        message = replication_pb2.Ack(seq=ack.seq, heartbeat_ms=ack.heartbeat_ms, audit_head=ack.audit_head)
+        try:
+            await self._write(replication_pb2.SubscribeRequest(ack=message))
+        except grpc.RpcError as error:
+            raise _refusal(error) from error
+
+    async def _write(self, message: replication_pb2.SubscribeRequest) -> None:
+        try:
+            await self._call.write(message)
+        except asyncio.InvalidStateError as error:  # the call has ended, and reading says why
+            raise PortcullisError(Reason.PDP_UNREACHABLE, "the PDP ended the feed") from error
+
+    async def close(self) -> None:
+        """Say goodbye, so that the PDP does not wait for this replica's acknowledgements, and drop the channel."""
+        if not self._call.done():
+            try:
+                async with asyncio.timeout(self._idle_s):
+                    await self._call.done_writing()
+            except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
+                pass  # it is gone already
+            self._call.cancel()
+        await self._channel.close(None)
+
+
+def hello_message(hello: Hello) -> replication_pb2.Hello:
+    """Return the message that introduces a replica."""
+    return replication_pb2.Hello(
+        seq=hello.seq,
+        head=hello.head,
+        version=hello.version,
+        role=hello.role,
+        tenant=hello.tenant,
+        instance=hello.instance,
+    )
+
+
+def read_hello(message: replication_pb2.Hello) -> Hello:
+    """Return the introduction in a message."""
+    return Hello(
+        seq=message.seq,
+        head=message.head,
+        version=message.version,
+        role=message.role,
+        tenant=message.tenant,
+        instance=message.instance,
+    )
+
+
+def item_messages(item: FeedItem) -> Iterator[replication_pb2.SubscribeResponse]:
+    """Yield the messages that carry `item`: one, or the chunks of a snapshot."""
+    if isinstance(item, SignedSnapshot):
+        yield from _chunks(item)
+    elif isinstance(item, SignedEntry):
+        entry = replication_pb2.Entry(
+            header=item.header, payload=item.payload, signatures=_signature_messages(item.signatures)
+        )
+        yield replication_pb2.SubscribeResponse(entry=entry)
+    elif isinstance(item, SignedHeartbeat):
+        signature = _signature_messages((item.signature,))[0]
+        yield replication_pb2.SubscribeResponse(
+            heartbeat=replication_pb2.Heartbeat(body=item.body, signature=signature)
+        )
+    elif isinstance(item, RootFiles):
+        yield replication_pb2.SubscribeResponse(roots=replication_pb2.RootFiles(files=item.files))
+    else:
+        yield replication_pb2.SubscribeResponse(resync=replication_pb2.Resync(reason=item.reason))
+
+
+def read_item(message: replication_pb2.SubscribeResponse) -> FeedItem | None:
+    """Return the item in a message, or None for a kind that this version does not know; nothing in it is believed."""
+    kind = message.WhichOneof("message")
+    if kind == "entry":
+        entry = message.entry
+        return SignedEntry(header=entry.header, payload=entry.payload, signatures=_signatures(entry.signatures))
+    if kind == "heartbeat":
+        signature = _signatures([message.heartbeat.signature])[0]
+        return SignedHeartbeat(body=message.heartbeat.body, signature=signature)
+    if kind == "roots":
+        return RootFiles(files=tuple(message.roots.files))
+    return Resync(reason=message.resync.reason) if kind == "resync" else None
+
+
+def _chunks(snapshot: SignedSnapshot) -> Iterator[replication_pb2.SubscribeResponse]:
+    size, step = len(snapshot.state), SNAPSHOT_CHUNK_BYTES
+    for start in range(0, max(size, 1), step):
+        chunk = replication_pb2.SnapshotChunk(data=snapshot.state[start : start + step], last=start + step >= size)
+        if start == 0:
+            chunk.header = snapshot.header
+            chunk.signatures.extend(_signature_messages(snapshot.signatures))
+        yield replication_pb2.SubscribeResponse(snapshot=chunk)
+
+
+def _signature_messages(signatures: tuple[Signature, ...]) -> list[replication_pb2.Signature]:
+    return [replication_pb2.Signature(key_id=item.key_id, signature=item.signature) for item in signatures]
+
+
+def _signatures(messages: Any) -> tuple[Signature, ...]:
+    return tuple(Signature(key_id=item.key_id, signature=item.signature) for item in messages)
+
+
+def _refusal(error: grpc.RpcError) -> PortcullisError:
+    """Return the typed error in a failed call: the PDP's own reason where it sent one, else what the status means."""
+    code = error.code() if isinstance(error, grpc.aio.AioRpcError) else grpc.StatusCode.UNKNOWN
+    detail = _detail(error)
+    if detail is not None and detail.reason in Reason._value2member_map_:
+        return PortcullisError(Reason(detail.reason), detail.message, advice=detail.advice)
+    return PortcullisError(_REFUSALS.get(code, Reason.PDP_UNREACHABLE), f"the PDP cannot be followed: {code.name}")
+
+
+def _detail(error: grpc.RpcError) -> types_pb2.ErrorDetail | None:
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return None
+    trailing: Any = error.trailing_metadata()  # the stubs do not know that it is iterable
+    for key, value in trailing or ():
+        if key == _DETAIL_KEY and isinstance(value, bytes):
+            try:
+                return types_pb2.ErrorDetail.FromString(value)
+            except DecodeError:
+                return None
+    return None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise PortcullisError(Reason.CREDENTIAL_MISSING, f"`{path}`: {error.strerror}") from error

@@ -1,0 +1,337 @@
+"""The log as use cases: publishing a change, proving it fresh, following it. The theory stands in `pdp.trust.entry`.
+
+A change becomes real in this order, and each step can fail without leaving a trace in the next: verify and fold it *before*
+it is appended (a payload that makes no valid world never enters the log), append with compare-and-set, read it back,
+persist, swap the reference, tell the followers.
+"""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any, Final
+
+from pdp.errors import ConflictError, PortcullisError, Reason
+from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, SNAPSHOT_EVERY_ENTRIES, STORE_RETRY_S
+from pdp.ports import Clock, ReplicaStore, WorldLog
+from pdp.replica import Prepared, Replica
+from pdp.service.follow import Follower, obtain_root, restore
+from pdp.service.subscribers import Receipt, ReplicaInfo, Subscribers, Subscription
+from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, peek_seq, seal_heartbeat, seal_next, seal_snapshot
+from pdp.trust.keys import PdpKeys
+from pdp.trust.verifier import Fault, Refused
+from pdp.world import to_state
+
+__all__ = [
+    "Publisher", "HeartbeatLoop", "Replication",
+    "Follower", "obtain_root", "restore",
+    "Subscribers", "Subscription", "Receipt", "ReplicaInfo",
+]  # fmt: skip
+
+EntryListener = Callable[[SignedEntry, int, float], None]
+"""Called with an entry in force, its number, and the monotonic time in seconds at which its write was accepted."""
+
+_CALLERS_FAULTS: Final = {Fault.FOLD_REFUSED, Fault.OVERSIZED}
+
+
+class Publisher:
+    """The one writer of a PDP's replica: from its own changes and from those of others in the same log.
+
+    Args:
+        log: the world log.
+        replica: the mutable cell of this process.
+        keys: the PDP's online keys.
+        clock: wall and monotonic time.
+        store: what this PDP keeps for itself, with the high-water mark; None only in tests.
+    """
+
+    def __init__(
+        self, log: WorldLog, replica: Replica, keys: PdpKeys, clock: Clock, store: ReplicaStore | None = None
+    ) -> None:
+        self._log = log
+        self._replica = replica
+        self._keys = keys
+        self._clock = clock
+        self._store = store
+        self._lock = asyncio.Lock()
+        self._listeners: list[EntryListener] = []
+        self._snapshot_seq = 0
+
+    def on_entry(self, listener: EntryListener) -> None:
+        """Call `listener` with every entry that comes into force."""
+        self._listeners.append(listener)
+
+    async def publish(self, kind: str, payload: Any, *, author: str, expected_seq: int | None = None) -> int:
+        """Make a change real; returns its number once it is durable, read back and in force here.
+
+        Args:
+            kind: the kind of entry (`policy`, `assets`, `lock`, `unlock`).
+            payload: its canonical-JSON value.
+            author: who asked for it; stands inside the signed bytes.
+            expected_seq: the world that the payload was computed on; None if it depends on none.
+
+        Raises:
+            ConflictError: another change came first; nothing was written.
+            PortcullisError: `policy_refused` if the change makes no valid world, `store_unavailable` if the log failed;
+                then it may or may not have been written, and the next look at the log tells.
+        """
+        async with self._lock:
+            if expected_seq not in (None, self._replica.world.seq):
+                raise ConflictError(self._replica.world.seq)
+            entry, prepared = self._prepare(kind, payload, author)
+            try:
+                await self._log.append(entry, seq=prepared.seq, prev=prepared.base.head)
+            except ConflictError:
+                await self._read_log()
+                raise
+            accepted_mono_s = self._clock.mono_s()
+            await self._read_back(entry, prepared.seq)
+            await self._settle(entry, prepared, accepted_mono_s)
+            return prepared.seq
+
+    def _prepare(self, kind: str, payload: Any, author: str) -> tuple[SignedEntry, Prepared]:
+        """Seal the successor of our head and fold it, before anyone else sees it."""
+        now_ms = self._clock.now_ms()
+        entry = seal_next(
+            tenant=self._replica.world.tenant,
+            head=self._replica.head,
+            kind=kind,
+            payload=payload,
+            author=author,
+            time_ms=self._replica.now_ms(now_ms),
+            keys=(self._keys.publish,),
+        )
+        prepared = self._replica.prepare(entry, now_ms=now_ms)
+        if isinstance(prepared, Refused):
+            reason = Reason.POLICY_REFUSED if prepared.reason in _CALLERS_FAULTS else Reason.INTERNAL_ERROR
+            raise PortcullisError(reason, prepared.detail, advice=_advice(prepared))
+        return entry, prepared
+
+    async def _read_back(self, entry: SignedEntry, seq: int) -> None:
+        """Success follows only what the store shows (FAILURE.md S5): a store that answers and forgets is found out."""
+        stored = await self._log.read(after=seq - 1, limit=1)
+        if list(stored) != [entry]:
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the log does not show entry {seq} as it was written")
+
+    async def _settle(self, entry: SignedEntry, prepared: Prepared, accepted_mono_s: float) -> None:
+        # INVARIANT (V9): on disk first, then in force.
+        if self._store is not None:
+            await self._store.save(entry, seq=prepared.seq)
+        self._replica.commit(prepared)
+        for listener in self._listeners:
+            listener(entry, prepared.seq, accepted_mono_s)
+
+    async def catch_up(self) -> None:
+        """Bring the replica to the head of the log: from its own disk, from a snapshot, from the entries after it.
+
+        Raises:
+            PortcullisError: `store_unavailable`; what the disk gave is in force all the same.
+        """
+        async with self._lock:
+            if self._store is not None:
+                await restore(self._replica, self._store, self._clock)
+            await self._load_snapshot()
+            await self._read_log()
+
+    async def _load_snapshot(self) -> None:
+        if self._replica.world.seq:
+            return
+        snapshot = await self._log.snapshot()
+        if snapshot is None:
+            return
+        prepared = self._replica.prepare_snapshot(snapshot, now_ms=self._clock.now_ms())
+        if isinstance(prepared, Refused):
+            return  # counted; the log itself still leads here, entry by entry
+        if self._store is not None:
+            await self._store.save_snapshot(snapshot, seq=prepared.seq)
+        self._replica.commit(prepared)
+
+    async def _read_log(self) -> None:
+        """Take in every entry after our head, until one is refused."""
+        while entries := await self._log.read(after=self._replica.world.seq, limit=LOG_READ_ENTRIES):
+            for entry in entries:
+                if not await self._take(entry):
+                    return
+
+    async def _take(self, entry: SignedEntry) -> bool:
+        """Verify, fold, persist and commit one entry of the log; False if it was refused and the old world stays."""
+        prepared = self._replica.prepare(entry, now_ms=self._clock.now_ms())
+        if isinstance(prepared, Refused):
+            return False
+        await self._settle(entry, prepared, self._clock.mono_s())
+        return True
+
+    async def follow(self) -> None:
+        """Take in what other processes append, for ever; a refused entry or a failing store is tried again, never skipped."""
+        while True:
+            with suppress(_FollowError):
+                await self._follow_until_stuck()
+            await asyncio.sleep(STORE_RETRY_S)
+
+    async def _follow_until_stuck(self) -> None:
+        try:
+            async for entry in self._log.follow(after=self._replica.world.seq):
+                async with self._lock:
+                    if peek_seq(entry) < self._replica.world.seq or entry.digest == self._replica.world.head:
+                        continue  # our own publish, already in force
+                    if not await self._take(entry):
+                        raise _FollowError
+        except PortcullisError as error:
+            self._replica.failed(error.reason.value, error.message)
+            raise _FollowError from error
+
+    async def snapshot(self) -> int:
+        """Write a signed snapshot of the world in force to the log; returns its number."""
+        world = self._replica.world
+        head = Head(seq=world.seq, digest=world.head)
+        time_ms = self._replica.now_ms(self._clock.now_ms())
+        keys = (self._keys.publish,)
+        # In a thread: spelling out 100,000 rows takes a second, and the world is immutable.
+        signed = await asyncio.to_thread(
+            lambda: seal_snapshot(tenant=world.tenant, head=head, state=to_state(world), time_ms=time_ms, keys=keys)
+        )
+        await self._log.save_snapshot(signed, seq=world.seq)
+        self._snapshot_seq = world.seq
+        return world.seq
+
+    async def compact(self, every: int = SNAPSHOT_EVERY_ENTRIES) -> None:
+        """Write a snapshot whenever `every` entries have come since the last, for ever."""
+        grown = asyncio.Event()
+        stop = self._replica.on_change(lambda _world: grown.set())
+        try:
+            while True:
+                grown.clear()
+                if self._replica.world.seq - self._snapshot_seq >= every:
+                    try:
+                        await self.snapshot()
+                    except PortcullisError as error:  # the next entry tries again
+                        self._replica.failed(error.reason.value, error.message)
+                await grown.wait()
+        finally:
+            stop()
+
+
+class _FollowError(Exception):
+    """Following stopped; the replica's `last_error` says why."""
+
+
+class HeartbeatLoop:
+    """Signs heartbeats, and only over a head that it has just read back from the store and holds itself.
+
+    A PDP that cannot reach its store signs none: its followers go stale, and deny, rather than trust a PDP that cannot
+    know what the others have written (ARCHITECTURE section 7).
+    """
+
+    def __init__(
+        self,
+        log: WorldLog,
+        replica: Replica,
+        keys: PdpKeys,
+        clock: Clock,
+        store: ReplicaStore | None = None,
+        *,
+        on_heartbeat: Callable[[SignedHeartbeat, Head], None] | None = None,
+    ) -> None:
+        self._log = log
+        self._replica = replica
+        self._keys = keys
+        self._clock = clock
+        self._store = store
+        self._on_heartbeat = on_heartbeat
+
+    async def beat(self) -> bool:
+        """Read the head, sign it, take it ourselves, send it; False if there was nothing to vouch for."""
+        # The time is the start of the read: whatever was written after it, the heartbeat does not speak of.
+        read_ms, mono_s, before = self._clock.now_ms(), self._clock.mono_s(), self._replica.head
+        try:
+            head = await self._log.head()
+        except PortcullisError as error:
+            self._replica.failed(error.reason.value, error.message)
+            return False
+        if head not in (before, self._replica.head):
+            if head.seq <= before.seq:
+                self._replica.failed(Fault.ROLLBACK, f"the store stands at {head.seq}, this PDP holds {before.seq}")
+            return False  # ahead of us: not ours to vouch for before it is verified
+        # Never before what we signed last, or followers would take a clock set back for a replay.
+        time_ms = max(read_ms, self._replica.signed_ms + 1)
+        heartbeat = seal_heartbeat(
+            tenant=self._replica.world.tenant, head=head, time_ms=time_ms, key=self._keys.timestamp
+        )
+        fresh = self._replica.heard(heartbeat, now_ms=read_ms, mono_s=mono_s)
+        if fresh is not True:
+            return False
+        if self._on_heartbeat is not None:
+            self._on_heartbeat(heartbeat, head)
+        await self._keep(heartbeat)
+        return True
+
+    async def _keep(self, heartbeat: SignedHeartbeat) -> None:
+        if self._store is None:
+            return
+        try:
+            await self._store.save_heartbeat(heartbeat)
+        except PortcullisError as error:  # costs only a fresh start without the log, so the heartbeat goes out
+            self._replica.failed(error.reason.value, error.message)
+
+    async def run(self, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
+        """Beat every `interval_s` seconds, for ever."""
+        while True:
+            await self.beat()
+            await asyncio.sleep(interval_s)
+
+
+class Replication:
+    """All of it for one PDP: what `pdp serve` starts and stops, and what its doors ask.
+
+    Args:
+        log, replica, keys, clock, store: as for `Publisher`.
+        roots: the signed root files, oldest first; the replica's own if not given.
+    """
+
+    def __init__(
+        self,
+        *,
+        log: WorldLog,
+        replica: Replica,
+        keys: PdpKeys,
+        clock: Clock,
+        store: ReplicaStore | None = None,
+        roots: Sequence[bytes] = (),
+    ) -> None:
+        self.subscribers = Subscribers(
+            log=log, replica=replica, roots=roots or (replica.verifier.root.raw,), clock=clock
+        )
+        self.publisher = Publisher(log, replica, keys, clock, store)
+        self.publisher.on_entry(self.subscribers.announce)
+        self.heartbeats = HeartbeatLoop(log, replica, keys, clock, store, on_heartbeat=self.subscribers.heartbeat)
+        self._replica = replica
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Catch up with the log, prove it fresh, and go on doing both; a store that is down is waited for."""
+        try:
+            await self.publisher.catch_up()
+        except PortcullisError as error:  # services start in any order (P12): not ready, but there
+            self._replica.failed(error.reason.value, error.message)
+        await self.heartbeats.beat()
+        loops = (self.publisher.follow(), self.heartbeats.run(), self.publisher.compact())
+        self._tasks = [asyncio.create_task(loop) for loop in loops]
+        for task in self._tasks:
+            task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A loop never ends by itself: if one does, it is our defect, and the world goes stale rather than wrong."""
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._replica.failed(Reason.INTERNAL_ERROR.value, f"{type(error).__name__} in the log's loops")
+
+    async def stop(self) -> None:
+        """End the loops; the log and the stores stay open, they are the caller's."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks = []
+
+
+def _advice(refused: Refused) -> str:
+    if refused.reason in _CALLERS_FAULTS:
+        return "correct the change; nothing was written"
+    return "are this PDP's keys those of its root file, and is its clock right?"
