@@ -355,7 +355,7 @@ def parse_rows(text: str, *, file: str, model: Model) -> tuple[tuple[Row, ...], 
 def _read_row(line: str, file: str, number: int, found: list[Finding]) -> Row | None:
     try:
         cells = split_csv(line)
-    except _BadCsv as error:
+    except _BadCsvError as error:
         found.append(finding("PC114", error.message, file=file, line=number, column=error.at + 1))
         return None
     (section, _), *rest = cells
@@ -364,7 +364,7 @@ def _read_row(line: str, file: str, number: int, found: list[Finding]) -> Row | 
     return Row(intern(section), fields, intern(file), number, columns)
 
 
-class _BadCsv(Exception):
+class _BadCsvError(Exception):
     def __init__(self, message: str, at: int) -> None:
         super().__init__(message)
         self.message = message
@@ -381,14 +381,14 @@ def split_csv(line: str) -> list[tuple[str, int]]:
     Blanks are dropped before an opening quote as well (`p, "a,b"` is two values, D-12); within quotes all is kept.
 
     Raises:
-        _BadCsv: a quote in the middle of a value, or one that is never closed.
+        _BadCsvError: a quote in the middle of a value, or one that is never closed.
     """
     cells, at = [], 0
     while True:
         quoted = _QUOTED.match(line, at)
         match = quoted or _BARE.match(line, at)
         if match is None:
-            raise _BadCsv("a quote opens a value, closes it at its end, and is doubled within", line.find('"', at))
+            raise _BadCsvError("a quote opens a value, closes it at its end, and is doubled within", line.find('"', at))
         value = match[1].replace('""', '"') if quoted else match[1].rstrip(" \t")
         cells.append((value, match.start(1)))
         if not match[2]:

@@ -18,7 +18,7 @@ from cel_expr_python import cel
 from pdp.engine.findings import suggest
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_CONDITION_BYTES, MAX_CONDITION_LOOPS
-from pdp.model.attributes import Attributes, AttributeType, parse_instant
+from pdp.model.attributes import Attributes, AttributeType, Value, parse_instant
 from pdp.model.vocabulary import Vocabulary
 
 NOW: Final = "now"
@@ -43,7 +43,7 @@ _EXACT: Final[Mapping[AttributeType, type]] = MappingProxyType(
         AttributeType.TIMESTAMP: str,
     }
 )
-_STRING: Final = re.compile(r"""[rR][bB]?"[^"]*"|[rR][bB]?'[^']*'|[bB]?"(?:[^"\\]|\\.)*"|[bB]?'(?:[^'\\]|\\.)*\'""")
+_STRING: Final = re.compile(r"""[rR][bB]?"[^"]*"|[rR][bB]?'[^']*'|[bB]?"(?:[^"\\]|\\.)*"|[bB]?'(?:[^'\\]|\\.)*'""")
 _WORD: Final = re.compile(r"[A-Za-z_]\w*(?:\s*\.\s*[A-Za-z_]\w*)*")
 _LOOP: Final = re.compile(r"\.\s*(?:all|exists|exists_one|existsOne|map|filter)\s*$")
 _CEL_ERROR: Final = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
@@ -86,13 +86,13 @@ class Condition:
         return value if result.type() == cel.Type.BOOL and type(value) is bool else None
 
 
-def _admit(value: Any, kind: AttributeType) -> Any:
+def _admit(value: Value, kind: AttributeType) -> Any:
     """Return `value` as the library takes it; nothing is converted that is not of exactly its type (D-25)."""
     if type(value) is not _EXACT[kind]:
         raise TypeError(kind)
-    if kind is AttributeType.LIST:
+    if isinstance(value, tuple):
         return list(value)
-    return parse_instant(value) if kind is AttributeType.TIMESTAMP else value
+    return parse_instant(value) if kind is AttributeType.TIMESTAMP and isinstance(value, str) else value
 
 
 class Conditions:
@@ -149,7 +149,7 @@ class Conditions:
 
     def _names_in(self, bare: str) -> Iterator[str]:
         """Return the declared names that stand in the text; one too many costs a lookup, one missed denies."""
-        found = set()
+        found: set[str] = set()
         for word in _words(bare):
             parts = word.split(".")
             found.update(name for end in range(1, len(parts) + 1) if (name := ".".join(parts[:end])) in self._types)

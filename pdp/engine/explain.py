@@ -50,12 +50,8 @@ class _Case:
         self._request = request
         self._now_ms = now_ms
         self._fields = compiled.context.request
-        self._standing = {
-            term: snapshot.graphs[term.section].standing(self._names(term), self._domain(term), now_ms)[0]
-            for column in compiled.plan.columns
-            for term in column.terms
-            if term.kind == ROLE
-        }
+        self._snapshot = snapshot
+        self._standing: dict[tuple[Term, str], set[str]] = {}
 
     def nearest(self) -> NearestMiss | None:
         best: tuple[tuple[int, int, str, int], Rule, tuple[_Failure, ...]] | None = None
@@ -86,7 +82,7 @@ class _Case:
         fits = True
         for column in self._compiled.plan.columns:
             written = rule.row.fields[column.position]
-            if not any(self._accepts(term, written) for term in column.terms):
+            if not any(self._accepts(term, written, rule) for term in column.terms):
                 fits = False
                 yield self._failure(column, written)
         if not fits or rule.condition is None:
@@ -99,9 +95,9 @@ class _Case:
         elif verdict is False:
             yield _Failure("condition", f"its condition `{rule.condition.text}` does not hold")
 
-    def _accepts(self, term: Term, written: str) -> bool:
+    def _accepts(self, term: Term, written: str, rule: Rule) -> bool:
         if term.kind == ROLE:
-            return written in self._standing[term]
+            return written in self._stands_for(term, self._domain(term, rule))
         value = self._request.values[term.field]
         return value == written if term.kind == EQUAL else FUNCTIONS[term.kind](value, written)
 
@@ -121,7 +117,7 @@ class _Case:
                 return _Failure("resource", f"the question names `{value}`")
 
     def _placed(self, term: Term) -> str:
-        segments = sorted(name for name in self._standing[term] if name.startswith("segment:")) or [NO_SEGMENT]
+        segments = sorted(name for name in self._stands_for(term, ANY) if name.startswith("segment:")) or [NO_SEGMENT]
         who = "the caller" if term.field == 0 else "the asset"
         return f"{who} is in `{'`, `'.join(segments)}`"
 
@@ -131,8 +127,24 @@ class _Case:
     def _names(self, term: Term) -> tuple[str, ...]:
         return (self._request.values[term.field], *self._request.memberships.get(self._fields[term.field], ()))
 
-    def _domain(self, term: Term) -> str:
-        return ANY if term.domain is None else self._request.values[term.domain]
+    def _domain(self, term: Term, rule: Rule) -> str:
+        """Return the domain in which to look for a role: that of the rule, if the rule is for another environment.
+
+        Who holds a role in `dev` and asks in `prod` misses by the environment alone, not by role and environment.
+        """
+        if term.domain is None:
+            return ANY
+        for column in self._compiled.plan.columns:
+            written = rule.row.fields[column.position]
+            if any(one.kind == "envMatch" and one.field == term.domain for one in column.terms) and written != ANY:
+                return written
+        return self._request.values[term.domain]
+
+    def _stands_for(self, term: Term, domain: str) -> set[str]:
+        if (term, domain) not in self._standing:
+            graph = self._snapshot.graphs[term.section]
+            self._standing[term, domain], _ = graph.standing(self._names(term), domain, self._now_ms)
+        return self._standing[term, domain]
 
     def tell(self, rule: Rule, failures: tuple[_Failure, ...]) -> str:
         """Return the sentence: what the rule says, and how the question differs."""

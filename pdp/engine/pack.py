@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pdp.engine.casbin_text import Row, parse_model, parse_rows
+from pdp.engine.casbin_text import Model, Row, parse_model, parse_rows
 from pdp.engine.compiler import MODEL_FILE, VOCABULARY_FILE, Snapshot, compile_policy
 from pdp.engine.digests import rows_digest
 from pdp.engine.findings import Finding, errors, finding, in_order, suggest
@@ -68,15 +68,12 @@ class _Loader:
                 self._found.append(finding("PC504", "a pack needs this file", file=file))
 
     def load(self) -> Pack | tuple[Finding, ...]:
-        model = self._parsed(MODEL_FILE, parse_model)
-        vocabulary = self._parsed(VOCABULARY_FILE, parse_vocabulary)
+        model, model_findings = parse_model(self._texts.get(MODEL_FILE, ""), file=MODEL_FILE)
+        vocabulary, word_findings = parse_vocabulary(self._texts.get(VOCABULARY_FILE, ""), file=VOCABULARY_FILE)
+        self._found.extend((*model_findings, *word_findings))
         if model is None or vocabulary is None:
             return in_order(self._found)
-        rows: list[Row] = []
-        for file in self._named(".csv"):
-            some, found = parse_rows(self._texts[file], file=file, model=model)
-            rows.extend(some)
-            self._found.extend(found)
+        rows = self._rows(model)
         assets = self._assets(vocabulary)
         tests = tuple(test for file in self._named(".yaml", TESTS_FOLDER) for test in self._tests(file))
         snapshot = compile_policy(model, vocabulary, rows)
@@ -86,22 +83,23 @@ class _Loader:
         return Pack(
             model_text=self._texts[MODEL_FILE],
             vocabulary_text=self._texts[VOCABULARY_FILE],
-            rows=tuple(rows),
+            rows=rows,
             assets=assets,
             tests=tests,
             warnings=in_order(self._found),
             snapshot=snapshot,
         )
 
-    def _parsed(self, file, parser):  # noqa: ANN001, ANN202
-        if file not in self._texts:
-            return None
-        value, found = parser(self._texts[file], file=file)
-        self._found.extend(found)
-        return value
-
     def _named(self, ending: str, folder: str = "") -> list[str]:
         return [name for name in self._texts if name.endswith(ending) and name.startswith(folder)]
+
+    def _rows(self, model: Model) -> tuple[Row, ...]:
+        rows: list[Row] = []
+        for file in self._named(".csv"):
+            some, found = parse_rows(self._texts[file], file=file, model=model)
+            rows.extend(some)
+            self._found.extend(found)
+        return tuple(rows)
 
     def _assets(self, vocabulary: Vocabulary) -> tuple[AssetSeed, ...]:
         if ASSETS_FILE not in self._texts:

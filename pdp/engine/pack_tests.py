@@ -41,7 +41,8 @@ def read_tests(text: str, *, file: str) -> tuple[tuple[PackTest, ...], tuple[Fin
         return (), root
     if not isinstance(root.value, tuple):
         return (), (root.problem("PC505", "a list of tests is wanted"),)
-    tests, found = [], []
+    tests: list[PackTest] = []
+    found: list[Finding] = []
     for node in root.items:
         problems = tuple(_check(node))
         found.extend(problems)

@@ -55,7 +55,7 @@ class Plan:
     eft: int | None
 
 
-class _Unplanned(Exception):
+class _UnplannedError(Exception):
     def __init__(self, message: str, at: int) -> None:
         super().__init__(message)
         self.message = message
@@ -70,7 +70,7 @@ def make_plan(context: Context, model: Model) -> Plan | tuple[Finding, ...]:
     for conjunct in matcher.operands if isinstance(matcher, And) else (matcher,):
         try:
             planner.conjunct(conjunct)
-        except _Unplanned as error:
+        except _UnplannedError as error:
             message = f"{error.message} (column {error.at + 1} of the matcher)"
             found.append(finding("PC202", message, file=model.file, line=context.line))
     return tuple(found) if found else planner.plan()
@@ -100,17 +100,17 @@ class _Planner:
         tests = [self._test(alternative) for alternative in alternatives]
         names = {name for name, _ in tests}
         if len(names) > 1:
-            raise _Unplanned(f"`||` over several columns ({', '.join(sorted(names))}) is not supported", tree.at)
+            raise _UnplannedError(f"`||` over several columns ({', '.join(sorted(names))}) is not supported", tree.at)
         name = names.pop()
         if name in self._columns:
-            raise _Unplanned(f"a second test of the column `{name}` is not supported", tree.at)
+            raise _UnplannedError(f"a second test of the column `{name}` is not supported", tree.at)
         position = self._context.policy.index(name)
         self._columns[name] = Column(name=name, position=position, terms=tuple(term for _, term in tests))
 
     def _condition(self, tree: Call) -> None:
         (argument,) = tree.arguments
         if self._when is not None:
-            raise _Unplanned("a second `when` is not supported", tree.at)
+            raise _UnplannedError("a second `when` is not supported", tree.at)
         self._when = self._context.policy.index(self._field(argument, "p").name)
 
     def _test(self, tree: Expression) -> tuple[str, Term]:
@@ -130,7 +130,7 @@ class _Planner:
         if isinstance(tree, Call):
             asked, written = self._field(tree.arguments[0], "r"), self._field(tree.arguments[-1], "p")
             return written.name, Term(kind=tree.function, field=self._request(asked))
-        raise _Unplanned(f"{describe(tree)} is not supported", tree.at)
+        raise _UnplannedError(f"{describe(tree)} is not supported", tree.at)
 
     def _pair(self, tree: Compare) -> tuple[Field, Field]:
         """Return the sides of an equality, the request's first."""
@@ -142,9 +142,11 @@ class _Planner:
     def _field(self, tree: Expression, letter: str) -> Field:
         if not isinstance(tree, Field) or tree.scope != letter + self._context.suffix:
             where = "request" if letter == "r" else "policy"
-            raise _Unplanned(f"{describe(tree)} where a field of the {where} is expected is not supported", tree.at)
+            raise _UnplannedError(
+                f"{describe(tree)} where a field of the {where} is expected is not supported", tree.at
+            )
         if tree.rest:
-            raise _Unplanned(f"the attribute path `{tree.name}.{'.'.join(tree.rest)}` is not supported", tree.at)
+            raise _UnplannedError(f"the attribute path `{tree.name}.{'.'.join(tree.rest)}` is not supported", tree.at)
         return tree
 
     def _request(self, field: Field) -> int:

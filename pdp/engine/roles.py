@@ -10,7 +10,7 @@ looks up each of the subject's names at most twice, unites a few shared frozense
 are any. Nothing is inserted on lookup.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -95,12 +95,13 @@ class RoleGraph:
             self.patterns.find(base.split("/"), version, nodes)
         return nodes
 
-    def path(self, names: Iterable[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
+    def path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         """Return a shortest chain of links from one of `names` to `target` that holds now; empty if there is none."""
-        queue = [(name,) for name in names]
-        if (target,) in queue:
+        if target in names:
             return (target,)
-        queue = [(name,) if node == name else (name, node) for (name,) in queue for node in self.nodes((name,))]
+        queue: list[tuple[str, ...]] = [
+            (name,) if node == name else (name, node) for name in names for node in self.nodes((name,))
+        ]
         seen = {trail[-1] for trail in queue}
         for trail in queue:
             for link in self.links.get(trail[-1], ()):

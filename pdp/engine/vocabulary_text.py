@@ -57,10 +57,10 @@ def _type(name: str, node: Node, found: list[Finding]) -> TypeInfo:
         found.append(node.problem("PC115", f"`{name[:40]}` is not the name of a type"))
     verbs = _words(node.mapping.get("verbs"), found)
     versioned = _words(node.mapping.get("versioned"), found)
-    for verb in sorted(versioned - verbs):
-        found.append(
-            node.problem("PC203", f"`{verb}` needs a version and is no verb of `{name}`{suggest(verb, verbs)}")
-        )
+    found.extend(
+        node.problem("PC203", f"`{verb}` needs a version and is no verb of `{name}`{suggest(verb, verbs)}")
+        for verb in sorted(versioned - verbs)
+    )
     segmented = node.mapping.get("segmented")
     if segmented is not None:
         found.extend(each((segmented,), bool))
@@ -82,8 +82,10 @@ def _attribute(name: str, node: Node, found: list[Finding]) -> AttributeInfo | N
     if not _ATTRIBUTE.fullmatch(name):
         found.append(node.problem("PC115", f"`{name[:40]}` is not a dotted name, such as `resource.owner`"))
     asserted_by = _words(node.mapping.get("asserted_by"), found)
-    for word in sorted(asserted_by - set(_ASSERTERS)):
-        found.append(node.problem("PC203", f"`{word}` cannot assert an attribute{suggest(word, _ASSERTERS)}"))
+    found.extend(
+        node.problem("PC203", f"`{word}` cannot assert an attribute{suggest(word, _ASSERTERS)}")
+        for word in sorted(asserted_by - set(_ASSERTERS))
+    )
     kind = node.mapping.get("type")
     if kind is None or kind.plain not in _TYPES:
         found.append((kind or node).problem("PC203", f"an attribute's type is one of {', '.join(_TYPES)}"))

@@ -50,7 +50,7 @@ class Node:
         return tuple(node.plain for node in self.value) if isinstance(self.value, tuple) else self.value
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     def __init__(self, found: Finding) -> None:
         super().__init__(str(found))
         self.found = found
@@ -65,9 +65,9 @@ def read_yaml(text: str, *, file: str) -> Node | tuple[Finding, ...]:
         _refuse_depth(text, file)
         tree = yaml.compose(text, Loader=yaml.SafeLoader)
         if tree is None:
-            raise _Refused(finding("PC505", "an empty document", file=file))
+            raise _RefusedError(finding("PC505", "an empty document", file=file))
         return _node(tree, file)
-    except _Refused as error:
+    except _RefusedError as error:
         return (error.found,)
     except yaml.YAMLError as error:
         return (_yaml_error(error, file),)
@@ -88,19 +88,21 @@ def _refuse_depth(text: str, file: str) -> None:
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        mark = event.start_mark
-        place = {"file": file, "line": mark.line + 1, "column": mark.column + 1}
         if depth > MAX_JSON_DEPTH:
-            raise _Refused(finding("PC505", f"nested deeper than {MAX_JSON_DEPTH}", **place))
+            raise _refused("PC505", f"nested deeper than {MAX_JSON_DEPTH}", event.start_mark, file)
         if getattr(event, "anchor", None) is not None:
-            raise _Refused(finding("PC505", "anchors and aliases are not used here", **place))
+            raise _refused("PC505", "anchors and aliases are not used here", event.start_mark, file)
         if getattr(event, "tag", None) is not None:
-            raise _Refused(finding("PC505", "tags are not used here", **place))
+            raise _refused("PC505", "tags are not used here", event.start_mark, file)
+
+
+def _refused(code: str, message: str, mark: Any, file: str) -> _RefusedError:
+    return _RefusedError(finding(code, message, file=file, line=mark.line + 1, column=mark.column + 1))
 
 
 def _node(tree: yaml.Node, file: str) -> Node:
-    line, column = tree.start_mark.line + 1, tree.start_mark.column + 1
-    return Node(value=_value(tree, file), file=file, line=line, column=column)
+    mark: Any = tree.start_mark
+    return Node(value=_value(tree, file), file=file, line=mark.line + 1, column=mark.column + 1)
 
 
 def _value(tree: yaml.Node, file: str) -> Any:
@@ -114,17 +116,15 @@ def _value(tree: yaml.Node, file: str) -> Any:
 def _mapping(tree: yaml.MappingNode, file: str) -> dict[str, Node]:
     entries: dict[str, Node] = {}
     for key, value in tree.value:
-        line, column = key.start_mark.line + 1, key.start_mark.column + 1
         if not isinstance(key, yaml.ScalarNode) or not key.value:
-            raise _Refused(finding("PC505", "a key is a text", file=file, line=line, column=column))
+            raise _refused("PC505", "a key is a text", key.start_mark, file)
         if key.value in entries:
-            raise _Refused(finding("PC118", f"`{key.value}` stands twice", file=file, line=line, column=column))
+            raise _refused("PC118", f"`{key.value}` stands twice", key.start_mark, file)
         entries[key.value] = _node(value, file)
     return entries
 
 
 def _scalar(tree: yaml.Node, file: str) -> str | int | float | bool:
-    line, column = tree.start_mark.line + 1, tree.start_mark.column + 1
     text = str(tree.value)
     try:
         if tree.tag == _STR:
@@ -138,7 +138,7 @@ def _scalar(tree: yaml.Node, file: str) -> str | int | float | bool:
     except ValueError:
         pass
     message = f"`{text[:40]}` could be read in two ways; quote it, or write true, false or a plain number"
-    raise _Refused(finding("PC505", message, file=file, line=line, column=column))
+    raise _refused("PC505", message, tree.start_mark, file)
 
 
 def each(nodes: tuple[Node, ...], wanted: type) -> Iterator[Finding]:
