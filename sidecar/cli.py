@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import uvloop
 
 from pdp.errors import ConfigError, PortcullisError
 from sidecar.config import (
@@ -68,6 +69,7 @@ def run(  # the command line itself
     pdp_plaintext: Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the PDP without TLS.")] = False,
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
+    tenant: Annotated[str, typer.Option(help="The tenant whose log is followed.")] = "main",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
 ) -> None:
     """Enforce beside a model server until told to stop."""
@@ -102,6 +104,7 @@ def run(  # the command line itself
         trust=trust,
         probes=parse_address(probes, option="--probes"),
         state_dir=state_dir.absolute(),
+        tenant=tenant,
     )
     _serve(checked)
 
@@ -109,7 +112,7 @@ def run(  # the command line itself
 def _serve(config: SidecarConfig) -> None:
     from sidecar.agent import serve  # noqa: PLC0415 - `config` and `--help` need none of it
 
-    asyncio.run(serve(config, announce=lambda line: print(line, flush=True)))  # noqa: T201 - what scripts wait for
+    uvloop.run(serve(config, announce=lambda line: print(line, flush=True)))  # noqa: T201 - what scripts wait for
 
 
 @app.command()

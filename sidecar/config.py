@@ -53,6 +53,7 @@ class SidecarConfig:
     trust: Path
     probes: Address
     state_dir: Path
+    tenant: str = "main"
 
 
 class _ServedEntry(BaseModel):

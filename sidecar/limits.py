@@ -17,6 +17,8 @@ class SidecarLimits:
         headers_count: Most header fields of one request.
         concurrent_streams: Most HTTP/2 streams of one client connection (rapid reset, CVE-2023-44487).
         downstream_connections: Most client connections of one Envoy.
+        certificates: Client certificates whose reading is remembered.
+        fresh_poll_s: How often a starting sidecar looks whether its world is fresh.
         pending_sessions: Most running streams that are re-checked; one more is refused rather than forgotten.
         decide_s: Our own time for one answer; below `filter_timeout_s`, so that a slow answer is ours and counted (EX-17).
         filter_timeout_s: Envoy's patience for one answer.
@@ -49,6 +51,8 @@ class SidecarLimits:
     headers_count: int = 100
     concurrent_streams: int = 100
     downstream_connections: int = 10_000
+    certificates: int = 1_024
+    fresh_poll_s: float = 0.02
     pending_sessions: int = 10_000
     decide_s: float = 0.2
     filter_timeout_s: float = 0.5

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import uvicorn
@@ -43,7 +43,7 @@ class Probes:
         metrics: Returns the numbers to show, by metric name.
     """
 
-    def __init__(self, *, ready: Callable[[], str], metrics: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, *, ready: Callable[[], Awaitable[str]], metrics: Callable[[], Mapping[str, float]]) -> None:
         self._ready = ready
         self._metrics = metrics
         self._server: uvicorn.Server | None = None
@@ -65,16 +65,16 @@ class Probes:
     async def _answer(self, scope: Scope, _receive: Any, send: Any) -> None:
         if scope["type"] != "http":
             return
-        status, body = self._page(scope["path"]) if scope["method"] in {"GET", "HEAD"} else (405, "")
+        status, body = await self._page(scope["path"]) if scope["method"] in {"GET", "HEAD"} else (405, "")
         headers = [(b"content-type", b"text/plain; charset=utf-8"), (b"content-length", str(len(body)).encode())]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body.encode() if scope["method"] != "HEAD" else b""})
 
-    def _page(self, path: str) -> tuple[int, str]:
+    async def _page(self, path: str) -> tuple[int, str]:
         if path == "/healthz":
             return 200, "ok\n"
         if path == "/readyz":
-            why = self._ready()
+            why = await self._ready()
             return (503, f"{why}\n") if why else (200, "ready\n")
         if path == "/metrics":
             return 200, "".join(f"{name} {value:g}\n" for name, value in sorted(self._metrics().items()))

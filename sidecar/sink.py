@@ -1,28 +1,27 @@
-"""Ships audit records to the PDP over gRPC: the `AuditSink` of `pdp.service.audit.AuditShipper`."""
+"""Ships audit records to the PDP over gRPC: the `AuditSink` of `pdp.service.audit.AuditShipper`.
 
-from collections.abc import Callable, Sequence
+The channel is made anew after every failure, and its credential read from disk then: a rotated certificate or token is in
+use from the next attempt on.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
 
 import grpc
 import grpc.aio
 
 from pdp.errors import PortcullisError, Reason
-from pdp.limits import DEFAULT_DEADLINE_S
+from pdp.limits import DEFAULT_DEADLINE_S, MAX_TOKEN_BYTES
 from pdp.v1 import audit_pb2, audit_pb2_grpc
-
-Metadata = tuple[tuple[str, str], ...]
+from sidecar.config import PdpAccess
 
 
 class GrpcAuditSink:
-    """The PDP's `AuditService.Append`.
+    """The PDP's `AuditService.Append`."""
 
-    Args:
-        channel: To the PDP.
-        metadata: Called for each RPC, so that a projected token is read again.
-    """
-
-    def __init__(self, channel: grpc.aio.Channel, metadata: Callable[[], Metadata]) -> None:
-        self._stub = audit_pb2_grpc.AuditServiceStub(channel)  # type: ignore[no-untyped-call] # generated
-        self._metadata = metadata
+    def __init__(self, access: PdpAccess) -> None:
+        self._access = access
+        self._channel: grpc.aio.Channel | None = None
 
     async def append(self, chain: str, records: Sequence[bytes]) -> tuple[bytes, int]:
         """Store records of `chain` and return (digest, number) of the last one stored; with none, just tell.
@@ -30,10 +29,46 @@ class GrpcAuditSink:
         Raises:
             PortcullisError: They were not stored.
         """
+        if self._channel is None:
+            self._channel = self._connect()
+        stub = audit_pb2_grpc.AuditServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         request = audit_pb2.AppendRequest(chain=chain, records=records)
         try:
-            answer = await self._stub.Append(request, timeout=DEFAULT_DEADLINE_S, metadata=self._metadata())
+            answer = await stub.Append(request, timeout=DEFAULT_DEADLINE_S, metadata=self._metadata())
         except grpc.aio.AioRpcError as fault:
+            await self.close()
             message = f"the PDP did not take the audit records: {fault.code().name}: {fault.details()}"
             raise PortcullisError(Reason.PDP_UNREACHABLE, message) from None
         return answer.head, answer.stored
+
+    async def close(self) -> None:
+        """Drop the channel. Safe to call twice."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close(None)
+
+    def _connect(self) -> grpc.aio.Channel:
+        if self._access.ca is None:
+            return grpc.aio.insecure_channel(self._access.address)
+        credentials = grpc.ssl_channel_credentials(
+            root_certificates=_read(self._access.ca),
+            private_key=_read(self._access.key),
+            certificate_chain=_read(self._access.cert),
+        )
+        return grpc.aio.secure_channel(self._access.address, credentials)
+
+    def _metadata(self) -> tuple[tuple[str, str], ...]:
+        token = _read(self._access.token_file)
+        if token is None:
+            return ()
+        text = token[: MAX_TOKEN_BYTES + 1].decode("ascii", errors="replace").strip()
+        return (("authorization", f"Bearer {text}"),)
+
+
+def _read(path: Path | None) -> bytes | None:
+    if path is None:
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as fault:
+        raise PortcullisError(Reason.CREDENTIAL_MISSING, f"`{path}`: {fault.strerror}") from fault

@@ -1,0 +1,60 @@
+"""A model server of a few lines, which speaks when the test says so and notices when its caller goes."""
+
+import asyncio
+import contextlib
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Exchange:
+    """One request as the upstream saw it."""
+
+    head: str
+    writer: asyncio.StreamWriter
+    gone: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        lines = self.head.split("\r\n")[1:]
+        return dict(line.split(": ", 1) for line in lines if ": " in line)
+
+    async def emit(self, chunk: bytes) -> None:
+        self.writer.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        await self.writer.drain()
+
+    async def start_stream(self, *extra: bytes) -> None:
+        self.writer.write(b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n")
+        self.writer.write(b"".join(line + b"\r\n" for line in extra) + b"\r\n")
+        await self.writer.drain()
+
+    async def finish(self) -> None:
+        self.writer.write(b"0\r\n\r\n")
+        await self.writer.drain()
+
+
+class Model:
+    """A model server of a few lines: answers unary requests itself, hands streams to the test."""
+
+    def __init__(self) -> None:
+        self.streams: asyncio.Queue[Exchange] = asyncio.Queue()
+        self.seen: list[Exchange] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while True:
+                await self._one(reader, writer)
+        writer.close()
+
+    async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        exchange = Exchange(head=(await reader.readuntil(b"\r\n\r\n")).decode(), writer=writer)
+        await reader.readexactly(int(exchange.headers.get("content-length", "0")))
+        self.seen.append(exchange)
+        if "_stream" not in exchange.head.split("\r\n", 1)[0]:
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+            return
+        self.streams.put_nowait(exchange)
+        with contextlib.suppress(ConnectionError):
+            if await reader.read(1) == b"":
+                exchange.gone.set()
+        exchange.gone.set()
+        raise asyncio.IncompleteReadError(b"", None)
