@@ -12,10 +12,10 @@ from types import MappingProxyType
 
 import casbin
 import cedarpy
-from pdp.engine.compiler import Snapshot, compile_texts
-from pdp.engine.evaluate import EngineRequest, evaluate
 
 from pdp.engine.casbin_text import Row
+from pdp.engine.compiler import Snapshot, compile_texts
+from pdp.engine.evaluate import EngineRequest, evaluate
 from pdp.model.decision import Effect
 from tests.bench.report import Figure, per_call_us
 
@@ -45,15 +45,15 @@ def measure() -> list[Figure]:
         peers = {"pycasbin": _pycasbin(size), "cedarpy": _cedarpy(size)}
         for kind in ("allow", "deny"):
             mine = _timed(ours, kind)
-            figures.append(Figure(name=f"portcullis {kind}, {size:,} rules", value=mine, unit="us"))
+            figures.append(Figure(name=f"portcullis {kind}, {size:,}", value=mine, unit="us"))
             for peer, ask in peers.items():
                 theirs = _timed(ask, kind)
                 figures.append(
                     Figure(
-                        name=f"{peer} {kind}, {size:,} rules",
+                        name=f"{peer} {kind}, {size:,}",
                         value=theirs,
                         unit="us",
-                        versus=f"portcullis {kind}, {size:,} rules",
+                        versus=f"portcullis {kind}, {size:,}",
                         ratio=theirs / mine,
                     )
                 )

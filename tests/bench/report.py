@@ -60,7 +60,8 @@ def show(title: str, figures: list[Figure]) -> None:
     for figure in figures:
         ratio = "" if figure.ratio is None else f"{figure.ratio:,.2f}"
         table.add_row(figure.name, f"{figure.value:,.2f}", figure.unit, figure.versus, ratio)
-    Console().print(table)
+    console = Console()
+    console.print(table) if console.is_terminal else Console(width=110).print(table)
 
 
 def write(figures: list[Figure], path: Path) -> None:
