@@ -51,7 +51,16 @@ class Probes:
 
     async def start(self, listener: socket.socket) -> None:
         """Serve on a socket that is already bound."""
-        config = uvicorn.Config(self._answer, log_level="error", lifespan="off", access_log=False, ws="none")
+        config = uvicorn.Config(
+            self._answer,
+            interface="asgi3",
+            log_level="error",
+            lifespan="off",
+            access_log=False,
+            ws="none",
+            proxy_headers=False,
+            server_header=False,
+        )
         self._server = _QuietServer(config)
         self._task = asyncio.create_task(self._server.serve(sockets=[listener]), name="probes")
 

@@ -99,6 +99,7 @@ class EnvoyProcess:
         self._child: asyncio.subprocess.Process | None = None
         self._keeper: asyncio.Task[None] | None = None
         self._served = False
+        self._stopping = False
         self.restarts = 0
 
     @property
@@ -131,6 +132,7 @@ class EnvoyProcess:
 
     async def stop(self) -> None:
         """End Envoy: SIGTERM, and SIGKILL for one that lingers. Safe to call twice."""
+        self._stopping = True
         if self._keeper is not None:
             self._keeper.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -198,7 +200,8 @@ class EnvoyProcess:
         async for line in child.stderr:
             text = line.decode(errors="replace").rstrip()
             self._lines.append(text)
-            self._on_line(text)
+            if not self._stopping:  # its farewell to our own SIGTERM is no news
+                self._on_line(text)
 
     def _set_ready(self, *, ready: bool) -> None:
         if ready == self.ready:
