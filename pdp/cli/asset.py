@@ -5,13 +5,13 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli.options import AsJson, Connection, connected, parse_pairs
+from pdp.cli.options import AsJson, Connection, connected, noun, parse_pairs
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError
 from pdp.model.attributes import Attributes
 from pdp.model.names import ENVIRONMENTS
 
-app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help="Register assets, and list them.")
+app = noun("Register assets, and list them.")
 
 _COLUMNS = ("environment", "segment", "sensitivity")
 

@@ -11,11 +11,11 @@ import typer
 from pdp.adapters.audit_file import read_segments
 from pdp.audit.chain import Link, Report, Verdict
 from pdp.audit.chain import verify as verify_chain
-from pdp.cli.options import AsJson, Connection, connected, instant_text
+from pdp.cli.options import AsJson, Connection, connected, instant_text, noun
 from pdp.cli.output import write_json, write_json_line, write_line, write_table
 from pdp.errors import BadRequestError
 
-app = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help="Verify the decision log, and read it.")
+app = noun("Verify the decision log, and read it.")
 
 DEFAULT_DIRECTORY: Final = Path("state/audit")
 _CHECKPOINT: Final = re.compile(r"(?:(?P<chain>[a-z0-9-]{1,128})=)?(?P<n>\d{1,15}):(?P<digest>[0-9a-f]{64})")

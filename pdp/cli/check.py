@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.options import AsJson, Connection, connected, parse_pairs
+from pdp.cli.options import AsJson, Connection, connected, noun, parse_pairs
 from pdp.cli.output import write_fields, write_json
 from pdp.errors import MEANINGS
 from pdp.sdk import BadQuestion, Decision, Reason
 from pdp.sdk.values import Circumstances
 
-app = typer.Typer(rich_markup_mode="markdown")
+app = noun("Ask one question.")
 
 Action = Annotated[str, typer.Argument(metavar="ACTION", help="`<type>.<verb>`, such as `dataset.read`.")]
 Resource = Annotated[

@@ -7,16 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.options import AsJson, Connection, connected, instant_text, parse_duration_ms
+from pdp.cli.options import AsJson, Connection, connected, instant_text, noun, parse_duration_ms
 from pdp.cli.output import write_fields, write_json, write_line, write_table
-from pdp.errors import BadRequestError
+from pdp.errors import MEANINGS, BadRequestError, Reason
 from pdp.sdk.admin import Locked, LockTarget, Receipt
 
-app = typer.Typer(
-    rich_markup_mode="markdown",
-    no_args_is_help=True,
-    help="Lock out a principal, token or resource, now and everywhere.",
-)
+app = noun("Lock out a principal, token or resource, now and everywhere.")
 
 
 @app.command()
@@ -43,6 +39,8 @@ def add(
 ) -> None:
     """Lock something out, and say who enforces it: the receipt of a revocation.
 
+    Exit code 5 if `--wait all` ended before everybody acknowledged; the lock stands all the same.
+
     Example: `pdp lock add user:mallory@example.com --reason "laptop stolen" --wait all`
     """
     if wait not in {"", "all"}:
@@ -55,6 +53,9 @@ def add(
         write_json(locked_json(locked))
     else:
         _tell(locked)
+    if wait and locked.receipt.missing:
+        # The lock stands, and what was asked for has not happened: a script must not go on as if it had.
+        raise typer.Exit(MEANINGS[Reason.DEADLINE_EXCEEDED].exit_code)
 
 
 @app.command()

@@ -26,6 +26,11 @@ _UNITS_S: Final = {"s": 1, "m": 60, "h": 3_600, "d": 86_400}
 _DURATION: Final = re.compile(r"(\d{1,9})([smhd])")
 
 
+def noun(text: str) -> typer.Typer:
+    """Return the app that holds the commands of one noun."""
+    return typer.Typer(help=text, rich_markup_mode="markdown", no_args_is_help=True, add_completion=False)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Connection:
     """How a command reaches its PDP, as the options and the environment say."""

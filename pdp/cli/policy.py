@@ -7,17 +7,14 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.options import AsJson, Connection, connected
+from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
 from pdp.engine.findings import Finding, PackRefused, errors
 from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, Reason
-from pdp.service.policy_tests import run_tests
 
-app = typer.Typer(
-    rich_markup_mode="markdown", no_args_is_help=True, help="Lint, test and apply a policy pack; show the live one."
-)
+app = noun("Lint, test and apply a policy pack; show the live one.")
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]
 
@@ -51,6 +48,9 @@ def run_pack_tests(directory: Directory, *, as_json: AsJson = False) -> None:
     pack = load_pack(read_pack(directory))
     if isinstance(pack, tuple):
         raise PackRefused(pack)
+    # Imported here: it brings the whole of deciding, which no other command of this noun needs.
+    from pdp.service.policy_tests import run_tests  # noqa: PLC0415
+
     results = run_tests(pack, pack.snapshot)
     failed = [result for result in results if not result.passed]
     if as_json:

@@ -1,6 +1,7 @@
 """`pdp replicas`: who enforces, and which world they hold."""
 
 from dataclasses import asdict
+from typing import Any
 
 from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json, write_line, write_table
@@ -15,9 +16,8 @@ def replicas(*, as_json: AsJson = False, connection: Connection) -> None:
     """
     with connection.admin() as admin:
         told = admin.replicas()
-    behind = {replica.identity: max(0, told.head_seq - replica.seq) for replica in told.replicas}
     if as_json:
-        write_json([asdict(replica) | {"behind": behind[replica.identity]} for replica in told.replicas])
+        write_json([asdict(replica) | _for_json(replica, told.head_seq) for replica in told.replicas])
         return
     write_line(f"head: world {told.head_seq}")
     rows = [
@@ -32,6 +32,12 @@ def replicas(*, as_json: AsJson = False, connection: Connection) -> None:
         for replica in told.replicas
     ]
     write_table(("identity", "role", "version", "world", "stale", "state"), rows)
+
+
+def _for_json(replica: Replica, head_seq: int) -> dict[str, Any]:
+    # JSON has no infinity: a replica that never heard a heartbeat has no staleness.
+    known = replica.staleness_s < float("inf")
+    return {"staleness_s": replica.staleness_s if known else None, "behind": max(0, head_seq - replica.seq)}
 
 
 def _staleness(replica: Replica) -> str:

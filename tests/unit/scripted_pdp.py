@@ -56,6 +56,7 @@ class ScriptedPdp(grpc.GenericRpcHandler):
         self.credentials: list[str] = []
         self.released = threading.Event()
         self.cancelled = threading.Event()
+        self.hanging = threading.Event()
         self._script: dict[str, deque[Any]] = {}
         self._pool = ThreadPoolExecutor(max_workers=8)
         self._server = grpc.server(self._pool, handlers=[self])
@@ -78,6 +79,7 @@ class ScriptedPdp(grpc.GenericRpcHandler):
         """Answer nothing until the test ends or the caller goes away."""
         context.add_callback(self.cancelled.set)
         context.add_callback(self.released.set)
+        self.hanging.set()
         self.released.wait()
 
     def service(self, details: Any) -> grpc.RpcMethodHandler | None:
