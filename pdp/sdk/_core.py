@@ -113,7 +113,7 @@ class Core:
             BadQuestion: a name, attribute or list that no PDP would accept; the message says where.
         """
         try:
-            return _question(question, self.settings)
+            return _question(question)
         except (BadNameError, BadRequestError) as error:
             raise BadQuestion(error.reason, error.message) from error
 
@@ -209,10 +209,10 @@ def _same(one: Decision, other: Decision) -> bool:
 # Questions to messages.
 
 
-def _question(question: Question, settings: Settings) -> decision_pb2.Question:
+def _question(question: Question) -> decision_pb2.Question:
     supports = question.supports
     return decision_pb2.Question(
-        subject=_subject(question.subject, settings),
+        subject=_subject(question.subject),
         action=str(Action.parse(question.action)),
         resource=str(Resource.parse(question.resource)),
         workload=str(Principal.parse(question.workload)) if question.workload else "",
@@ -223,11 +223,11 @@ def _question(question: Question, settings: Settings) -> decision_pb2.Question:
     )
 
 
-def _subject(subject: str | Asserted | Bearer | None, settings: Settings) -> decision_pb2.Subject | None:
+def _subject(subject: str | Asserted | Bearer | None) -> decision_pb2.Subject | None:
     if subject is None:
-        token = settings.read_token()
-        # Without a token of our own the subject stays unset: the PDP takes the identity of the connection.
-        return decision_pb2.Subject(credential=f"Bearer {token}") if token else None
+        # Unset, the subject is the caller, whose credential comes with the call. Repeated in the message, a token file
+        # that rotates in between would make us two identities.
+        return None
     if isinstance(subject, Bearer):
         return decision_pb2.Subject(credential=f"Bearer {subject.token.removeprefix('Bearer ')}")
     asserted = Asserted(principal=subject) if isinstance(subject, str) else subject

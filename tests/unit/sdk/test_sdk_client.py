@@ -59,10 +59,10 @@ def test_require_returns_an_allow(pdp: ScriptedPdp, client: Client) -> None:
     assert client.require(*READ).effect is Effect.ALLOW
 
 
-def test_own_credential_is_subject_and_caller(pdp: ScriptedPdp, client: Client) -> None:
+def test_the_subject_is_the_caller_unless_another_is_named(pdp: ScriptedPdp, client: Client) -> None:
     pdp.script(EVALUATE, evaluated())
     client.check(*READ)
-    assert pdp.asked(EVALUATE)[0].question.subject.credential == "Bearer a.b.c"
+    assert not pdp.asked(EVALUATE)[0].question.HasField("subject")
     assert pdp.credentials == ["Bearer a.b.c"]
 
 
