@@ -22,7 +22,10 @@ Where = Callable[[tuple[str | int, ...]], str]
 """Says where a value stands, such as `pdp.yaml:3`, given the path to it."""
 
 ENVIRONMENT_PREFIX: Final = "PDP_"
-_CLIENT_NAMES: Final = frozenset({"PDP_SERVER", "PDP_TOKEN_FILE", "PDP_CA", "PDP_CERT", "PDP_KEY", "PDP_CONFIG"})
+_CLIENT_NAMES: Final = frozenset(
+    {"PDP_SERVER", "PDP_TOKEN_FILE", "PDP_CA", "PDP_CERT", "PDP_KEY", "PDP_PROBES", "PDP_CONFIG", "PDP_DEBUG"}
+)
+"""Names that mean something to our other commands."""
 _LOOKS_ALIKE: Final = 0.8
 
 

@@ -108,6 +108,10 @@ EXPIRY_MARGIN_S: Final = 1.0
 """How long after its caller's expiry a stream may end itself before the guard does."""
 PEER_CACHE_ENTRIES: Final = 1_024
 """Client certificates kept parsed."""
+READY_POLL_S: Final = 0.05
+PROBE_CONNECTIONS: Final = 64
+MAX_METADATA_BYTES: Final = 32 * 1024
+"""All metadata of one RPC: a token of 8 KiB, a trace, and room."""
 HEALTH_INTERVAL_S: Final = 1.0
 """How often a health watch looks: staleness grows by itself and tells nobody."""
 READY_STALENESS_S: Final = 15.0

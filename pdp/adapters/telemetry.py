@@ -1,0 +1,73 @@
+"""What the process says of itself: structured log lines on standard error, and metrics with bounded labels."""
+
+import logging
+import sys
+from collections.abc import Callable, Collection
+from typing import Final, TextIO
+
+import structlog
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+OTHER: Final = "other"
+"""The label for whatever is not on the list: a label never grows with input (FAILURE.md L7)."""
+_BUCKETS_S: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+def setup_logging(*, level: str, form: str, stream: TextIO | None = None) -> None:
+    """Send structured lines to `stream` (standard error): JSON, or for people where `form` is `console`.
+
+    `auto` is `console` on a terminal. Values are escaped by the renderers: one event is one line (FAILURE.md N8).
+    """
+    out = stream or sys.stderr
+    people = form == "console" or (form == "auto" and out.isatty())
+    renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
+    if people:
+        renderer = structlog.dev.ConsoleRenderer(colors=out.isatty())
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        logger_factory=structlog.PrintLoggerFactory(file=out),
+        cache_logger_on_first_use=False,
+    )
+
+
+class Metrics:
+    """The metrics of a PDP, in a registry of their own; `methods` and `reasons` are all that labels may say."""
+
+    def __init__(self, *, methods: Collection[str], reasons: Collection[str]) -> None:
+        self.registry = CollectorRegistry()
+        self._methods = frozenset(methods)
+        self._reasons = frozenset(reasons)
+        self._calls = Counter(
+            "pdp_rpc", "RPCs answered, by method and status", ("method", "status"), registry=self.registry
+        )
+        self._seconds = Histogram(
+            "pdp_rpc_seconds", "Time to answer a unary RPC", ("method",), buckets=_BUCKETS_S, registry=self.registry
+        )
+        self._decisions = Counter(
+            "pdp_decisions", "Decisions answered, by effect and reason", ("effect", "reason"), registry=self.registry
+        )
+
+    def call(self, method: str, status: str, seconds: float | None) -> None:
+        """Count an RPC; `seconds` is None for a stream, whose length says nothing."""
+        name = method if method in self._methods else OTHER
+        self._calls.labels(name, status).inc()
+        if seconds is not None:
+            self._seconds.labels(name).observe(seconds)
+
+    def decided(self, effect: str, reason: str) -> None:
+        """Count a decision."""
+        self._decisions.labels(effect, reason if reason in self._reasons else OTHER).inc()
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """Show a value that is read when somebody looks."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    def page(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self.registry)

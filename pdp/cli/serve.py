@@ -1,0 +1,214 @@
+"""`pdp init` and `pdp serve`: make a PDP, and run it."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+
+from pdp.adapters.log_sqlite import SqliteWorldLog
+from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.adapters.telemetry import setup_logging
+from pdp.config import Config, configure
+from pdp.engine.findings import PackRefused
+from pdp.engine.pack import Pack, load_pack
+from pdp.errors import ConfigError
+from pdp.identity.positions import read_yaml
+from pdp.limits import MAX_PACK_FILES, MAX_TRUST_FILE_BYTES
+from pdp.server.app import WORLD_FILE, Basis
+from pdp.server.app import serve as run
+from pdp.service.genesis import Genesis, initialise
+
+DEFAULT_PACK: Final = Path("policies")
+DEFAULT_FILE: Final = Path("pdp.yaml")
+
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", metavar="FILE", help="Configuration; `pdp.yaml` is read if it is here."),
+]
+StateDir = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="World log, keys and decision log.  [default: state]")
+]
+PackDir = Annotated[Path, typer.Option("--pack", metavar="DIR", help="The policy pack to begin with.")]
+Tenant = Annotated[str | None, typer.Option(metavar="NAME", help="Whose PDP this is.  [default: main]")]
+
+
+def init(
+    *,
+    admin: Annotated[str, typer.Option(metavar="PRINCIPAL", help="The first administrator, such as `user:ada@x.org`.")],
+    pack: PackDir = DEFAULT_PACK,
+    state_dir: StateDir = None,
+    tenant: Tenant = None,
+    config: ConfigFile = None,
+) -> None:
+    """Make a new PDP: keys, root file, and a first world from a policy pack. Run again, it changes nothing.
+
+    Exit code 2 if the pack is refused (every finding is shown) or a file cannot be written.
+
+    Example: `pdp init --pack policies --admin user:ada@demo.portcullis`
+    """
+    settings = _configuration(config, {("state_dir",): state_dir, ("tenant",): tenant})
+    made = asyncio.run(_initialise(settings, pack, admin))
+    _tell(made, settings)
+
+
+def serve(
+    *,
+    config: ConfigFile = None,
+    first: Annotated[
+        bool, typer.Option("--init", help="Make the PDP first if there is none: needs --admin, takes --pack.")
+    ] = False,
+    admin: Annotated[
+        str | None, typer.Option(metavar="PRINCIPAL", help="With --init: the first administrator.")
+    ] = None,
+    pack: PackDir = DEFAULT_PACK,
+    state_dir: StateDir = None,
+    tenant: Tenant = None,
+    listen: Annotated[
+        str | None,
+        typer.Option(metavar="ADDR", help="gRPC: HOST:PORT (port 0: any free one) or unix:PATH.  [127.0.0.1:8181]"),
+    ] = None,
+    probes: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="/healthz, /readyz, /metrics.  [127.0.0.1:8183]")
+    ] = None,
+    trust: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Whose tokens and certificates count.  [trust.yaml]")
+    ] = None,
+    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Our certificate chain, PEM.")] = None,
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
+    client_ca: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="CAs of client certificates; with it, every caller needs one."),
+    ] = None,
+    audit_dir: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The decision log.  [audit in the state directory]")
+    ] = None,
+    mode: Annotated[
+        str | None,
+        typer.Option(metavar="MODE", help="`production`, or `development`: a development issuer may be trusted."),
+    ] = None,
+    grace_s: Annotated[
+        float | None, typer.Option("--grace", metavar="S", help="Seconds for calls in flight at the end.  [10]")
+    ] = None,
+    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="json, console or auto.")] = None,
+) -> None:
+    """Run a PDP until SIGTERM or Ctrl-C; prints one line `ready grpc=… probes=… world_seq=…` once it can decide.
+
+    Everything can also stand in `pdp.yaml` or in the environment (`PDP_GRPC__LISTEN=…`); flags win.
+
+    SIGTERM lets calls in flight finish within the grace; a second one does not wait. Exit codes: 0 ended as asked, 2 wrong
+    configuration, key file or pack, port in use, or not initialised; one line says what to do.
+
+    Examples:
+    `pdp serve --mode development --init --admin user:ada@demo.portcullis` - try it on this machine
+
+    `pdp serve --config /etc/portcullis/pdp.yaml` - run it
+    """
+    flags = {
+        ("state_dir",): state_dir,
+        ("tenant",): tenant,
+        ("mode",): mode,
+        ("grpc", "listen"): listen,
+        ("grpc", "tls", "cert"): tls_cert,
+        ("grpc", "tls", "key"): tls_key,
+        ("grpc", "tls", "client_ca"): client_ca,
+        ("probes", "listen"): probes,
+        ("trust",): trust,
+        ("audit", "dir"): audit_dir,
+        ("grace_s",): grace_s,
+        ("log", "level"): log_level,
+        ("log", "format"): log_format,
+    }
+    settings = _configuration(config, flags)
+    setup_logging(level=settings.log.level, form=settings.log.format)
+    asyncio.run(_serve(settings, admin if first else None, pack, wanted=first))
+
+
+async def _serve(settings: Config, admin: str | None, pack: Path, *, wanted: bool) -> None:
+    if wanted:
+        if admin is None:
+            raise ConfigError("--init needs a first administrator", advice="give --admin user:YOU")
+        await _initialise(settings, pack, admin)
+    await run(Basis.read(settings), say=_say)
+
+
+async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
+    loaded = read_pack(pack)
+    try:
+        settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        message = f"cannot make the state directory {settings.state_dir}: {error.strerror or error}"
+        raise ConfigError(message, advice="name another with --state-dir, or make it writable") from error
+    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
+    store = SqliteReplicaStore(settings.state_dir / "replica")
+    try:
+        return await initialise(
+            state_dir=settings.state_dir, pack=loaded, admin=admin, tenant=settings.tenant, log=log, store=store
+        )
+    finally:
+        await store.close()
+        await log.close()
+
+
+def read_pack(directory: Path) -> Pack:
+    """Return the pack in `directory`.
+
+    Raises:
+        ConfigError: it cannot be read.
+        PackRefused: it has errors; the exception holds every finding.
+    """
+    try:
+        files = {str(path.relative_to(directory)): path.read_bytes() for path in _pack_files(directory)}
+    except OSError as error:
+        message = f"cannot read the pack {error.filename or directory}: {error.strerror or error}"
+        raise ConfigError(message, advice="name the directory of a policy pack with --pack") from error
+    pack = load_pack(files)
+    if not isinstance(pack, Pack):
+        raise PackRefused(pack)
+    return pack
+
+
+def _pack_files(directory: Path) -> list[Path]:
+    if not directory.is_dir():
+        raise NotADirectoryError(2, "no such directory", str(directory))
+    found = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.startswith(".")]
+    if len(found) > MAX_PACK_FILES:
+        raise OSError(7, f"more than {MAX_PACK_FILES} files", str(directory))
+    return found
+
+
+def _configuration(file: Path | None, flags: Mapping[tuple[str, ...], Any]) -> Config:
+    """Return the configuration from the file, the environment and the flags."""
+    texts = {path: str(value) if isinstance(value, Path) else value for path, value in flags.items()}
+    path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    if path is None:
+        return configure(environment=os.environ, flags=texts)
+    document = read_yaml(_text(path), file=str(path))
+    return configure(document.value, where=document.where, base=path.parent, environment=os.environ, flags=texts)
+
+
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return file.read(MAX_TRUST_FILE_BYTES).decode("utf-8")
+    except OSError as error:
+        message = f"cannot read the configuration {path}: {error.strerror or error}"
+        raise ConfigError(message, advice="name the right file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: not UTF-8") from error
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def _tell(made: Genesis, settings: Config) -> None:
+    _say(f"{'initialised' if made.created else 'already initialised:'} {settings.state_dir} at world {made.world_seq}")
+    _say(f"root digest {made.root_digest}")
+    if made.root_key is not None:
+        _say(f"move {made.root_key} to a place that is offline; the PDP never needs it")

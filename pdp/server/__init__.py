@@ -1,0 +1,1 @@
+"""The PDP as a process: its composition root, its doors, its probes."""

@@ -1,0 +1,271 @@
+"""The composition root of `pdp serve`: everything is made here, started in order, and ended in order.
+
+Start: configuration and keys are read and the ports bound before anything else, so that a mistake ends the start in one
+line; then probes (alive, not ready), the log and its replica, then gRPC. The PDP is ready once it holds a world that a
+heartbeat has proved fresh. End: not ready, streams ended, calls in flight finish within the grace, then the log's loops,
+the decision log, and the stores; a second signal ends the grace at once.
+"""
+
+import asyncio
+import contextlib
+import secrets
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import structlog
+from grpc_reflection.v1alpha import reflection
+
+from pdp import __version__
+from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.clock import SystemClock
+from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root
+from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.log_sqlite import SqliteWorldLog
+from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.adapters.telemetry import Metrics
+from pdp.adapters.trust_file import load_trust
+from pdp.config import Address, Config
+from pdp.errors import ConfigError, Reason
+from pdp.identity.issuers import IssuerTable
+from pdp.limits import READY_POLL_S
+from pdp.replica import Replica
+from pdp.server.callers import Gate
+from pdp.server.grpc.interceptors import Guard
+from pdp.server.grpc.rights import RULES
+from pdp.server.grpc.services import Rooms, add_services
+from pdp.server.probes import Probes, application, bind
+from pdp.server.transport import listen, make_server
+from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
+from pdp.service.authenticate import Authenticator
+from pdp.service.decide import Decider
+from pdp.service.health import Health
+from pdp.service.replicate import Replication
+from pdp.trust.keys import PdpKeys, Role, RootFile
+from pdp.trust.verifier import TrustVerifier
+from pdp.world import empty_world
+
+_log = structlog.get_logger("pdp")
+WORLD_FILE: Final = "world.db"
+RECEIVED: Final = "received"
+
+
+def new_id() -> str:
+    """Return an id that nobody can guess: of a decision, a lock, a proposal."""
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Basis:
+    """What a PDP stands on, read from disk before it opens anything."""
+
+    config: Config
+    issuers: IssuerTable
+    root: RootFile
+    keys: PdpKeys
+
+    @classmethod
+    def read(cls, config: Config) -> "Basis":
+        """Read keys, root file and issuer table.
+
+        Raises:
+            ConfigError: something is missing or wrong, or this PDP was never initialised.
+        """
+        issuers = load_trust(config.trust)
+        if config.mode == "production" and issuers.development:
+            message = f"{config.trust} trusts a development issuer, and mode is production"
+            raise ConfigError(
+                message, advice="remove `development: true` and its issuer, or run with --mode development"
+            )
+        root = load_root(config.state_dir)
+        if root is None or not (config.state_dir / WORLD_FILE).exists():
+            message = f"{config.state_dir} holds no PDP yet"
+            raise ConfigError(message, advice="run `pdp init`, or `pdp serve --init`, with --admin user:YOU")
+        return cls(config=config, issuers=issuers, root=root, keys=load_pdp_keys(config.state_dir))
+
+    def degradations(self) -> tuple[str, ...]:
+        """Return the controls that configuration weakens; they are said at start and shown by health (P13)."""
+        config = self.config
+        found = {
+            "development mode": config.mode == "development",
+            "gRPC without TLS": config.grpc.tls is None,
+            "a development issuer is trusted": self.issuers.development,
+            "the root key lies on this machine": key_path(config.state_dir, Role.ROOT).exists(),
+        }
+        return tuple(text for text, holds in found.items() if holds)
+
+
+class Application:
+    """A running PDP. Make it with `running`."""
+
+    def __init__(self, basis: Basis, *, replication: Replication, replica: Replica, trail: AuditTrail) -> None:
+        config = basis.config
+        self.clock = SystemClock()
+        self.basis = basis
+        self.replica = replica
+        self.replication = replication
+        self.trail = trail
+        self.metrics = Metrics(methods=RULES, reasons=[reason.value for reason in Reason])
+        self.key_store = KeyStore(issuers=basis.issuers, directory=config.trust.parent, clock=self.clock)
+        self.authenticator = Authenticator(issuers=basis.issuers, keys=self.key_store, clock=self.clock)
+        self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
+        self.gate = Gate(authenticator=self.authenticator, decider=self.decider, replica=replica)
+        self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
+        self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
+        self.book = AuditBook(own=config.audit_dir, trail=trail, received=self.receiver)
+        self.health = Health(replica=replica, trail=trail, clock=self.clock, standing=basis.degradations())
+        self.server = make_server(self.guard)
+        self._show_metrics()
+
+    def open(self) -> Address:
+        """Register every service and bind the gRPC port; returns where it is."""
+        names = add_services(
+            self.server,
+            Rooms(
+                gate=self.gate,
+                authenticator=self.authenticator,
+                decider=self.decider,
+                replica=self.replica,
+                replication=self.replication,
+                receiver=self.receiver,
+                book=self.book,
+                health=self.health,
+                metrics=self.metrics,
+                clock=self.clock,
+                new_id=new_id,
+            ),
+        )
+        reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self.server)
+        return listen(self.server, self.basis.config.grpc.listen, self.basis.config.grpc.tls)
+
+    async def until_ready(self) -> None:
+        """Return once a fresh world is held."""
+        # A heartbeat makes no new world, and staleness ends by itself: there is no event to wait for.
+        while not self.health.ready:  # noqa: ASYNC110
+            await asyncio.sleep(READY_POLL_S)
+
+    async def drain(self, hasten: asyncio.Event) -> None:
+        """Let calls in flight finish within the grace, or at once when `hasten` is set."""
+        self.health.draining = True
+        self.guard.drain()
+        stopping = asyncio.create_task(self.server.stop(self.basis.config.grace_s))
+        hurry = asyncio.create_task(hasten.wait())
+        await asyncio.wait((stopping, hurry), return_when=asyncio.FIRST_COMPLETED)
+        hurry.cancel()
+        if not stopping.done():
+            await self.server.stop(None)
+        await stopping
+
+    async def close(self) -> None:
+        """Release what the application made."""
+        await self.server.stop(None)
+        await self.receiver.close()
+        await self.key_store.close()
+
+    def _show_metrics(self) -> None:
+        show, trail, replica = self.metrics.gauge, self.trail, self.replica
+        show("pdp_world_seq", "Number of the world in force", lambda: replica.world.seq)
+        show("pdp_staleness_seconds", "Age of the newest proof of freshness", lambda: self.health.staleness_s)
+        show("pdp_ready", "1 while ready", lambda: float(self.health.ready))
+        show("pdp_audit_records", "Records in the chain of this process", lambda: trail.link.n)
+        show("pdp_audit_lost", "Records that could not be written", lambda: trail.lost)
+        show("pdp_audit_failures", "Groups that could not be written", lambda: trail.failures)
+        show("pdp_replicas", "Enforcement points connected", self._connected)
+        show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+
+    def _connected(self) -> int:
+        return sum(1 for item in self.replication.subscribers.list() if item.connected)
+
+    def _leaks(self) -> float:
+        return float(self.authenticator.counters["backend_leaks"])
+
+
+@contextlib.asynccontextmanager
+async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, socket.socket]]:
+    """Start a PDP, and end it with everything it started; yields it, its gRPC address and its probes' socket."""
+    config = basis.config
+    async with contextlib.AsyncExitStack() as stack:
+        listener = bind(config.probes.listen, setting="probes.listen (--probes)")
+        stack.callback(listener.close)
+        replica = Replica(verifier=TrustVerifier(basis.root, config.tenant), world=empty_world(config.tenant))
+        log = SqliteWorldLog(config.state_dir / WORLD_FILE)
+        stack.push_async_callback(log.close)
+        store = SqliteReplicaStore(config.state_dir / "replica")
+        stack.push_async_callback(store.close)
+        clock = SystemClock()
+        chain = AuditChain.open(
+            config.audit_dir, name="pdp", who=lambda: _who(basis, replica.world.seq), now_ms=clock.now_ms
+        )
+        trail = AuditTrail(chain, now_ms=clock.now_ms)
+        stack.push_async_callback(trail.close)
+        replication = Replication(log=log, replica=replica, keys=basis.keys, clock=clock, store=store)
+        app = Application(basis, replication=replication, replica=replica, trail=trail)
+        stack.push_async_callback(app.close)
+        address = app.open()
+        probes = Probes(listener, application(app.health, app.metrics))
+        await probes.start()
+        stack.push_async_callback(probes.stop)
+        await replication.start()
+        stack.push_async_callback(replication.stop)
+        await app.server.start()
+        yield app, address, listener
+
+
+def _who(basis: Basis, world_seq: int) -> dict[str, Any]:
+    """Return what an `open` record says of this process."""
+    return {
+        "role": "pdp",
+        "identity": f"pdp:{basis.keys.publish.key_id}",
+        "version": __version__,
+        "tenant": basis.config.tenant,
+        "trust": basis.issuers.generation,
+        "world_seq": world_seq,
+    }
+
+
+async def serve(basis: Basis, *, say: Callable[[str], None]) -> None:
+    """Run a PDP until SIGTERM or SIGINT; `say` gets the line that tells that it is ready.
+
+    Raises:
+        ConfigError: it cannot start.
+    """
+    stop, hasten = asyncio.Event(), asyncio.Event()
+    with _signals(stop, hasten):
+        async with running(basis) as (app, address, listener):
+            _announce(basis)
+            waiting = asyncio.create_task(app.until_ready())
+            asked = asyncio.create_task(stop.wait())
+            await asyncio.wait((waiting, asked), return_when=asyncio.FIRST_COMPLETED)
+            if not stop.is_set():
+                port = listener.getsockname()[1]
+                probes = Address(host=basis.config.probes.listen.host, port=port)
+                say(f"ready grpc={address} probes={probes} world_seq={app.replica.world.seq}")
+                await asked
+            waiting.cancel()
+            _log.info("draining", grace_s=basis.config.grace_s)
+            await app.drain(hasten)
+    _log.info("stopped")
+
+
+def _announce(basis: Basis) -> None:
+    for text in basis.degradations():
+        _log.warning("degraded", control=text)
+
+
+@contextlib.contextmanager
+def _signals(stop: asyncio.Event, hasten: asyncio.Event) -> Any:
+    """The first SIGTERM or SIGINT sets `stop`, the second `hasten`."""
+    loop = asyncio.get_running_loop()
+
+    def told() -> None:
+        (hasten if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, told)
+    try:
+        yield
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)

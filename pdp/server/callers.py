@@ -1,0 +1,133 @@
+"""Who calls, and whether they may: the same two steps before every RPC.
+
+Portcullis protects itself with its own policy: each RPC is an action on a built-in resource, decided by the same engine.
+Whether someone may *ask* is decided without a record of its own when the answer is yes, since the record of each question
+names its caller; every refusal, and every administrative allow, is recorded before anything happens.
+"""
+
+import contextvars
+from dataclasses import dataclass, field
+from typing import Final
+
+from pdp.errors import MEANINGS, PortcullisError, Reason, Side
+from pdp.identity.certificates import PeerCertificate
+from pdp.identity.types import Refusal, VerifiedIdentity
+from pdp.model.decision import Answer
+from pdp.model.names import Action, Resource
+from pdp.model.request import Question
+from pdp.replica import Replica
+from pdp.service.authenticate import Authenticator
+from pdp.service.decide import Decider
+
+DOOR: Final = "admin"
+
+
+class Refused(PortcullisError):  # noqa: N818 - a door's word, as `PackRefused`
+    """A caller that may not, or whose credential does not hold; `decision_id` names the record of it."""
+
+    def __init__(self, reason: Reason, message: str, *, decision_id: str, advice: str = "") -> None:
+        super().__init__(reason, message, advice=advice)
+        self.decision_id = decision_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Right:
+    """What a caller needs: an action on a built-in resource. `recorded` is False where an allow is no event of its own."""
+
+    action: Action
+    resource: Resource
+    recorded: bool = True
+
+    def __str__(self) -> str:
+        return f"{self.action} on {self.resource}"
+
+
+def right(action: str, resource: str, *, recorded: bool = True) -> Right:
+    """Return the right that two names spell."""
+    return Right(action=Action.parse(action), resource=Resource.parse(resource), recorded=recorded)
+
+
+ASK: Final = right("decision.ask", "decision/main", recorded=False)
+ASSERT: Final = right("decision.assert", "decision/main", recorded=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """An authenticated caller; `authorization` is what it sent, to know its own credential again in a question."""
+
+    identity: VerifiedIdentity
+    authorization: str = field(default="", repr=False)
+    peer: PeerCertificate | None = None
+
+    @property
+    def name(self) -> str:
+        """The principal, as records name it."""
+        return str(self.identity.party.principal)
+
+    def question(self, wanted: Right) -> Question:
+        """Return the question whether this caller holds `wanted`."""
+        identity = self.identity
+        return Question(
+            subject=identity.party,
+            action=wanted.action,
+            resource=wanted.resource,
+            actors=identity.actors,
+            workload=identity.workload,
+            claims=identity.attributes,
+            credential=identity.facts,
+        )
+
+
+CALLER: Final[contextvars.ContextVar[Caller]] = contextvars.ContextVar("caller")
+"""The caller of the RPC that this task serves; set by the guard before any servicer runs."""
+
+
+class Gate:
+    """Authenticates callers and decides what they may do here."""
+
+    def __init__(self, *, authenticator: Authenticator, decider: Decider, replica: Replica) -> None:
+        self._authenticator = authenticator
+        self._decider = decider
+        self._replica = replica
+
+    async def admit(self, authorization: str | None, peer: PeerCertificate | None, *, method: str) -> Caller:
+        """Return who calls.
+
+        Raises:
+            Refused: the credential is missing or does not hold; the record says why, the caller learns the code only.
+        """
+        identity = await self._authenticator.authenticate(authorization, peer, locks=self._replica.world.locks)
+        if isinstance(identity, Refusal):
+            answer = await self.refuse(identity, method=method)
+            message = f"the caller's credential is refused: {identity.reason.value}"
+            raise Refused(identity.reason, message, decision_id=answer.decision_id)
+        return Caller(identity=identity, authorization=authorization or "", peer=peer)
+
+    async def refuse(self, refusal: Refusal, *, method: str) -> Answer:
+        """Record a refused credential."""
+        return await self._decider.refuse(refusal.reason, detail=f"{method}: {refusal.detail}", door=DOOR)
+
+    async def authorise(self, caller: Caller, wanted: Right) -> None:
+        """Return if `caller` holds `wanted`.
+
+        Raises:
+            Refused: it does not, or we cannot decide.
+        """
+        question = caller.question(wanted)
+        if not wanted.recorded and self._decider.recheck(question).allowed:
+            return
+        answer = await self._decider.answer(question, caller=caller.name, door=DOOR)
+        if not answer.decision.allowed:
+            raise _refused(answer, wanted)
+
+    def holds(self, caller: Caller, wanted: Right) -> bool:
+        """Tell whether `caller` still holds `wanted` in the world of now, without a record."""
+        return self._decider.recheck(caller.question(wanted)).allowed
+
+
+def _refused(answer: Answer, wanted: Right) -> Refused:
+    reason = answer.decision.reason
+    # A refusal that no policy speaks (a stale world, a lost log) is ours to mend, not the caller's to be granted.
+    policy = MEANINGS[reason].side is Side.POLICY
+    advice = f"ask an administrator for {wanted}" if policy else "try again; see the PDP's readiness page"
+    return Refused(reason, f"not allowed: {wanted}", decision_id=answer.decision_id, advice=advice)

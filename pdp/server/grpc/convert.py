@@ -1,0 +1,97 @@
+"""Messages to values and back, for the services that share them. What is malformed is refused, never repaired."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Final
+
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.limits import DEFAULT_DEADLINE_S, MAX_DEADLINE_S
+from pdp.model.attributes import AttributeType, Value
+from pdp.model.decision import Answer, Effect
+from pdp.model.names import Principal
+from pdp.model.request import Party
+from pdp.v1 import decision_pb2, types_pb2
+
+_PATIENCE: Final = 0.9
+"""How much of a caller's time may pass in waiting, so that the answer still reaches it."""
+
+KINDS: Final[Mapping[str, AttributeType]] = {
+    "bool_value": AttributeType.BOOL,
+    "int_value": AttributeType.INT,
+    "double_value": AttributeType.DOUBLE,
+    "string_value": AttributeType.STRING,
+    "list_value": AttributeType.LIST,
+    "timestamp_value": AttributeType.TIMESTAMP,
+}
+
+
+def value_of(name: str, message: types_pb2.Value) -> tuple[AttributeType, Value]:
+    """Return type and value of an attribute.
+
+    Raises:
+        BadRequestError: none is set.
+    """
+    field = message.WhichOneof("kind")
+    if field is None:
+        raise BadRequestError(f"attribute `{name}` has no value")
+    if field == "list_value":
+        return AttributeType.LIST, tuple(message.list_value.items)
+    return KINDS[field], getattr(message, field)
+
+
+def value_message(value: Value, kind: AttributeType | None = None) -> types_pb2.Value:
+    """Return the message of a value; `kind` tells a timestamp from other text."""
+    if isinstance(value, bool):
+        return types_pb2.Value(bool_value=value)
+    if isinstance(value, int):
+        return types_pb2.Value(int_value=value)
+    if isinstance(value, float):
+        return types_pb2.Value(double_value=value)
+    if isinstance(value, str):
+        if kind is AttributeType.TIMESTAMP:
+            return types_pb2.Value(timestamp_value=value)
+        return types_pb2.Value(string_value=value)
+    return types_pb2.Value(list_value=types_pb2.StringList(items=value))
+
+
+def party_of(principal: str, groups: Iterable[str]) -> Party:
+    """Return the party that an asserting caller names."""
+    return Party(principal=Principal.parse(principal), groups=frozenset(groups))
+
+
+def decision_message(answer: Answer) -> decision_pb2.Decision:
+    """Return an answer as it leaves."""
+    decision = answer.decision
+    message = decision_pb2.Decision(
+        effect=types_pb2.EFFECT_ALLOW if decision.effect is Effect.ALLOW else types_pb2.EFFECT_DENY,
+        reason=decision.reason.value,
+        obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in decision.obligations],
+        world_seq=decision.world_seq,
+        decision_id=answer.decision_id,
+        recheck_after_ms=_recheck_ms(decision.recheck_after_s),
+        determining=decision.determining,
+        role_path=decision.role_path,
+        detail=decision.detail,
+    )
+    miss = decision.nearest_miss
+    if miss is not None:
+        message.nearest_miss.CopyFrom(types_pb2.NearestMiss(rule=miss.rule, failed=miss.failed, text=miss.text))
+    return message
+
+
+def _recheck_ms(seconds: float | None) -> int:
+    """Return the bound in milliseconds, never later and never the zero that says there is none."""
+    return 0 if seconds is None else max(1, math.floor(seconds * 1000))
+
+
+def wait_s(context: Any) -> float:
+    """Return how long an answer may wait for something, in seconds, within the caller's deadline and our ceiling."""
+    left = context.time_remaining()
+    return _PATIENCE * min(DEFAULT_DEADLINE_S if left is None else max(0.0, left), MAX_DEADLINE_S)
+
+
+def need(text: str, what: str) -> str:
+    """Return `text`, or refuse that it is empty."""
+    if not text:
+        raise PortcullisError(Reason.BAD_REQUEST, f"`{what}` is missing")
+    return text

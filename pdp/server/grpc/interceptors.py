@@ -1,0 +1,293 @@
+"""The guard of every RPC, in this order: credential, right, size, parse, servicer, error.
+
+Theory of operation. gRPC would parse a message before any code of ours runs, so the guard takes the bytes: nothing of a
+message is looked at before its caller is known to be allowed (FAILURE.md L1, G2). A unary RPC ends at the ceiling of G3. A
+stream lasts while its *leash* holds: it is ended when the caller's credential ends, when a new world takes its right
+away, or when the process drains. Whatever a servicer raises leaves as one of the table's statuses, and what nobody
+foresaw as INTERNAL with a constant text (G1).
+"""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import lru_cache
+from ssl import PEM_cert_to_DER_cert
+from typing import Any, Final, NoReturn
+
+import grpc
+import structlog
+
+from pdp.adapters.telemetry import Metrics
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.identity.certificates import PeerCertificate
+from pdp.identity.gate import single_value
+from pdp.identity.types import Refusal
+from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
+from pdp.model.names import printable
+from pdp.ports import Clock
+from pdp.replica import Replica
+from pdp.server.callers import CALLER, Caller, Gate, Refused
+from pdp.server.grpc.rights import RULES, Rule
+from pdp.server.grpc.status import INTERNAL, status_of
+
+Context = grpc.aio.ServicerContext[Any, Any]
+_log = structlog.get_logger("pdp.grpc")
+_DRAINING: Final = PortcullisError(Reason.PDP_UNREACHABLE, "this PDP is shutting down", advice="call again")
+_EXPIRED: Final = PortcullisError(
+    Reason.TOKEN_EXPIRED, "the caller's credential has expired", advice="call again with a fresh one"
+)
+
+
+@dataclass(slots=True, eq=False)
+class _Leash:
+    """What holds a stream: set to an error, it ends the stream with it."""
+
+    caller: Caller | None
+    rule: Rule
+    ended: asyncio.Future[PortcullisError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    def end(self, error: PortcullisError) -> None:
+        if not self.ended.done():
+            self.ended.set_result(error)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Method:
+    """One RPC as its servicer registered it, with its rule."""
+
+    path: str
+    rule: Rule
+    handler: Any
+
+    def parse(self, raw: bytes) -> Any:
+        """Return the message in `raw`, which is within the RPC's limit, or refuse it."""
+        if len(raw) > self.rule.limit_bytes:
+            raise BadRequestError(f"a message to {self.path} has at most {self.rule.limit_bytes} bytes")
+        try:
+            return self.handler.request_deserializer(raw)
+        except Exception as error:  # outermost boundary: the parser's own exceptions differ between backends
+            raise BadRequestError(f"not a message of {self.path}") from error
+
+    async def parse_each(self, raw: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        """Yield the messages of a stream."""
+        async for item in raw:
+            yield self.parse(item)
+
+    def write(self, response: Any) -> bytes:
+        """Return the bytes of a response."""
+        raw: bytes = self.handler.response_serializer(response)
+        return raw
+
+
+class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in its stubs only
+    """Stands before every RPC of the server; `drain` ends its streams."""
+
+    def __init__(
+        self, *, gate: Gate, replica: Replica, clock: Clock, metrics: Metrics, new_id: Callable[[], str]
+    ) -> None:
+        self._gate = gate
+        self._clock = clock
+        self._metrics = metrics
+        self._new_id = new_id
+        self._leashes: set[_Leash] = set()
+        self._handlers: dict[str, Any] = {}
+        self._draining = False
+        self._unsubscribe = replica.on_change(lambda _world: self._recheck())
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Any:
+        """Return the handler of an RPC behind the guard; None for what is not served."""
+        path: str = handler_call_details.method
+        known = self._handlers.get(path)
+        if known is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None
+            known = self._handlers[path] = self._guarded(path, handler)
+        return known
+
+    def drain(self) -> None:
+        """End every stream, so that only calls with an answer to come hold up the end."""
+        self._draining = True
+        self._unsubscribe()
+        for leash in tuple(self._leashes):
+            leash.end(_DRAINING)
+
+    def _guarded(self, path: str, handler: Any) -> Any:
+        rule = RULES.get(path)
+        if rule is None:
+            return grpc.unary_unary_rpc_method_handler(self._unlisted)
+        method = _Method(path=path, rule=rule, handler=handler)
+        if handler.response_streaming:
+            made = grpc.stream_stream_rpc_method_handler
+            if not handler.request_streaming:
+                made = grpc.unary_stream_rpc_method_handler
+            return made(lambda request, context: self._stream(method, request, context))
+        made = grpc.stream_unary_rpc_method_handler
+        if not handler.request_streaming:
+            made = grpc.unary_unary_rpc_method_handler
+
+        async def unary(request: Any, context: Context) -> bytes:
+            return await self._unary(method, request, context)
+
+        return made(unary)
+
+    async def _unlisted(self, _request: bytes, context: Context) -> bytes:
+        """Refuse an RPC that the table of rights does not know: it was forgotten, so nobody holds it."""
+        error = PortcullisError(Reason.NO_GRANT, "this call is in no table of rights")
+        return await self._abort(context, error, self._new_id())
+
+    async def _unary(self, method: _Method, request: Any, context: Context) -> bytes:
+        started_s = self._clock.mono_s()
+        correlation_id = self._new_id()
+        try:
+            async with asyncio.timeout(MAX_DEADLINE_S):
+                await self._enter(method, context)
+                response = await _behaviour(method)(_message(method, request), context)
+                raw = method.write(response)
+        except TimeoutError:
+            error = PortcullisError(Reason.DEADLINE_EXCEEDED, "the PDP's ceiling for one call has passed")
+        except (asyncio.CancelledError, grpc.aio.AbortError):
+            raise
+        except Exception as failure:  # noqa: BLE001 - outermost boundary: G1
+            error = _known(failure, method.path, correlation_id)
+        else:
+            self._metrics.call(method.path, "OK", self._clock.mono_s() - started_s)
+            return raw
+        self._metrics.call(method.path, error.meaning.grpc, self._clock.mono_s() - started_s)
+        return await self._abort(context, error, correlation_id)
+
+    async def _stream(self, method: _Method, request: Any, context: Context) -> AsyncIterator[bytes]:
+        correlation_id = self._new_id()
+        error: PortcullisError | None = None
+        try:
+            caller = await self._enter(method, context)
+            async with contextlib.aclosing(self._held(method, caller, request, context)) as responses:
+                async for response in responses:
+                    yield method.write(response)
+        except (asyncio.CancelledError, GeneratorExit, grpc.aio.AbortError):
+            raise
+        except Exception as failure:  # noqa: BLE001 - outermost boundary: G1
+            error = _known(failure, method.path, correlation_id)
+        self._metrics.call(method.path, error.meaning.grpc if error else "OK", None)
+        if error is not None:
+            await self._abort(context, error, correlation_id)
+
+    async def _enter(self, method: _Method, context: Context) -> Caller | None:
+        """Authenticate and authorise; the caller is known to servicers as `CALLER`."""
+        if method.rule.open:
+            return None
+        peer = _peer(context)
+        if isinstance(peer, Refusal):
+            answer = await self._gate.refuse(peer, method=method.path)
+            raise Refused(peer.reason, "the client certificate is refused", decision_id=answer.decision_id)
+        caller = await self._gate.admit(_authorization(context), peer, method=method.path)
+        if method.rule.right is not None:
+            await self._gate.authorise(caller, method.rule.right)
+        CALLER.set(caller)
+        return caller
+
+    async def _held(
+        self, method: _Method, caller: Caller | None, request: Any, context: Context
+    ) -> AsyncGenerator[Any, None]:
+        """Yield what the servicer does, while the leash holds; a servicer of streams is an async generator.
+
+        Raises:
+            PortcullisError: what ended the leash.
+        """
+        leash = _Leash(caller=caller, rule=method.rule)
+        self._leashes.add(leash)
+        timer = self._expiry(leash)
+        if self._draining:
+            leash.end(_DRAINING)
+        try:
+            async with contextlib.aclosing(_behaviour(method)(_message(method, request), context)) as responses:
+                while (response := await _next(responses, leash)) is not None:
+                    yield response
+        finally:
+            self._leashes.discard(leash)
+            if timer is not None:
+                timer.cancel()
+
+    def _expiry(self, leash: _Leash) -> asyncio.TimerHandle | None:
+        expires_at_s = leash.caller.identity.expires_at_s if leash.caller else 0
+        if not expires_at_s:
+            return None
+        # A watch ends itself at expiry, without an error; the margin lets it.
+        left_s = expires_at_s - self._clock.now_ms() / 1000 + EXPIRY_MARGIN_S
+        return asyncio.get_running_loop().call_later(max(0.0, left_s), leash.end, _EXPIRED)
+
+    def _recheck(self) -> None:
+        """Look at every stream's caller again: a new world may have taken its right (IDENTITY.md RV-2)."""
+        for leash in tuple(self._leashes):
+            caller, wanted = leash.caller, leash.rule.right
+            if caller is not None and wanted is not None and not self._gate.holds(caller, wanted):
+                leash.end(PortcullisError(Reason.NO_GRANT, f"no longer allowed: {wanted}"))
+
+    async def _abort(self, context: Context, error: PortcullisError, correlation_id: str) -> NoReturn:
+        status = status_of(error, correlation_id=correlation_id)
+        await context.abort(status.code, status.message, trailing_metadata=status.trailing)
+
+
+def _known(failure: Exception, path: str, correlation_id: str) -> PortcullisError:
+    """Return the error to tell the caller; one that nobody foresaw is logged and told apart from nothing."""
+    if isinstance(failure, PortcullisError):
+        return failure
+    _log.error("unhandled exception", rpc=path, correlation_id=correlation_id, exc_info=failure)
+    return INTERNAL
+
+
+def _behaviour(method: _Method) -> Callable[..., Any]:
+    """Return the servicer's function, under whichever of gRPC's four names it is registered."""
+    handler = method.handler
+    found: Callable[..., Any] = (
+        handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
+    )
+    return found
+
+
+def _message(method: _Method, request: Any) -> Any:
+    return method.parse_each(request) if method.handler.request_streaming else method.parse(request)
+
+
+async def _next(responses: AsyncIterator[Any], leash: _Leash) -> Any:
+    """Return the next response, or None at the end.
+
+    Raises:
+        PortcullisError: the leash ended first.
+    """
+    coming = asyncio.ensure_future(anext(responses, None))
+    try:
+        await asyncio.wait((coming, leash.ended), return_when=asyncio.FIRST_COMPLETED)
+        if coming.done():
+            return coming.result()
+        raise leash.ended.result()
+    finally:
+        if not coming.done():
+            coming.cancel()
+            await asyncio.wait((coming,))
+
+
+def _authorization(context: Context) -> str | None:
+    """Return the one `authorization` value; two are joined, as HTTP would, so that the gate refuses them (T-02)."""
+    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+    return single_value(value if isinstance(value, str) else value.decode("latin-1") for value in values)
+
+
+def _peer(context: Context) -> PeerCertificate | Refusal | None:
+    pem = next(iter((context.auth_context() or {}).get("x509_pem_cert", ())), None)
+    return _certificate(pem) if pem else None
+
+
+@lru_cache(maxsize=PEER_CACHE_ENTRIES)
+def _certificate(pem: bytes) -> PeerCertificate | Refusal:
+    """Parse the certificate that our TLS listener verified; key: its bytes, which decide everything about it."""
+    try:
+        der = PEM_cert_to_DER_cert(pem.decode("ascii"))
+    except ValueError:
+        return Refusal(reason=Reason.CERTIFICATE_INVALID, detail=printable(repr(pem[:40])))
+    return PeerCertificate.from_der(der)

@@ -1,0 +1,56 @@
+"""The one table of every RPC: what its caller needs, and how much it may send.
+
+An RPC that is missing here is refused, and a test compares the table with the descriptors (FAILURE.md P10).
+"""
+
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+from pdp.limits import MAX_PACK_RPC_BYTES, MAX_RPC_BYTES, MAX_SMALL_RPC_BYTES
+from pdp.server.callers import ASK, Right, right
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """How an RPC is guarded. `open` needs no credential; without a `right`, any authenticated caller may."""
+
+    right: Right | None = None
+    limit_bytes: int = MAX_SMALL_RPC_BYTES
+    open: bool = False
+
+
+_OPEN: Final = Rule(open=True)
+_AUTHENTICATED: Final = Rule()
+
+
+def _rule(action: str, resource: str, *, limit_bytes: int = MAX_SMALL_RPC_BYTES) -> Rule:
+    return Rule(right=right(action, resource), limit_bytes=limit_bytes)
+
+
+RULES: Final = MappingProxyType(
+    {
+        "/pdp.v1.DecisionService/Evaluate": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.DecisionService/EvaluateBatch": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.DecisionService/EvaluateStream": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.DecisionService/Watch": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.DecisionService/Explain": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.PolicyService/Propose": _rule("policy.propose", "policy/main", limit_bytes=MAX_PACK_RPC_BYTES),
+        "/pdp.v1.PolicyService/Activate": _rule("policy.activate", "policy/main"),
+        "/pdp.v1.PolicyService/Get": _rule("policy.read", "policy/main"),
+        "/pdp.v1.AssetService/Register": _rule("asset.register", "asset/all", limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.AssetService/Get": _rule("asset.read", "asset/all"),
+        "/pdp.v1.AssetService/List": _rule("asset.read", "asset/all"),
+        "/pdp.v1.LockService/Lock": _rule("lock.add", "lock/all"),
+        "/pdp.v1.LockService/Unlock": _rule("lock.remove", "lock/all"),
+        "/pdp.v1.LockService/List": _rule("lock.read", "lock/all"),
+        "/pdp.v1.AuditService/Append": _rule("audit.append", "audit/all", limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.AuditService/Read": _rule("audit.read", "audit/all"),
+        "/pdp.v1.ReplicationService/Subscribe": _rule("replica.subscribe", "replica/all"),
+        "/pdp.v1.ReplicationService/ListReplicas": _rule("replica.read", "replica/all"),
+        "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _AUTHENTICATED,
+        "/grpc.health.v1.Health/Check": _OPEN,
+        "/grpc.health.v1.Health/List": _OPEN,
+        "/grpc.health.v1.Health/Watch": _OPEN,
+    }
+)

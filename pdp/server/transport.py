@@ -1,0 +1,114 @@
+"""The gRPC socket: TLS by configuration, certificates read again when their files change, one process per port."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import grpc
+
+from pdp.config import Address, Tls
+from pdp.errors import ConfigError
+from pdp.limits import MAX_METADATA_BYTES, MAX_PACK_RPC_BYTES
+
+SETTING: Final = "grpc.listen (--listen)"
+_OPTIONS: Final[Sequence[tuple[str, Any]]] = (
+    ("grpc.max_receive_message_length", MAX_PACK_RPC_BYTES),
+    ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # Else a second PDP would bind the same port without a word, and each would get half of the calls.
+    ("grpc.so_reuseport", 0),
+)
+
+
+def make_server(guard: "grpc.aio.ServerInterceptor[Any, Any]") -> grpc.aio.Server:
+    """Return a server whose every RPC passes `guard`."""
+    return grpc.aio.server(interceptors=[guard], options=list(_OPTIONS))
+
+
+def listen(server: grpc.aio.Server, address: Address, tls: Tls | None) -> Address:
+    """Open the door and return where it really is.
+
+    Raises:
+        ConfigError: the port is in use, or a key file is missing or wrong.
+    """
+    credentials = None if tls is None else _Certificates(tls).credentials()
+    try:
+        if credentials is None:
+            port = server.add_insecure_port(str(address))
+        else:
+            port = server.add_secure_port(str(address), credentials)
+    except RuntimeError as error:
+        message = f"{SETTING}: cannot listen on {address}"
+        raise ConfigError(message, advice="stop what uses the port, or choose another") from error
+    if address.path:
+        os.chmod(address.path, 0o600)  # noqa: PTH101 - a socket's path is a string to gRPC
+        return address
+    return Address(host=address.host, port=port)
+
+
+class _Certificates:
+    """Key and certificates in files that may rotate (FAILURE.md F25); new connections use what the files hold."""
+
+    def __init__(self, tls: Tls) -> None:
+        self._files = [path for path in (tls.cert, tls.key, tls.client_ca) if path is not None]
+        self._tls = tls
+        self._stamp = self._stamps()
+
+    def credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that follow the files. With `client_ca`, a caller without a certificate is not let in."""
+        return grpc.dynamic_ssl_server_credentials(
+            self._configuration(), self._renewed, require_client_authentication=self._tls.client_ca is not None
+        )
+
+    def _configuration(self) -> Any:
+        pair = (
+            read_pem(self._tls.key, "grpc.tls.key (--tls-key)"),
+            read_pem(self._tls.cert, "grpc.tls.cert (--tls-cert)"),
+        )
+        roots = self._tls.client_ca
+        return grpc.ssl_server_certificate_configuration(
+            [pair], root_certificates=read_pem(roots, "grpc.tls.client_ca (--client-ca)") if roots else None
+        )
+
+    def _renewed(self) -> Any:
+        """Return a new configuration if a file has changed, else None; a half-written change waits for the next time."""
+        try:
+            stamp = self._stamps()
+            if stamp == self._stamp:
+                return None
+            renewed = self._configuration()
+        except ConfigError:
+            return None
+        self._stamp = stamp
+        return renewed
+
+    def _stamps(self) -> tuple[tuple[int, int], ...]:
+        return tuple(_stamp(path) for path in self._files)
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise _unreadable(path, error) from error
+    return status.st_mtime_ns, status.st_ino
+
+
+def read_pem(path: Path, setting: str) -> bytes:
+    """Return the bytes of a PEM file.
+
+    Raises:
+        ConfigError: it is missing or no PEM.
+    """
+    try:
+        raw = path.read_bytes()
+    except OSError as error:
+        raise _unreadable(path, error, setting) from error
+    if b"-----BEGIN " not in raw:
+        raise ConfigError(f"{setting}: {path} is no PEM file", advice="name the file in PEM format")
+    return raw
+
+
+def _unreadable(path: Path, error: OSError, setting: str = "grpc.tls") -> ConfigError:
+    message = f"{setting}: cannot read {path}: {error.strerror or error}"
+    return ConfigError(message, advice="name the right file and let this user read it")

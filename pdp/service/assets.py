@@ -1,0 +1,77 @@
+"""The inventory: registering assets, and looking them up. What is not registered is not accessible."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.limits import MAX_BATCH
+from pdp.model.names import Resource, ResourcePattern
+from pdp.replica import Replica
+from pdp.service.replicate import Publisher
+from pdp.world import Asset, World, make_asset
+
+KIND: Final = "assets"
+_PREFIX: Final = "resource."
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Registration:
+    """What an administrator says of an asset: attributes without the `resource.` in front."""
+
+    name: str
+    attributes: Mapping[str, Any]
+
+
+class Assets:
+    """Registers and shows assets."""
+
+    def __init__(self, *, replica: Replica, publisher: Publisher) -> None:
+        self._replica = replica
+        self._publisher = publisher
+
+    async def register(self, registrations: Sequence[Registration], *, author: str) -> int:
+        """Register assets, or change their attributes, all or none; return the number of the world that has them.
+
+        Raises:
+            BadRequestError, BadNameError: an asset that the live vocabulary does not admit; nothing was changed.
+        """
+        if not 0 < len(registrations) <= MAX_BATCH:
+            raise BadRequestError(f"between 1 and {MAX_BATCH} assets are registered at once")
+        world = self._replica.world
+        assets = [make_asset(world, item.name, item.attributes) for item in registrations]
+        if len({str(asset.resource) for asset in assets}) < len(assets):
+            raise BadRequestError("an asset stands twice")
+        changed = [asset for asset in assets if world.assets.get(str(asset.resource)) != asset]
+        if not changed:
+            return world.seq  # registered already, exactly so
+        payload = {"assets": [_payload(asset) for asset in changed]}
+        return await self._publisher.publish(KIND, payload, author=author)
+
+    def get(self, name: str) -> tuple[Asset, World]:
+        """Return an asset and the world it is in.
+
+        Raises:
+            PortcullisError: `not_found`.
+        """
+        world = self._replica.world
+        asset = world.asset(Resource.parse(name))
+        if asset is None:
+            raise PortcullisError(Reason.NOT_FOUND, f"`{name}` is not registered", advice="pdp asset register")
+        return asset, world
+
+    def matching(self, pattern: str) -> tuple[list[Asset], World]:
+        """Return the assets that `pattern` names (empty: all), in order, and the world they are in."""
+        world = self._replica.world
+        wanted = ResourcePattern.parse(pattern) if pattern else None
+        found = [asset for asset in world.assets.values() if wanted is None or wanted.matches(asset.resource)]
+        return sorted(found, key=lambda asset: str(asset.resource)), world
+
+
+def plain_attributes(asset: Asset) -> dict[str, Any]:
+    """Return an asset's attributes as people write them: without the `resource.` in front."""
+    return {name.removeprefix(_PREFIX): value for name, value in asset.attributes.items()}
+
+
+def _payload(asset: Asset) -> dict[str, Any]:
+    return {"name": str(asset.resource), "attributes": plain_attributes(asset)}

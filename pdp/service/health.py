@@ -1,0 +1,90 @@
+"""Whether this PDP should be asked, where it stands, and what about it is weaker than it could be."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from math import isfinite
+from typing import Any
+
+from pdp.limits import MAX_CLOCK_SKEW_S, READY_STALENESS_S
+from pdp.ports import Clock
+from pdp.replica import Replica
+from pdp.service.audit import AuditTrail
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """The readiness page. `staleness_s` is None before the first heartbeat; `degradations` says what is weakened."""
+
+    ready: bool
+    tenant: str
+    world_seq: int
+    head: str
+    revision: str
+    staleness_s: float | None
+    last_error: str
+    degradations: tuple[str, ...]
+    audit: dict[str, Any]
+
+    def plain(self) -> dict[str, Any]:
+        """Return the report as JSON has it."""
+        return asdict(self)
+
+
+class Health:
+    """Reports on this process. `standing` are the degradations that hold from start to end (FAILURE.md P13)."""
+
+    def __init__(
+        self,
+        *,
+        replica: Replica,
+        trail: AuditTrail,
+        clock: Clock,
+        standing: Sequence[str],
+        more: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        self._replica = replica
+        self._trail = trail
+        self._clock = clock
+        self._standing = tuple(standing)
+        self._more = more
+        self.draining = False
+
+    @property
+    def ready(self) -> bool:
+        """True while a fresh world with a policy is held and we are not going away."""
+        return not self.draining and self._replica.world.policy is not None and self.staleness_s <= READY_STALENESS_S
+
+    @property
+    def staleness_s(self) -> float:
+        """Age of the newest proof of freshness, in seconds; infinite before the first."""
+        return self._replica.staleness_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
+
+    def report(self) -> Report:
+        """Return the state of now."""
+        world, stale_s = self._replica.world, self.staleness_s
+        return Report(
+            ready=self.ready,
+            tenant=world.tenant,
+            world_seq=world.seq,
+            head=world.head.hex(),
+            revision=world.revision,
+            staleness_s=round(stale_s, 3) if isfinite(stale_s) else None,
+            last_error=self._replica.last_error or self._trail.last_error,
+            degradations=tuple(self._degradations(stale_s)),
+            audit={"records": self._trail.link.n, "head": self._trail.link.digest, "lost": self._trail.lost},
+        )
+
+    def _degradations(self, stale_s: float) -> list[str]:
+        found = [*self._standing, *self._more()]
+        if self.draining:
+            found.append("shutting down")
+        if stale_s > READY_STALENESS_S:
+            found.append("the world is stale: no heartbeat over what is held")
+        if self._trail.last_error:
+            found.append(self._trail.last_error)
+        if self._trail.lost:
+            found.append(f"{self._trail.lost} records could not be written to the decision log")
+        skew_s = self._replica.skew_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
+        if abs(skew_s) > MAX_CLOCK_SKEW_S:
+            found.append(f"the local clock is {skew_s:.0f} s off signed time")
+        return found
