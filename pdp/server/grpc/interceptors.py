@@ -33,6 +33,13 @@ from pdp.server.grpc.status import INTERNAL, status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = structlog.get_logger("pdp.grpc")
+_MAKERS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+"""By whether requests and responses are streams. No serializers: the guard takes and gives bytes."""
 _DRAINING: Final = PortcullisError(Reason.PDP_UNREACHABLE, "this PDP is shutting down", advice="call again")
 _EXPIRED: Final = PortcullisError(
     Reason.TOKEN_EXPIRED, "the caller's credential has expired", advice="call again with a fresh one"
@@ -122,19 +129,19 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         if rule is None:
             return grpc.unary_unary_rpc_method_handler(self._unlisted)
         method = _Method(path=path, rule=rule, handler=handler)
-        if handler.response_streaming:
-            made = grpc.stream_stream_rpc_method_handler
-            if not handler.request_streaming:
-                made = grpc.unary_stream_rpc_method_handler
-            return made(lambda request, context: self._stream(method, request, context))
-        made = grpc.stream_unary_rpc_method_handler
-        if not handler.request_streaming:
-            made = grpc.unary_unary_rpc_method_handler
 
+        # gRPC looks at the kind of function that it is given: these must be a coroutine and an async generator.
         async def unary(request: Any, context: Context) -> bytes:
             return await self._unary(method, request, context)
 
-        return made(unary)
+        async def stream(request: Any, context: Context) -> AsyncGenerator[bytes, None]:
+            async with contextlib.aclosing(self._stream(method, request, context)) as responses:
+                async for response in responses:
+                    yield response
+
+        return _MAKERS[bool(handler.request_streaming), bool(handler.response_streaming)](
+            stream if handler.response_streaming else unary
+        )
 
     async def _unlisted(self, _request: bytes, context: Context) -> bytes:
         """Refuse an RPC that the table of rights does not know: it was forgotten, so nobody holds it."""
@@ -161,7 +168,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         self._metrics.call(method.path, error.meaning.grpc, self._clock.mono_s() - started_s)
         return await self._abort(context, error, correlation_id)
 
-    async def _stream(self, method: _Method, request: Any, context: Context) -> AsyncIterator[bytes]:
+    async def _stream(self, method: _Method, request: Any, context: Context) -> AsyncGenerator[bytes, None]:
         correlation_id = self._new_id()
         error: PortcullisError | None = None
         try:
