@@ -73,6 +73,9 @@ def make_plan(context: Context, model: Model) -> Plan | tuple[Finding, ...]:
         except _UnplannedError as error:
             message = f"{error.message} (column {error.at + 1} of the matcher)"
             found.append(finding("PC202", message, file=model.file, line=context.line))
+    if "when" in context.policy and "when" not in context.condition_columns:
+        message = "the matcher never reads the column `when`: conditions in it would count for nothing"
+        found.append(finding("PC202", message, file=model.file, line=context.line))
     return tuple(found) if found else planner.plan()
 
 
@@ -153,7 +156,7 @@ class _Planner:
         return self._context.request.index(field.name)
 
 
-def describe(tree: Expression) -> str:
+def describe(tree: Expression) -> str:  # noqa: PLR0911 - one line for each kind of node
     """Return what kind of construct `tree` is, in words."""
     match tree:
         case Compare():
