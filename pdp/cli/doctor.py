@@ -64,9 +64,9 @@ def doctor(
         write_json([_finding_json(found) for found in findings])
     else:
         write_table(("check", "state", "what"), [(found.check, found.state, found.told) for found in findings])
-        for found in findings:
-            if found.advice and found.state in {WARNING, ERROR}:
-                write_line(f"{found.check}: {found.advice}")
+        advice = {f"{found.check}: {found.advice}": None for found in findings if _needs_advice(found)}
+        for line in advice:
+            write_line(line)
     raise typer.Exit(next((found.exit_code for found in findings if found.state == ERROR), 0))
 
 
@@ -314,6 +314,10 @@ def _span(seconds: float) -> str:
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} seconds"
+
+
+def _needs_advice(found: Finding) -> bool:
+    return bool(found.advice) and found.state in {WARNING, ERROR}
 
 
 def _finding_json(found: Finding) -> dict[str, Any]:
