@@ -12,7 +12,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
@@ -138,17 +138,6 @@ class Config(_Part):
     log: Log = Log()
     grace_s: Annotated[float, Field(gt=0, le=MAX_GRACE_S)] = DRAIN_GRACE_S
 
-    @model_validator(mode="after")
-    def _never_in_the_clear(self) -> Self:
-        """Tokens and decisions cross no network unprotected: not by default, and not by a setting."""
-        if self.grpc.tls is None and not (self.mode == "development" and self.grpc.listen.local):
-            where = "in production" if self.mode == "production" else f"on {self.grpc.listen}"
-            raise ValueError(
-                f"gRPC {where} needs TLS: set grpc.tls (--tls-cert, --tls-key); "
-                "for a trial on this machine, listen on 127.0.0.1 with mode: development"
-            )
-        return self
-
     @property
     def audit_dir(self) -> Path:
         """Where this process writes its own chain."""
@@ -202,6 +191,21 @@ def configure(
         detail = error.errors()[0]
         place = overridden.get(tuple(detail["loc"])) or where(detail["loc"])
         raise ConfigError(f"{place}: {_problem(detail)}") from error
+
+
+def check_doors(config: Config) -> None:
+    """Refuse to serve in the clear: tokens and decisions cross no network unprotected, by default or by a setting.
+
+    Raises:
+        ConfigError: gRPC has no TLS, and is not a trial on this machine.
+    """
+    if config.grpc.tls is not None or (config.mode == "development" and config.grpc.listen.local):
+        return
+    where = "in production" if config.mode == "production" else f"on {config.grpc.listen}"
+    raise ConfigError(
+        f"gRPC {where} needs TLS: set grpc.tls (--tls-cert, --tls-key)",
+        advice="for a trial on this machine, listen on 127.0.0.1 with --mode development",
+    )
 
 
 def _from_environment(environment: Mapping[str, str]) -> list[tuple[tuple[str, ...], str, str]]:

@@ -27,7 +27,9 @@ DEFAULT_FILE: Final = Path("pdp.yaml")
 
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", metavar="FILE", help="Configuration; `pdp.yaml` is read if it is here."),
+    typer.Option(
+        "--config", metavar="FILE", envvar="PDP_CONFIG", help="Configuration; `pdp.yaml` is read if it is here."
+    ),
 ]
 StateDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="World log, keys and decision log.  [default: state]")

@@ -27,7 +27,7 @@ from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
-from pdp.config import Address, Config
+from pdp.config import Address, Config, check_doors
 from pdp.errors import ConfigError, Reason
 from pdp.identity.issuers import IssuerTable
 from pdp.limits import READY_POLL_S
@@ -36,8 +36,8 @@ from pdp.server.callers import Gate
 from pdp.server.grpc.interceptors import Guard
 from pdp.server.grpc.rights import RULES
 from pdp.server.grpc.services import Rooms, add_services
-from pdp.server.probes import Probes, application, bind
-from pdp.server.transport import listen, make_server
+from pdp.server.probes import Probes, application
+from pdp.server.transport import bind, listen, make_server
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
@@ -73,6 +73,7 @@ class Basis:
         Raises:
             ConfigError: something is missing or wrong, or this PDP was never initialised.
         """
+        check_doors(config)
         issuers = load_trust(config.trust)
         if config.mode == "production" and issuers.development:
             message = f"{config.trust} trusts a development issuer, and mode is production"

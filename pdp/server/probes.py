@@ -16,8 +16,6 @@ from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from pdp.adapters.telemetry import Metrics
-from pdp.config import Address
-from pdp.errors import ConfigError
 from pdp.limits import PROBE_CONNECTIONS
 from pdp.service.health import Health
 
@@ -78,24 +76,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def bind(address: Address, *, setting: str) -> socket.socket:
-    """Return a socket that listens on `address`.
-
-    Raises:
-        ConfigError: the address is in use or not ours; the message names the setting.
-    """
-    if address.path:
-        raise ConfigError(f"{setting}: probes listen on HOST:PORT")
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address.host, address.port))
-        listener.listen()
-    except OSError as error:
-        listener.close()
-        message = f"{setting}: cannot listen on {address}: {error.strerror or error}"
-        raise ConfigError(message, advice="stop what uses the port, or choose another") from error
-    return listener

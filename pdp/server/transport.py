@@ -1,6 +1,7 @@
-"""The gRPC socket: TLS by configuration, certificates read again when their files change, one process per port."""
+"""Sockets: TLS by configuration, certificates read again when their files change, one process per port."""
 
 import os
+import socket
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -32,6 +33,8 @@ def listen(server: grpc.aio.Server, address: Address, tls: Tls | None) -> Addres
         ConfigError: the port is in use, or a key file is missing or wrong.
     """
     credentials = None if tls is None else _Certificates(tls).credentials()
+    if address.port:
+        bind(address, setting=SETTING).close()  # gRPC would say less, and say it twice
     try:
         if credentials is None:
             port = server.add_insecure_port(str(address))
@@ -44,6 +47,27 @@ def listen(server: grpc.aio.Server, address: Address, tls: Tls | None) -> Addres
         os.chmod(address.path, 0o600)  # noqa: PTH101 - a socket's path is a string to gRPC
         return address
     return Address(host=address.host, port=port)
+
+
+def bind(address: Address, *, setting: str) -> socket.socket:
+    """Return a socket that listens on `address`.
+
+    Raises:
+        ConfigError: the address is in use or not ours; the message names the setting.
+    """
+    if address.path:
+        raise ConfigError(f"{setting}: this door listens on HOST:PORT")
+    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((address.host, address.port))
+        listener.listen()
+    except OSError as error:
+        listener.close()
+        message = f"{setting}: cannot listen on {address}: {error.strerror or error}"
+        raise ConfigError(message, advice="stop what uses the port, or choose another") from error
+    return listener
 
 
 class _Certificates:

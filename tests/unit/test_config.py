@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from pdp.config import Address, Config, configure
+from pdp.config import Address, Config, check_doors, configure
 from pdp.errors import ConfigError
 
 DEVELOPMENT = {"mode": "development"}
@@ -20,16 +20,23 @@ def refused(values: Any = None, **arguments: Any) -> str:
     return str(error.value)
 
 
+def refused_doors(values: Any) -> str:
+    with pytest.raises(ConfigError) as error:
+        check_doors(configure(values))
+    return str(error.value)
+
+
 def test_the_defaults_are_production_and_need_tls() -> None:
-    assert "needs TLS" in refused()
+    assert "in production needs TLS" in refused_doors({})
+    check_doors(configure({"grpc": {"tls": {"cert": "c.pem", "key": "k.pem"}}}))
 
 
 def test_plaintext_is_for_this_machine_in_development_only() -> None:
-    assert configure(DEVELOPMENT).grpc.tls is None
-    assert configure(DEVELOPMENT | {"grpc": {"listen": "unix:/run/pdp.sock"}}).grpc.listen.local
+    check_doors(configure(DEVELOPMENT))
+    check_doors(configure(DEVELOPMENT | {"grpc": {"listen": "unix:/run/pdp.sock"}}))
     for listen in ("0.0.0.0:8181", "[::]:8181", "10.0.0.1:8181", "pdp.example:8181"):
-        assert "needs TLS" in refused(DEVELOPMENT | {"grpc": {"listen": listen}})
-    assert "needs TLS" in refused({"mode": "production", "grpc": {"listen": "127.0.0.1:8181"}})
+        assert "needs TLS" in refused_doors(DEVELOPMENT | {"grpc": {"listen": listen}})
+    assert "needs TLS" in refused_doors({"mode": "production", "grpc": {"listen": "127.0.0.1:8181"}})
 
 
 def test_an_unknown_key_is_refused_where_it_stands_with_the_nearest() -> None:
