@@ -8,7 +8,7 @@ long it may still be deciding by an old world.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass, field
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
@@ -122,7 +122,7 @@ class Subscribers:
             self._known = {key: item for key, item in self._known.items() if item is not subscription}
         self._wake()
 
-    async def items(self, subscription: Subscription) -> AsyncIterator[FeedItem]:
+    async def items(self, subscription: Subscription) -> AsyncGenerator[FeedItem, None]:
         """Yield what this follower needs: roots, newest heartbeat, snapshot or tail, then what comes; ends at a `Resync`."""
         yield self._roots
         async for item in self._backlog(subscription):
@@ -136,7 +136,7 @@ class Subscribers:
             if isinstance(item, Resync):
                 return
 
-    async def _backlog(self, subscription: Subscription) -> AsyncIterator[FeedItem]:
+    async def _backlog(self, subscription: Subscription) -> AsyncGenerator[FeedItem, None]:
         if self._latest is not None:
             yield self._latest[1]  # first: a snapshot is believed only up to the head that a heartbeat names (V4)
         snapshot = await self._useful_snapshot(subscription.position)

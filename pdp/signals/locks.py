@@ -223,6 +223,7 @@ class LockSet:
         Raises:
             BadRequestError: the lock is an `issued_before`, which only moves forward (RV-1).
         """
+        _check_texts(lock_id)
         lock = self._by_id.get(lock_id)
         if lock is None:
             return self
