@@ -1,9 +1,11 @@
 """`pdp demo`: the whole product on one machine, told as a story that must come out as promised."""
 
+import sys
 from typing import Annotated
 
 import typer
 
+from pdp.cli.output import safe
 from pdp.errors import ConfigError
 
 
@@ -27,5 +29,7 @@ def demo(
     try:
         code = perform(open_screen(), keep=keep, as_json=as_json)
     except StageError as error:
+        for line in error.last_words:
+            sys.stderr.write(f"    {safe(line)}\n")
         raise ConfigError(str(error)) from error
     raise typer.Exit(code)

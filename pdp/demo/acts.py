@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, Final, Self, assert_never
 
 import httpx
@@ -17,6 +18,7 @@ from pdp.demo.limits import LIMITS
 from pdp.demo.oip import DATATYPE, INPUT
 from pdp.demo.stage import Stage
 from pdp.demo.story import (
+    ADA,
     TRUE_PREDICTION,
     Act,
     AskModel,
@@ -35,6 +37,7 @@ from pdp.demo.story import (
 )
 from pdp.errors import PortcullisError
 from pdp.sdk import AccessDenied, Client
+from pdp.sdk.admin import AdminClient
 
 EVENTS_BEFORE_CUT: Final = 5
 STREAM_EVENTS: Final = 10_000
@@ -135,7 +138,8 @@ class Narrator:
         with (self.stage.pack / "assignments.csv").open("a", encoding="utf-8") as assignments:
             assignments.write(f"{act.row}\n")
         applied = self._command(act.admin, "policy", "apply", str(self.stage.pack))
-        return Outcome(actual="policy active", detail=f"world {applied['world_seq']}")
+        self._await_world(applied["world_seq"])
+        return Outcome(actual="policy active", detail=f"world {applied['world_seq']}, held by every enforcement point")
 
     def _cut_stream(self, act: CutStream) -> Outcome:
         token = self._token(act.person, Token.FRESH) or ""
@@ -148,7 +152,11 @@ class Narrator:
             )
             cut = running.cut()
         self.lock_id = str(locked["lock"]["id"])
-        return Outcome(actual=_how_cut(cut, locked), measured=_how_fast(cut, began, locked))
+        return Outcome(
+            actual=_how_cut(cut, locked),
+            detail=f'{cut.events} events, then "{cut.last_error}"',
+            measured=_how_fast(cut, began, locked),
+        )
 
     def _ask_model(self) -> Outcome:
         """The model's own count; the gate has no say in it, and nobody else reaches this address."""
@@ -160,7 +168,8 @@ class Narrator:
 
     def _unlock(self, act: Unlock) -> Outcome:
         removed = self._command(act.admin, "lock", "remove", self.lock_id)
-        return Outcome(actual="lock removed", detail=f"world {removed['world_seq']}")
+        self._await_world(removed["world_seq"])
+        return Outcome(actual="lock removed", detail=f"world {removed['world_seq']}, held by every enforcement point")
 
     def _verify_audit(self, act: VerifyAudit) -> Outcome:
         """Every chain is whole, and every step that was told stands in one of them."""
@@ -168,8 +177,28 @@ class Narrator:
         verified = self._command(act.admin, "audit", "verify", str(self.stage.audit))
         records = self._command(act.admin, "audit", "tail", "--last", str(LIMITS.audit_records))
         missing = self.told - Counter(Trace.of(record.get("record", record)) for record in records)
-        actual = f"verified, {missing.total() or 'nothing'} missing"
-        return Outcome(actual=actual, detail=f"{self.told.total()} decisions of this story found: {verified}")
+        chains = verified["chains"]
+        length = sum(chain["records"] for chain in chains)
+        return Outcome(
+            actual=f"{'verified' if verified['ok'] else 'broken'}, {missing.total()} missing",
+            detail=f"{len(chains)} chains, {length} records",
+        )
+
+    def _await_world(self, world_seq: int) -> None:
+        """Wait until every connected enforcement point holds a change: only a lock's own command does that itself."""
+        settings = self.stage.environment(ADA)
+        with AdminClient(
+            settings["PDP_SERVER"],
+            token=Path(settings["PDP_TOKEN_FILE"]),
+            ca=settings["PDP_CA"],
+            cert=settings["PDP_CERT"],
+            key=settings["PDP_KEY"],
+        ) as admin:
+            deadline = time.monotonic() + LIMITS.call_s
+            while any(one.connected and one.seq < world_seq for one in admin.replicas().replicas):
+                if time.monotonic() > deadline:
+                    raise StageError(f"world {world_seq} did not reach every enforcement point")
+                time.sleep(LIMITS.poll_s)
 
     def _command(self, admin: Person, *arguments: str) -> Any:
         return commands.must(arguments, where=self.stage.directory, environment=self.stage.environment(admin))
@@ -214,6 +243,6 @@ def _how_fast(cut: Cut, began: float, locked: Any) -> str:
     from_command = (cut.mono_s - began) * 1_000
     from_accepted = cut.wall_ms - float(locked["lock"]["start_ms"])
     return (
-        f"the stream was cut {from_accepted:.0f} ms after the PDP accepted the lock, {from_command:.0f} ms after "
-        f"`pdp lock add` was started; {cut.events} events had come"
+        f"the running stream was cut {from_accepted:.0f} ms after the PDP accepted the lock, {from_command:.0f} ms after "
+        "`pdp lock add` was typed"
     )

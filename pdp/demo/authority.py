@@ -1,7 +1,7 @@
 """A throw-away certificate authority for the trust domain of the demonstration.
 
-It signs server certificates for the loopback and X.509-SVIDs for workloads, and can sign nothing else: its own
-certificate is constrained to `localhost`, the loopback address and the one trust domain. Everything is written 0600
+It signs server certificates for the loopback and X.509-SVIDs for workloads. Its own certificate is constrained to the
+name `localhost` and the one trust domain, so that it can name no other host and no other workload. Everything is written 0600
 into a directory that the stage removes afterwards, and expires in two days in case it does not.
 """
 
@@ -24,7 +24,7 @@ from pdp.demo.limits import LIMITS
 
 TRUST_DOMAIN: Final = "demo.portcullis"
 LOOPBACK_NAME: Final = "localhost"
-LOOPBACK_NETWORK: Final = ipaddress.ip_network("127.0.0.1/32")
+LOOPBACK_ADDRESS: Final = ipaddress.ip_address("127.0.0.1")
 CLOCK_SLACK: Final = dt.timedelta(minutes=5)
 """Certificates begin a little before now, for clocks that are a little behind."""
 
@@ -53,9 +53,7 @@ class Authority:
 
     def issue_server(self, name: str) -> Credential:
         """Sign a certificate for a server on the loopback."""
-        names = x509.SubjectAlternativeName(
-            [x509.DNSName(LOOPBACK_NAME), x509.IPAddress(LOOPBACK_NETWORK.network_address)]
-        )
+        names = x509.SubjectAlternativeName([x509.DNSName(LOOPBACK_NAME), x509.IPAddress(LOOPBACK_ADDRESS)])
         return self._issue(name, names, [ExtendedKeyUsageOID.SERVER_AUTH])
 
     def issue_workload(self, name: str, path: str) -> Credential:
@@ -122,9 +120,9 @@ def _builder(
 
 
 def _constraints() -> x509.NameConstraints:
+    # No address among them: the TLS library inside gRPC and Envoy refuses a chain with a constraint of that type.
     permitted: Sequence[x509.GeneralName] = (
         x509.DNSName(LOOPBACK_NAME),
-        x509.IPAddress(LOOPBACK_NETWORK),
         x509.UniformResourceIdentifier(TRUST_DOMAIN),
     )
     return x509.NameConstraints(permitted_subtrees=permitted, excluded_subtrees=None)

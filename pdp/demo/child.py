@@ -24,7 +24,11 @@ TAIL_LINES: Final = 12
 
 
 class StageError(RuntimeError):
-    """The stage cannot be set: one sentence, and what to do about it."""
+    """Something on the stage failed: one sentence, and the last words of the process that did."""
+
+    def __init__(self, message: str, last_words: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.last_words = tuple(last_words)
 
 
 class Child:
@@ -81,7 +85,7 @@ class Child:
         """Wait for a line of output that matches `pattern`, and return the match.
 
         Raises:
-            StageError: the process ended, or `timeout_s` passed, before such a line; the message repeats its last lines.
+            StageError: the process ended, or `timeout_s` passed, before such a line; it holds the last lines.
         """
         wanted = re.compile(pattern)
         with self._news:
@@ -93,8 +97,7 @@ class Child:
     def failure(self, what: str) -> StageError:
         """Return an error that says what happened to this process and what it said last."""
         with self._news:
-            tail = "\n".join(f"    {line}" for line in list(self._lines)[-TAIL_LINES:])
-        return StageError(f"{self.name}: {what}; its last words ({self.log}):\n{tail}")
+            return StageError(f"{self.name}: {what}", list(self._lines)[-TAIL_LINES:])
 
     def stop(self) -> None:
         """End the process, and whatever of its group outlives it; returns when nothing is left."""

@@ -31,7 +31,11 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cut:
-    """How a stream ended: events received, the monotonic instant, the wall-clock instant, and whether it was broken off."""
+    """How a stream ended.
+
+    `events` came; then access ended at `mono_s` (monotonic) and `wall_ms` (wall clock): when the gate's error event took the
+    model's place, or the connection broke. `broken` means without the last chunk, `last_error` is the event's text.
+    """
 
     events: int
     mono_s: float
@@ -85,6 +89,8 @@ class RunningStream:
         self._news = threading.Condition()
         self._events = 0
         self._cut: Cut | None = None
+        self._ended: tuple[float, float] | None = None
+        self._last_error = ""
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
@@ -112,33 +118,37 @@ class RunningStream:
             return self._cut
 
     def _read(self) -> None:
-        broken, last_error = False, ""
+        broken = False
         try:
             for line in self._response.iter_lines():
                 if line.startswith("data:"):
-                    last_error = self._count(line.removeprefix("data:"))
+                    self._hear(line.removeprefix("data:"))
         except (httpx.TransportError, httpx.StreamError):
             # The body ended without its last chunk: what a client must never mistake for success.
             broken = True
+        self._note_end()
+        mono_s, wall_ms = self._ended or (0.0, 0.0)
         with self._news:
             self._cut = Cut(
-                events=self._events,
-                mono_s=time.monotonic(),
-                wall_ms=time.time() * 1_000,
-                broken=broken,
-                last_error=last_error,
+                events=self._events, mono_s=mono_s, wall_ms=wall_ms, broken=broken, last_error=self._last_error
             )
             self._news.notify_all()
 
-    def _count(self, data: str) -> str:
-        """Count an event of the model, or return the error that the gate put in its place."""
+    def _hear(self, data: str) -> None:
+        """Count an event of the model, or note the error that the gate put in its place."""
         event = _json(data.encode())
         if isinstance(event, Mapping) and "error" in event:
-            return str(event["error"])
+            self._last_error = str(event["error"])
+            self._note_end()
+            return
         with self._news:
             self._events += 1
             self._news.notify_all()
-        return ""
+
+    def _note_end(self) -> None:
+        # The first sign counts; Envoy keeps a cut HTTP/1.1 connection open a little longer, with nothing more on it.
+        if self._ended is None:
+            self._ended = (time.monotonic(), time.time() * 1_000)
 
 
 def _authorization(token: str | None) -> dict[str, str]:

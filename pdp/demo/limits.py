@@ -30,6 +30,8 @@ class DemoLimits:
     """Longest run of one `pdp` command of the story."""
     call_s: float = 15.0
     """Longest wait for one answer through the gate, or for one event of a stream."""
+    poll_s: float = 0.02
+    """Pause between two looks where there is nothing to wait on."""
     cut_s: float = 10.0
     """Longest wait for a stream to end once its access has ended."""
 

@@ -33,6 +33,10 @@ class Screen:
     def telling(self) -> Iterator["Telling"]:
         """Show the growing table; where nothing can move, show it once at the end."""
         telling = Telling()
+        if not self.console.is_terminal:
+            yield telling
+            self.console.print(telling)
+            return
         with Live(telling, console=self.console, refresh_per_second=8, vertical_overflow="visible"):
             yield telling
 

@@ -176,13 +176,13 @@ STORY: Final = (
         expected=TRUE_PREDICTION,
     ),
     Step(
-        name="… without a token",
+        name="no token, only a certificate",
         who="nobody, apps",
         act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, token=Token.NONE),
         expected="401 credential_missing",
     ),
     Step(
-        name="… with an expired token",
+        name="an expired token",
         who="sam, apps",
         act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, token=Token.EXPIRED),
         expected="401 token_expired",

@@ -60,11 +60,11 @@ def test_a_server_certificate_is_of_no_use_to_a_client(authority: Authority) -> 
     assert list(purposes) == [ExtendedKeyUsageOID.SERVER_AUTH]
 
 
-def test_the_authority_is_constrained_to_the_loopback_and_its_trust_domain(authority: Authority) -> None:
+def test_the_authority_can_name_no_other_host_and_no_other_workload(authority: Authority) -> None:
     constraints = authority.certificate.extensions.get_extension_for_class(x509.NameConstraints)
     assert constraints.critical
     permitted = {str(name.value) for name in constraints.value.permitted_subtrees or []}
-    assert permitted == {"localhost", "127.0.0.1/32", "demo.portcullis"}
+    assert permitted == {"localhost", "demo.portcullis"}
 
 
 def test_certificates_are_short_lived(authority: Authority) -> None:
