@@ -55,7 +55,7 @@ class ScriptedPdp(grpc.GenericRpcHandler):
         self.calls: list[tuple[str, Any]] = []
         self.credentials: list[str] = []
         self.released = threading.Event()
-        self.cancelled = threading.Event()
+        self.stream_ended = threading.Event()
         self.hanging = threading.Event()
         self._script: dict[str, deque[Any]] = {}
         self._pool = ThreadPoolExecutor(max_workers=8)
@@ -77,10 +77,10 @@ class ScriptedPdp(grpc.GenericRpcHandler):
 
     def hang(self, _: Any, context: grpc.ServicerContext) -> None:
         """Answer nothing until the test ends or the caller goes away."""
-        context.add_callback(self.cancelled.set)
-        context.add_callback(self.released.set)
         self.hanging.set()
-        self.released.wait()
+        # False: the caller has gone already, and nobody would wake us.
+        if context.add_callback(self.released.set):
+            self.released.wait()
 
     def service(self, details: Any) -> grpc.RpcMethodHandler | None:
         method = METHODS.get(details.method)
@@ -92,6 +92,8 @@ class ScriptedPdp(grpc.GenericRpcHandler):
             return self._next(details.method, message, context)
 
         def many(message: Any, context: grpc.ServicerContext) -> Iterator[Any]:
+            # Before the first message: a caller that leaves right after it must not be missed.
+            context.add_callback(self.stream_ended.set)
             for step in self._next(details.method, message, context):
                 answer = step(message, context) if callable(step) else step
                 if answer is not None:

@@ -150,7 +150,7 @@ def test_following_the_audit_ends_when_we_leave(pdp: ScriptedPdp, admin: AdminCl
     records = admin.audit_records(follow=True)
     assert next(records).record == b"{}"
     records.close()  # type: ignore[attr-defined]
-    assert pdp.cancelled.wait(10)
+    assert pdp.stream_ended.wait(10)
 
 
 def test_replicas(pdp: ScriptedPdp, admin: AdminClient) -> None:

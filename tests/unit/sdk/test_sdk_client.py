@@ -175,7 +175,7 @@ def test_leaving_a_watch_cancels_it(pdp: ScriptedPdp, client: Client) -> None:
     assert next(watch).allowed
     assert isinstance(watch, Iterator)
     watch.close()  # type: ignore[attr-defined]
-    assert pdp.cancelled.wait(10)
+    assert pdp.stream_ended.wait(10)
 
 
 # Refusals.
