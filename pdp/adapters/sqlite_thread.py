@@ -5,6 +5,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -51,8 +52,9 @@ class SqliteThread:
         return await asyncio.wrap_future(future)
 
     async def close(self) -> None:
-        """Close the connection and end the thread."""
-        self._thread.submit(self._drop)
+        """Close the connection and end the thread; closing twice is closing once."""
+        with suppress(RuntimeError):  # shut down already
+            self._thread.submit(self._drop)
         await asyncio.get_running_loop().run_in_executor(None, self._thread.shutdown)
 
     async def set_aside(self) -> None:

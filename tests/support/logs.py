@@ -154,6 +154,7 @@ class MemoryLog:
         self.entries: list[SignedEntry] = []
         self.kept: SignedSnapshot | None = None
         self.down = False
+        self.snapshotted = asyncio.Event()
         self._nudge = asyncio.Event()
 
     async def head(self) -> Head:
@@ -183,6 +184,7 @@ class MemoryLog:
     async def save_snapshot(self, snapshot: SignedSnapshot, *, seq: int) -> None:  # noqa: ARG002
         self._check()
         self.kept = snapshot
+        self.snapshotted.set()
 
     async def snapshot(self) -> SignedSnapshot | None:
         self._check()
