@@ -23,7 +23,9 @@ CREATE TABLE IF NOT EXISTS snapshots (
   seq INTEGER PRIMARY KEY, header BLOB NOT NULL, state BLOB NOT NULL, signatures BLOB NOT NULL);
 """
 _HEAD: Final = "SELECT seq, substr(header, 1, ?) FROM entries ORDER BY seq DESC LIMIT 1"
-_READ: Final = "SELECT seq, substr(header, 1, ?), substr(payload, 1, ?), signatures FROM entries WHERE seq > ? ORDER BY seq LIMIT ?"
+_READ: Final = """
+SELECT seq, substr(header, 1, ?), substr(payload, 1, ?), signatures FROM entries WHERE seq > ? ORDER BY seq LIMIT ?
+"""
 _SNAPSHOT: Final = (
     "SELECT substr(header, 1, ?), substr(state, 1, ?), signatures FROM snapshots ORDER BY seq DESC LIMIT 1"
 )
