@@ -27,7 +27,7 @@ from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.trust_file import load_trust
-from pdp.errors import ConfigError
+from pdp.errors import ConfigError, Reason
 from pdp.identity.certificates import PeerCertificate
 from pdp.identity.issuers import IssuerTable
 from pdp.identity.types import Refusal
@@ -71,14 +71,23 @@ def _peer(certificate_pem: bytes) -> PeerCertificate | Refusal:
 
 
 class Identifier:
-    """Turns what Envoy saw into an identity, with the locks of the world in force."""
+    """Turns what Envoy saw into an identity, with the locks of the world in force.
 
-    def __init__(self, authenticator: Authenticator, replica: Replica) -> None:
+    Args:
+        authenticator: Verifies.
+        replica: Holds the locks.
+        certificate_suffices: A client certificate alone identifies its workload; otherwise a token is needed as well.
+    """
+
+    def __init__(self, authenticator: Authenticator, replica: Replica, *, certificate_suffices: bool) -> None:
         self._authenticator = authenticator
         self._replica = replica
+        self._certificate_suffices = certificate_suffices
 
     async def __call__(self, authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
         """Return who asks, or why nobody can say."""
+        if authorization is None and not self._certificate_suffices:
+            return Unidentified(reason=Reason.CREDENTIAL_MISSING, detail="no token")
         peer = _peer(certificate_pem) if certificate_pem is not None else None
         if isinstance(peer, Refusal):
             return Unidentified(reason=peer.reason, detail=peer.detail)
@@ -211,7 +220,13 @@ class Agent:
             instance=await store.instance(),
         )
         pinned = self._config.pdp.root_digest
+        # Whatever keeps the PDP away (a wrong address, a refused certificate), somebody must see that we wait for it.
+        patience = asyncio.get_running_loop().call_later(
+            LIMITS.patience_s, _LOG.warning, "still waiting for the PDP at %s", self._config.pdp.address
+        )
+        self._stack.callback(patience.cancel)
         root = await obtain_root(state_dir=self._config.state_dir, pinned=pinned, source=self._source, hello=hello)
+        patience.cancel()
         verifier = TrustVerifier(root, self._config.tenant)
         self._replica = Replica(verifier=verifier, world=empty_world(self._config.tenant))
         return self._replica, store, hello
@@ -230,7 +245,11 @@ class Agent:
     async def _start_plane(self, trust: IssuerTable, replica: Replica, decider: Decider) -> Address:
         keys = KeyStore(issuers=trust, directory=self._config.trust.absolute().parent, clock=self._clock)
         self._stack.push_async_callback(keys.close)
-        identify = Identifier(Authenticator(issuers=trust, keys=keys, clock=self._clock), replica)
+        identify = Identifier(
+            Authenticator(issuers=trust, keys=keys, clock=self._clock),
+            replica,
+            certificate_suffices=self._config.certificate_suffices,
+        )
         self._gate = Gate(table=self._config.table, identify=identify, decider=decider, reveal=trust.development)
         self._rechecker = Rechecker(decider=decider, time=self._clock, jitter=random)
         self._background("re-checks", self._rechecker.run())

@@ -7,6 +7,7 @@ with what to do; 5 a part that must run does not; 130 interrupted.
 import asyncio
 import json
 import logging
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -26,7 +27,8 @@ from sidecar.config import (
     readable_file,
     sockets_in,
 )
-from sidecar.envoy import EnvoySettings, rendered
+from sidecar.envoy import EnvoySettings, ListenerTls, Upstream, rendered
+from sidecar.routes import RouteTable
 from sidecar.supervisor import EnvoyError
 
 INTERRUPTED = 130
@@ -45,11 +47,14 @@ ClientCa = Annotated[Path | None, typer.Option(help="CA of the callers' client c
 RequireCert = Annotated[bool, typer.Option("--require-client-cert", help="Refuse callers without a certificate.")]
 Routes = Annotated[Path, typer.Option(help="Which served name is which endpoint and model version (YAML).")]
 StateDir = Annotated[Path, typer.Option(help="World, audit chain and sockets; created with mode 0700.")]
+CertificateSuffices = Annotated[
+    bool, typer.Option("--certificate-suffices", help="Let callers in with a client certificate and no token.")
+]
 ForwardCredentials = Annotated[bool, typer.Option("--forward-credentials", help="Leave the token on the request.")]
 
 
 @app.command()
-def run(  # the command line itself
+def run(
     upstream: UpstreamOption,
     routes: Routes,
     pdp: Annotated[str, typer.Option(help="The PDP's gRPC address, HOST:PORT.")],
@@ -69,6 +74,7 @@ def run(  # the command line itself
     pdp_plaintext: Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the PDP without TLS.")] = False,
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
+    certificate_suffices: CertificateSuffices = False,
     tenant: Annotated[str, typer.Option(help="The tenant whose log is followed.")] = "main",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
 ) -> None:
@@ -84,32 +90,57 @@ def run(  # the command line itself
         plaintext=pdp_plaintext,
     )
     table = load_routes(routes)
-    settings = EnvoySettings(
-        listen=parse_address(listen, option="--listen"),
-        upstream=parse_upstream(upstream, ca=readable_file(upstream_ca, option="--upstream-ca")),
-        sockets=sockets_in(state_dir),
-        rows=table.rows,
-        tls=listener_tls(
-            readable_file(tls_cert, option="--tls-cert"),
-            readable_file(tls_key, option="--tls-key"),
-            readable_file(client_ca, option="--client-ca"),
-            required=require_client_cert,
-        ),
-        forward_credentials=forward_credentials,
-    )
     checked = SidecarConfig(
-        envoy=settings,
+        envoy=_settings(
+            table,
+            upstream=parse_upstream(upstream, ca=readable_file(upstream_ca, option="--upstream-ca")),
+            listen=listen,
+            tls=_tls(tls_cert, tls_key, client_ca, required=require_client_cert),
+            state_dir=state_dir,
+            forward_credentials=forward_credentials,
+        ),
         table=table,
         pdp=check_pdp(access),
         trust=trust,
         probes=parse_address(probes, option="--probes"),
         state_dir=state_dir.absolute(),
         tenant=tenant,
+        certificate_suffices=certificate_suffices,
     )
     _serve(checked)
 
 
+def _tls(cert: Path | None, key: Path | None, client_ca: Path | None, *, required: bool) -> ListenerTls | None:
+    return listener_tls(
+        readable_file(cert, option="--tls-cert"),
+        readable_file(key, option="--tls-key"),
+        readable_file(client_ca, option="--client-ca"),
+        required=required,
+    )
+
+
+def _settings(
+    table: RouteTable,
+    *,
+    upstream: Upstream,
+    listen: str,
+    tls: ListenerTls | None,
+    state_dir: Path,
+    forward_credentials: bool,
+) -> EnvoySettings:
+    return EnvoySettings(
+        listen=parse_address(listen, option="--listen"),
+        upstream=upstream,
+        sockets=sockets_in(state_dir),
+        rows=table.rows,
+        tls=tls,
+        forward_credentials=forward_credentials,
+    )
+
+
 def _serve(config: SidecarConfig) -> None:
+    # We start Envoy by exec, never by fork alone; gRPC's fork handlers would only complain that threads run.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from sidecar.agent import serve  # noqa: PLC0415 - `config` and `--help` need none of it
 
     uvloop.run(serve(config, announce=lambda line: print(line, flush=True)))  # noqa: T201 - what scripts wait for
@@ -129,12 +160,12 @@ def config(
     state_dir: StateDir = Path("state/sidecar"),
 ) -> None:
     """Print the Envoy configuration that `run` would use."""
-    settings = EnvoySettings(
-        listen=parse_address(listen, option="--listen"),
+    settings = _settings(
+        load_routes(routes),
         upstream=parse_upstream(upstream, ca=upstream_ca),
-        sockets=sockets_in(state_dir),
-        rows=load_routes(routes).rows,
+        listen=listen,
         tls=listener_tls(tls_cert, tls_key, client_ca, required=require_client_cert),
+        state_dir=state_dir,
         forward_credentials=forward_credentials,
     )
     typer.echo(rendered(settings))

@@ -45,7 +45,7 @@ class PdpAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
-    """Everything `pdp-sidecar run` needs."""
+    """Everything `pdp-sidecar run` needs; `certificate_suffices`: callers may come with a client certificate and no token."""
 
     envoy: EnvoySettings
     table: RouteTable
@@ -54,6 +54,7 @@ class SidecarConfig:
     probes: Address
     state_dir: Path
     tenant: str = "main"
+    certificate_suffices: bool = False
 
 
 class _ServedEntry(BaseModel):

@@ -19,6 +19,7 @@ class SidecarLimits:
         downstream_connections: Most client connections of one Envoy.
         certificates: Client certificates whose reading is remembered.
         fresh_poll_s: How often a starting sidecar looks whether its world is fresh.
+        patience_s: After this a sidecar that waits for its PDP says so.
         pending_sessions: Most running streams that are re-checked; one more is refused rather than forgotten.
         decide_s: Our own time for one answer; below `filter_timeout_s`, so that a slow answer is ours and counted (EX-17).
         filter_timeout_s: Envoy's patience for one answer.
@@ -53,6 +54,7 @@ class SidecarLimits:
     downstream_connections: int = 10_000
     certificates: int = 1_024
     fresh_poll_s: float = 0.02
+    patience_s: float = 5.0
     pending_sessions: int = 10_000
     decide_s: float = 0.2
     filter_timeout_s: float = 0.5
@@ -62,8 +64,8 @@ class SidecarLimits:
     unary_s: float = 10.0
     connect_s: float = 2.0
     delayed_close_s: float = 0.1
-    busy_gap_s: float = 0.1
-    busy_wait_s: float = 0.1
+    busy_gap_s: float = 0.25
+    busy_wait_s: float = 0.2
     recheck_floor_s: float = 0.5
     recheck_jitter: float = 0.1
     retry_s: float = 0.5

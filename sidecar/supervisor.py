@@ -138,6 +138,7 @@ class EnvoyProcess:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._keeper
             self._keeper = None
+            self._sockets.admin.unlink(missing_ok=True)
 
     async def address(self) -> Address:
         """Return where clients connect (the kernel's choice, when port 0 was asked for)."""
