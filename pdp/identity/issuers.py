@@ -248,7 +248,7 @@ def parse_trust(text: str, *, file: str = "trust.yaml") -> IssuerTable:
     """
     document = read_yaml(text, file=file)
     try:
-        trust = _TrustFile.model_validate(document.value or {})
+        trust = _TrustFile.model_validate({} if document.value is None else document.value)
     except ValidationError as error:
         raise ConfigError("\n".join(_finding(document, detail) for detail in error.errors())) from error
     findings = _duplicates(trust, document)

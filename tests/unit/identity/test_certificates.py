@@ -1,0 +1,144 @@
+"""Row T-54, and the workload that a client certificate names."""
+
+import hashlib
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
+
+from pdp.errors import Reason
+from pdp.identity.certificates import PeerCertificate
+from pdp.identity.types import Refusal, VerifiedIdentity
+from tests.support.certificates import SPIFFE, authority, authority_der, key_usage, leaf
+from tests.support.tokens import NOW_MS, NOW_S, b64, entry, good_token, judge, reason_of, table
+
+TRUST = table(entry(), domains=("prod.example",))
+GOOD = leaf()
+
+
+def peer_of(der: bytes) -> PeerCertificate:
+    peer = PeerCertificate.from_der(der)
+    assert isinstance(peer, PeerCertificate), peer
+    return peer
+
+
+BAD: dict[str, dict[str, Any]] = {
+    "two-uris": {"uris": [SPIFFE, SPIFFE + "2"]},
+    "same-uri-twice": {"uris": [SPIFFE, SPIFFE]},
+    "https-uri": {"uris": ["https://prod.example/scorer"]},
+    "no-path": {"uris": ["spiffe://prod.example"]},
+    "root-path": {"uris": ["spiffe://prod.example/"]},
+    "upper-case-scheme": {"uris": ["Spiffe://prod.example/a"]},
+    "dot-segment": {"uris": ["spiffe://prod.example/a/../b"]},
+    "percent": {"uris": ["spiffe://prod.example/%61"]},
+    "port": {"uris": ["spiffe://prod.example:443/a"]},
+    "ca": {"ca": True},
+    "no-key-usage": {"with_usage": False},
+    "key-usage-not-critical": {"critical": False},
+    "no-digital-signature": {"usage": key_usage(digital_signature=False)},
+    "signs-certificates": {"usage": key_usage(sign=True)},
+    "signs-crls": {"usage": key_usage(crl=True)},
+    "server-only": {"extended": [ExtendedKeyUsageOID.SERVER_AUTH]},
+    "client-only": {"extended": [ExtendedKeyUsageOID.CLIENT_AUTH]},
+    "anonymous-ca": {"uris": [], "ca": True},
+    "anonymous-signer": {"uris": [], "usage": key_usage(sign=True)},
+    "anonymous-server": {"uris": [], "extended": [ExtendedKeyUsageOID.SERVER_AUTH]},
+}
+
+
+@pytest.mark.parametrize("changes", BAD.values(), ids=BAD)
+def test_t54_a_certificate_that_breaks_the_leaf_rules(changes: dict[str, Any]) -> None:
+    refusal = PeerCertificate.from_der(leaf(**changes))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.CERTIFICATE_INVALID
+
+
+@pytest.mark.parametrize("der", [b"", b"x", GOOD[:-1], GOOD[:100], b"0" * 500])
+def test_t54_no_certificate_at_all(der: bytes) -> None:
+    refusal = PeerCertificate.from_der(der)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.CERTIFICATE_INVALID
+
+
+def test_what_the_backend_did_not_foresee_is_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    def explode(_der: bytes) -> None:
+        raise AssertionError
+
+    monkeypatch.setattr(x509, "load_der_x509_certificate", explode)
+    refusal = PeerCertificate.from_der(GOOD)
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.VERIFIER_ERROR
+
+
+@pytest.mark.parametrize("changes", [{}, {"ca": None}, {"extended": None}])
+def test_a_workload_alone_is_itself(changes: dict[str, Any]) -> None:
+    peer = peer_of(leaf(**changes))
+    identity = judge(None, trust=TRUST, peer=peer)
+    assert isinstance(identity, VerifiedIdentity)
+    assert str(identity.party.principal) == f"workload:{SPIFFE}"
+    assert identity.workload == identity.party.principal
+    assert identity.expires_at_s == NOW_S + 3601
+    assert identity.facts.fingerprint == hashlib.sha256(peer.der).hexdigest()
+
+
+def test_with_a_token_the_party_is_the_tokens_and_the_workload_the_certificates() -> None:
+    identity = judge(f"Bearer {good_token()}", trust=TRUST, peer=peer_of(GOOD))
+    assert isinstance(identity, VerifiedIdentity)
+    assert str(identity.party.principal) == "user:alice@example.com"
+    assert str(identity.workload) == f"workload:{SPIFFE}"
+    assert identity.facts.fingerprint == peer_of(GOOD).fingerprint
+    assert identity.expires_at_s == NOW_S + 330
+
+
+def test_an_identity_ends_with_its_certificate() -> None:
+    peer = peer_of(leaf(until_s=NOW_S + 60))
+    identity = judge(f"Bearer {good_token()}", trust=TRUST, peer=peer)
+    assert isinstance(identity, VerifiedIdentity)
+    assert identity.expires_at_s == NOW_S + 61
+    for authorization in (None, f"Bearer {good_token()}"):
+        assert reason_of(judge(authorization, trust=TRUST, peer=peer, now_ms=NOW_MS + 60_999)) is None
+        assert (
+            reason_of(judge(authorization, trust=TRUST, peer=peer, now_ms=NOW_MS + 61_000))
+            is Reason.CERTIFICATE_INVALID
+        )
+    assert reason_of(judge(None, trust=TRUST, peer=peer, now_ms=NOW_MS - 3_600_001)) is Reason.CERTIFICATE_INVALID
+
+
+def test_an_unknown_trust_domain_is_nobody_also_beside_a_good_token() -> None:
+    for authorization in (None, f"Bearer {good_token()}"):
+        assert reason_of(judge(authorization, peer=peer_of(GOOD))) is Reason.TRUST_DOMAIN_UNKNOWN
+
+
+def test_a_bad_token_is_not_saved_by_a_good_certificate() -> None:
+    for authorization, reason in {"": Reason.CREDENTIAL_MISSING, "Bearer x": Reason.TOKEN_MALFORMED}.items():
+        assert reason_of(judge(authorization, trust=TRUST, peer=peer_of(GOOD))) is reason
+
+
+def test_a_certificate_without_a_name_is_no_workload() -> None:
+    nameless = peer_of(leaf(uris=[], extended=[ExtendedKeyUsageOID.CLIENT_AUTH]))
+    assert reason_of(judge(None, trust=TRUST, peer=nameless)) is Reason.CERTIFICATE_INVALID
+    identity = judge(f"Bearer {good_token()}", trust=TRUST, peer=nameless)
+    assert isinstance(identity, VerifiedIdentity)
+    assert identity.workload is None
+
+
+def test_with_several_trust_domains_a_leaf_is_issued_by_the_ca_of_the_one_it_names() -> None:
+    ours, theirs = authority("prod"), authority("other")
+    trust = table(entry(), domains=("prod.example", "other.example"))
+    known = trust.with_authorities({"prod.example": (authority_der(ours),), "other.example": (authority_der(theirs),)})
+    assert known.generation != trust.generation
+    honest, intruder = peer_of(leaf(by=ours)), peer_of(leaf(by=theirs))
+    assert reason_of(judge(None, trust=known, peer=honest)) is None
+    assert reason_of(judge(None, trust=known, peer=intruder)) is Reason.CERTIFICATE_INVALID
+    assert reason_of(judge(None, trust=trust, peer=honest)) is Reason.CERTIFICATE_INVALID  # no bundle: untrusted
+
+
+def test_t49_a_bound_token_needs_the_very_certificate() -> None:
+    trust = table(entry(cnf_kinds=["x5t#S256"], cnf_required=["x5t#S256"]), domains=("prod.example",))
+    holder, thief = peer_of(GOOD), peer_of(leaf())
+    bound = f"Bearer {good_token(cnf={'x5t#S256': b64(bytes.fromhex(holder.fingerprint))})}"
+    assert reason_of(judge(bound, trust=trust, peer=holder)) is None
+    assert reason_of(judge(bound, trust=trust, peer=thief)) is Reason.BINDING_MISMATCH
+    assert reason_of(judge(bound, trust=trust)) is Reason.BINDING_MISMATCH
+    assert reason_of(judge(bound, trust=TRUST, peer=holder)) is Reason.BINDING_REQUIRED

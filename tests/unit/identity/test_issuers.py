@@ -1,0 +1,172 @@
+import json
+from typing import Any
+
+import pytest
+
+from pdp.errors import ConfigError
+from pdp.identity.development import DEVELOPMENT_ISS, DevelopmentIssuer, refuse_production, trust_text
+from pdp.identity.issuers import parse_trust
+from tests.support.tokens import entry, signer, table
+
+GOOD = """\
+issuers:
+  - iss: https://login.example
+    profile: at_jwt
+    keys: {url: https://login.example/jwks}
+    algs: [RS256, ES256]
+    audiences: [portcullis]
+    max_lifetime_s: 3600
+trust_domains:
+  - {domain: prod.example, ca: ca.pem}
+"""
+
+
+def refusal_of(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_trust(text)
+    return caught.value.message
+
+
+def test_a_good_file_and_its_defaults() -> None:
+    trust = parse_trust(GOOD)
+    issuer = trust.issuers["https://login.example"]
+    assert (issuer.leeway_s, issuer.aud_mode, issuer.require_jti, issuer.max_act_depth) == (30, "exact_single", True, 0)
+    assert (issuer.refresh_s, issuer.cooldown_s, issuer.stale_max_s, issuer.group_claims) == (300, 30, 3600, ())
+    assert not trust.development
+    assert list(trust.trust_domains) == ["prod.example"]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("iss", "trust.yaml:2: `issuers[0].iss` is missing: write the issuer exactly"),
+        ("audiences", "trust.yaml:2: `issuers[0].audiences` is missing: name us"),
+        ("max_lifetime_s", "trust.yaml:2: `issuers[0].max_lifetime_s` is missing: cap the life"),
+        ("algs", "trust.yaml:2: `issuers[0].algs` is missing: list what"),
+        ("keys", "trust.yaml:2: `issuers[0].keys` is missing: write `keys:"),
+        ("profile", "trust.yaml:2: `issuers[0].profile` is missing: write `profile: at_jwt`"),
+    ],
+)
+def test_what_is_missing_is_named_with_its_place_and_what_to_do(line: str, told: str) -> None:
+    lines = [text.replace(f"- {line}: https://login.example", "- leeway_s: 1") for text in GOOD.splitlines()]
+    kept = "\n".join(text for text in lines if not text.strip().startswith(f"{line}:"))
+    assert refusal_of(kept).startswith(told)
+
+
+BAD: dict[str, tuple[dict[str, Any], str]] = {
+    "hs256": ({"algs": ["ES256", "HS256"]}, "whoever verifies could sign"),
+    "none": ({"algs": ["none"]}, "`none` is refused"),
+    "wrong-case": ({"algs": ["es256"]}, "`es256` is refused"),
+    "no-algs": ({"algs": []}, "algs"),
+    "no-audiences": ({"audiences": []}, "audiences"),
+    "empty-audience": ({"audiences": [""]}, "audiences"),
+    "audience-text": ({"audiences": "portcullis"}, "audiences"),
+    "unknown-key": ({"verify": False}, "`issuers[0].verify` is not a known key"),
+    "unknown-profile": ({"profile": "none"}, "at_jwt"),
+    "leeway-large": ({"leeway_s": 121}, "120"),
+    "leeway-text": ({"leeway_s": "30"}, "integer"),
+    "cap-zero": ({"max_lifetime_s": 0}, "greater than 0"),
+    "cap-true": ({"max_lifetime_s": True}, "integer"),
+    "depth": ({"max_act_depth": 5}, "4"),
+    "pattern": ({"sub_pattern": "("}, "RE2"),
+    "namespace": ({"namespace": "Corp"}, "NA-5"),
+    "namespace-newline": ({"namespace": "corp\n"}, "NA-5"),
+    "iss-blank": ({"iss": "https://a b"}, "without blank"),
+    "iss-hash": ({"iss": "https://a#b"}, "without blank"),
+    "no-source": ({"keys": {}}, "either a `file` or a `url`"),
+    "two-sources": ({"keys": {"file": "a", "url": "https://a"}}, "either a `file` or a `url`"),
+    "http": ({"keys": {"url": "http://login.example/jwks"}}, "use https"),
+    "ftp": ({"keys": {"url": "ftp://login.example/jwks", "allow_private": ["10.0.0.0/8"]}}, "use https"),
+    "userinfo": ({"keys": {"url": "https://a:b@login.example/jwks"}}, "neither user nor fragment"),
+    "network": ({"keys": {"url": "https://a", "allow_private": ["10.0.0.0/33"]}}, "network"),
+    "cnf-kind": ({"cnf_kinds": ["jkt"]}, "x5t#S256"),
+    "cnf-required": ({"cnf_required": ["x5t#S256"]}, "cnf_kinds"),
+    "attribute-name": ({"attribute_claims": {"a": "resource.owner"}}, "subject."),
+    "stale": ({"stale_max_s": 10}, "refresh_s"),
+    "cooldown": ({"cooldown_s": 301}, "refresh_s"),
+    "set-intake": ({"intake": "set"}, "bearer"),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), BAD.values(), ids=BAD)
+def test_a_bad_entry_is_refused(changes: dict[str, Any], told: str) -> None:
+    message = refusal_of(json.dumps({"issuers": [entry(**changes)]}))
+    assert message.startswith("trust.yaml:1: ")
+    assert told in message
+
+
+def test_every_finding_is_told_at_once_with_its_line() -> None:
+    message = refusal_of(GOOD.replace("RS256", "HS256").replace("3600", "0").replace("domain: prod", "domain: Prod"))
+    assert [line.split(" ")[0] for line in message.splitlines() if "after validation" not in line] == [
+        "trust.yaml:5:", "trust.yaml:7:", "trust.yaml:9:",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("", "nobody could authenticate"),
+        ("issuers: []", "nobody could authenticate"),
+        ("[]", "mapping"),
+        ("a: 1", "`a` is not a known key"),
+        ("issuers: [", "trust.yaml:1"),
+        ("issuers: []\nissuers: []", "trust.yaml:2: `issuers` stands twice"),
+        ("issuers: &a []\ntrust_domains: *a", "aliases"),
+        ("1: 2", "a key is plain text"),
+        ("? [a]\n: b", "a key is plain text"),
+        ("x: 2026-13-45", "trust.yaml:1"),
+        ("[" * 5000, "trust.yaml:1"),
+    ],
+)
+def test_a_bad_document_is_refused(text: str, told: str) -> None:
+    assert told in refusal_of(text)
+
+
+def test_one_issuer_has_one_entry() -> None:
+    with pytest.raises(ConfigError, match="stands twice"):
+        table(entry(), entry(namespace="b"))
+
+
+def test_two_issuers_never_name_the_same_principals() -> None:
+    other = "https://other.example"
+    with pytest.raises(ConfigError, match="its own `namespace`"):
+        table(entry(), entry(iss=other))
+    with pytest.raises(ConfigError, match="its own `namespace`"):
+        table(entry(max_act_depth=1), entry(iss=other, kind="agent"))
+    table(entry(), entry(iss=other, kind="agent"), entry(iss=other + "/2", namespace="b"))
+
+
+def test_a_trust_domain_stands_once() -> None:
+    with pytest.raises(ConfigError, match=r"`prod\.example` stands twice"):
+        table(entry(), domains=("prod.example", "prod.example"))
+
+
+def test_the_generation_is_that_of_the_content() -> None:
+    assert parse_trust(GOOD).generation == parse_trust("# a comment\n" + GOOD).generation
+    assert parse_trust(GOOD).generation != parse_trust(GOOD.replace("3600", "3599")).generation
+
+
+def test_production_refuses_a_development_issuer() -> None:
+    development = parse_trust(trust_text(DevelopmentIssuer.generate(), jwks_file="jwks.json"))
+    refuse_production(development, production=False)
+    refuse_production(parse_trust(GOOD), production=True)
+    disguised = parse_trust(json.dumps({"issuers": [entry(iss=DEVELOPMENT_ISS)]}))
+    for trust in (development, disguised):
+        with pytest.raises(ConfigError, match="development issuer"):
+            refuse_production(trust, production=True)
+
+
+@pytest.mark.parametrize("alg", ["ES256", "RS256", "EdDSA"])
+def test_a_development_key_survives_its_file(alg: str) -> None:
+    made = signer(alg)
+    again = DevelopmentIssuer.from_pem(made.to_pem(), iss=made.iss)
+    assert (again.alg, again.public_jwk) == (alg, made.public_jwk)
+    assert "d" not in again.public_jwk
+
+
+@pytest.mark.parametrize("pem", [b"", b"-----BEGIN PRIVATE KEY-----\n", signer().jwks()])
+def test_a_file_without_a_key_is_a_configuration_error(pem: bytes) -> None:
+    with pytest.raises(ConfigError, match="no unencrypted private key"):
+        DevelopmentIssuer.from_pem(pem)
+    with pytest.raises(ConfigError, match="ES256, RS256, EdDSA"):
+        DevelopmentIssuer.generate(alg="HS256")

@@ -1,0 +1,276 @@
+"""The verified-token cache and its single flight: TC-1 to TC-5."""
+
+import asyncio
+import gc
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from jwt.api_jws import PyJWS
+
+from pdp.errors import Reason
+from pdp.identity.issuers import Issuer
+from pdp.identity.keyset import KeySet
+from pdp.identity.types import Refusal, VerifiedIdentity
+from pdp.service.authenticate import Authenticator
+from pdp.signals.locks import LockSet
+from tests.support.certificates import leaf
+from tests.support.tokens import ALGS, NOW_S, b64, entry, good_token, keys_of, reason_of, signer, table
+from tests.unit.identity.test_certificates import peer_of
+
+FREE = LockSet.EMPTY
+
+
+class Clock:
+    def __init__(self) -> None:
+        self.s = 0.0
+
+    def now_ms(self) -> int:
+        return int((NOW_S + self.s) * 1000)
+
+    def mono_s(self) -> float:
+        return self.s
+
+
+class Keys:
+    """A key store whose answers the test holds back and changes."""
+
+    def __init__(self) -> None:
+        self.set: KeySet | Refusal = keys_of(*(signer(alg) for alg in ALGS))
+        self.open = asyncio.Event()
+        self.open.set()
+        self.asked = 0
+
+    async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
+        del issuer, kid
+        self.asked += 1
+        await self.open.wait()
+        return self.set
+
+
+class Bench:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> None:
+        self.clock, self.keys = Clock(), Keys()
+        self.checks = 0
+        self.door = Authenticator(
+            issuers=table(entry(**changes), domains=("prod.example",)), keys=self.keys, clock=self.clock, entries=3
+        )
+        original = PyJWS.decode_complete
+
+        def counted(*args: Any, **options: Any) -> Any:
+            self.checks += 1
+            return original(*args, **options)
+
+        monkeypatch.setattr(PyJWS, "decode_complete", counted)
+
+    async def enter(self, compact: str, peer: Any = None) -> VerifiedIdentity | Refusal:
+        return await self.door.authenticate(f"Bearer {compact}", peer, locks=FREE)
+
+
+Story = Callable[[Bench], Awaitable[None]]
+
+
+@pytest.fixture
+def play(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    def run(story: Story, **changes: Any) -> None:
+        async def inside() -> None:
+            await story(Bench(monkeypatch, **changes))
+
+        asyncio.run(inside())
+
+    return run
+
+
+def name_of(outcome: VerifiedIdentity | Refusal) -> str:
+    assert isinstance(outcome, VerifiedIdentity), outcome
+    return outcome.party.principal.id
+
+
+def test_a_good_token_is_checked_once_a_minute(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = good_token(exp=NOW_S + 3000)
+        for second in (0, 30, 59.9):
+            bench.clock.s = second
+            name_of(await bench.enter(compact))
+        assert bench.checks == 1
+        bench.clock.s = 60
+        name_of(await bench.enter(compact))
+        assert bench.checks == 2
+
+    play(story)
+
+
+def test_a_remembered_token_ends_at_its_end(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = good_token(exp=NOW_S + 10)
+        name_of(await bench.enter(compact))
+        bench.clock.s = 39.999
+        name_of(await bench.enter(compact))
+        bench.clock.s = 40
+        assert reason_of(await bench.enter(compact)) is Reason.TOKEN_EXPIRED
+
+    play(story)
+
+
+def test_one_byte_of_the_payload_under_a_remembered_signature_is_a_miss(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        mine, other = good_token(), good_token(sub="admin")
+        name_of(await bench.enter(mine))
+        forged = f"{other.rpartition('.')[0]}.{mine.rpartition('.')[2]}"
+        assert reason_of(await bench.enter(forged)) is Reason.SIGNATURE_INVALID
+        assert name_of(await bench.enter(mine)) == "alice@example.com"
+
+    play(story)
+
+
+def test_a_withdrawn_key_ends_remembered_tokens(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact, good = good_token(), bench.keys.set
+        for keys, reason in (
+            (keys_of(signer("RS256")), Reason.KEY_UNKNOWN),
+            (keys_of(), Reason.ISSUER_KEYS_EMPTY),
+            (Refusal(reason=Reason.KEYS_UNAVAILABLE), Reason.KEYS_UNAVAILABLE),
+        ):
+            bench.keys.set = good
+            name_of(await bench.enter(compact))
+            bench.keys.set = keys
+            assert reason_of(await bench.enter(compact)) is reason
+
+    play(story)
+
+
+def test_a_key_replaced_under_the_same_kid_ends_remembered_tokens(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = good_token()
+        name_of(await bench.enter(compact))
+        good = keys_of(signer()).keys[0]
+        thief = keys_of(signer("ES256", "thief")).keys[0]
+        bench.keys.set = KeySet(
+            issuer=bench.keys.set.issuer,  # type: ignore[union-attr]
+            keys=(type(good)(kid=good.kid, alg=good.alg, thumbprint=thief.thumbprint, public=thief.public),),
+            dropped={},
+        )
+        assert reason_of(await bench.enter(compact)) is Reason.KEY_UNKNOWN
+        assert reason_of(await bench.enter(compact)) is Reason.SIGNATURE_INVALID
+
+    play(story)
+
+
+def test_a_remembered_token_is_bound_to_each_connection_anew(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        holder, thief = peer_of(leaf()), peer_of(leaf())
+        compact = good_token(cnf={"x5t#S256": b64(bytes.fromhex(holder.fingerprint))})
+        assert str((await bench.enter(compact, holder)).workload).startswith("workload:spiffe://")  # type: ignore[union-attr]
+        assert reason_of(await bench.enter(compact, thief)) is Reason.BINDING_MISMATCH
+        assert reason_of(await bench.enter(compact)) is Reason.BINDING_MISMATCH
+        assert (
+            reason_of(await bench.door.authenticate(f"DPoP {compact}", holder, locks=FREE)) is Reason.DPOP_PROOF_INVALID
+        )
+        assert bench.door.counters["hits"] == 3
+
+    play(story, cnf_kinds=["x5t#S256"])
+
+
+def test_the_workload_is_that_of_this_connection_never_of_the_one_remembered(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = good_token()
+        for name in ("a", "b"):
+            identity = await bench.enter(compact, peer_of(leaf(uris=[f"spiffe://prod.example/{name}"])))
+            assert isinstance(identity, VerifiedIdentity)
+            assert str(identity.workload) == f"workload:spiffe://prod.example/{name}"
+        without = await bench.enter(compact)
+        assert isinstance(without, VerifiedIdentity)
+        assert without.workload is None
+        assert bench.checks == 1
+
+    play(story)
+
+
+def test_two_users_at_the_same_moment_are_never_each_other(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.keys.open.clear()
+        users = [f"user{number}@example.com" for number in range(8)]
+        held = [(user, good_token(sub=user, jti=user)) for user in users] * 5
+        waiting = [asyncio.create_task(bench.enter(compact)) for _, compact in held]
+        await asyncio.sleep(0)  # every caller now waits for the keys, or for another's flight
+        assert bench.keys.asked == len(users)
+        bench.keys.open.set()
+        outcomes = await asyncio.gather(*waiting)
+        assert [name_of(outcome) for outcome in outcomes] == [user for user, _ in held]
+        assert bench.checks == len(users)
+
+    play(story)
+
+
+def test_a_caller_that_goes_away_takes_nobody_along_and_stores_nothing(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.keys.open.clear()
+        compact = good_token()
+        leader = asyncio.create_task(bench.enter(compact))
+        await asyncio.sleep(0)
+        followers = [asyncio.create_task(bench.enter(compact)) for _ in range(3)]
+        await asyncio.sleep(0)
+        followers[0].cancel()
+        leader.cancel()
+        await asyncio.gather(leader, followers[0], return_exceptions=True)
+        bench.keys.open.set()
+        assert [name_of(await follower) for follower in followers[1:]] == ["alice@example.com"] * 2
+        assert bench.checks == 1
+
+    play(story)
+
+
+def test_the_flight_of_one_connection_is_not_the_answer_of_another(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.keys.open.clear()
+        holder = peer_of(leaf())
+        compact = good_token(cnf={"x5t#S256": b64(bytes.fromhex(holder.fingerprint))})
+        thief = asyncio.create_task(bench.enter(compact))
+        await asyncio.sleep(0)
+        owner = asyncio.create_task(bench.enter(compact, holder))
+        bench.keys.open.set()
+        assert reason_of(await thief) is Reason.BINDING_MISMATCH
+        assert name_of(await owner) == "alice@example.com"
+
+    play(story, cnf_kinds=["x5t#S256"])
+
+
+def test_refusals_are_not_remembered_and_good_tokens_only_so_many(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        for number in range(50):
+            await bench.enter(f"{good_token()[:-2]}{number:02}")
+        assert len(bench.door._cache) == 0
+        for number in range(10):
+            name_of(await bench.enter(good_token(jti=str(number))))
+        assert len(bench.door._cache) == 3
+        assert bench.door._flights == {}
+
+    play(story)
+
+
+def test_the_cache_holds_no_token(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = good_token()
+        await bench.enter(compact)
+        seen: set[int] = set()
+        todo: list[Any] = [bench.door._cache]
+        while todo:
+            item = todo.pop()
+            if id(item) in seen or isinstance(item, type):
+                continue
+            seen.add(id(item))
+            assert item not in (compact, compact.encode()) if isinstance(item, str | bytes) else True
+            todo.extend(gc.get_referents(item) if not hasattr(item, "__globals__") else [])
+
+    play(story)
+
+
+def test_outcomes_are_counted_by_reason(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        await bench.enter(good_token())
+        await bench.enter("x")
+        await bench.door.authenticate(None, None, locks=FREE)
+        wanted = {"accepted": 1, "token_malformed": 1, "credential_missing": 1}
+        assert dict(bench.door.counters) == wanted
+
+    play(story)
