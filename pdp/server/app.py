@@ -29,6 +29,7 @@ from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
 from pdp.config import Address, Config, check_doors
 from pdp.errors import ConfigError, Reason
+from pdp.identity.development import refuse_production
 from pdp.identity.issuers import IssuerTable
 from pdp.limits import READY_POLL_S
 from pdp.replica import Replica
@@ -75,11 +76,7 @@ class Basis:
         """
         check_doors(config)
         issuers = load_trust(config.trust)
-        if config.mode == "production" and issuers.development:
-            message = f"{config.trust} trusts a development issuer, and mode is production"
-            raise ConfigError(
-                message, advice="remove `development: true` and its issuer, or run with --mode development"
-            )
+        refuse_production(issuers, production=config.mode == "production")
         root = load_root(config.state_dir)
         if root is None or not (config.state_dir / WORLD_FILE).exists():
             message = f"{config.state_dir} holds no PDP yet"

@@ -50,7 +50,6 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.ReplicationService/ListReplicas": _rule("replica.read", "replica/all"),
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _AUTHENTICATED,
         "/grpc.health.v1.Health/Check": _OPEN,
-        "/grpc.health.v1.Health/List": _OPEN,
         "/grpc.health.v1.Health/Watch": _OPEN,
     }
 )
