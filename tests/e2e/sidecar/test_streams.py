@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from pdp.errors import Reason
+from sidecar.ext_proc import End, Stream
 
 STREAM = "/v2/models/fraud/generate_stream"
 PATIENCE_S = 10.0
@@ -174,5 +175,35 @@ def test_the_timer_cuts_what_the_policy_bounds(in_lab: Callable[..., None]) -> N
         await asyncio.wait_for(reader.read(), PATIENCE_S)
         await asyncio.wait_for(exchange.gone.wait(), PATIENCE_S)
         writer.close()
+
+    in_lab(body)
+
+
+def test_an_agent_that_dies_mid_stream_fails_closed(in_lab: Callable[..., None]) -> None:
+    async def body(lab: Any) -> None:
+        reader, writer, exchange = await opened(lab)
+        await exchange.emit(b"data: 1\n\n")
+        await reader.readuntil(b"\n\n\r\n")
+        await lab.plane._grpc.stop(grace=0)
+        rest = await asyncio.wait_for(reader.read(), PATIENCE_S)
+        assert not rest.endswith(b"0\r\n\r\n")
+        await asyncio.wait_for(exchange.gone.wait(), PATIENCE_S)
+        writer.close()
+
+    in_lab(body)
+
+
+def test_a_defect_in_the_handler_fails_closed(in_lab: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def returns_early(self: Stream) -> End:
+        """Answer nothing and come back as if all were well."""
+        del self
+        return None  # type: ignore[return-value]
+
+    monkeypatch.setattr(Stream, "run", returns_early)
+
+    async def body(lab: Any) -> None:
+        answer = await lab.raw(request().replace(b"host: model", b"host: model\r\nconnection: close"))
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert lab.model.seen == []
 
     in_lab(body)
