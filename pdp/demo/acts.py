@@ -154,7 +154,7 @@ class Narrator:
         self.lock_id = str(locked["lock"]["id"])
         return Outcome(
             actual=_how_cut(cut, locked),
-            detail=f'{cut.events} events, then "{cut.last_error}"',
+            detail=f"{cut.events} events, then {cut.last_error or 'an abort'}",
             measured=_how_fast(cut, began, locked),
         )
 

@@ -9,6 +9,7 @@ from typing import Final
 
 from rich.text import Text
 
+from pdp.demo import commands
 from pdp.demo.acts import infer_body
 from pdp.demo.authority import write_private
 from pdp.demo.stage import Stage
@@ -36,7 +37,7 @@ def lines_to_try(stage: Stage) -> Text:
     write_private(where / "stream.json", json.dumps(ENDLESS).encode())
     write_private(where / "ada.env", _settings(stage, ADA, CONSOLE))
     write_private(where / "dana.env", _settings(stage, DANA, NOTEBOOK))
-    pdp = shlex.quote(_pdp())
+    pdp = _pdp()
     lines = (
         ("where everything is", f"cd {shlex.quote(str(where))}"),
         ("sam asks the model", _curl(stage, SAM, FRONTEND, "infer", "image.json")),
@@ -47,6 +48,7 @@ def lines_to_try(stage: Stage) -> Text:
             f"(. ./ada.env; {pdp} lock add {SAM.principal} --reason demo --wait all)",
         ),
         ("which locks are there", f"(. ./ada.env; {pdp} lock list)"),
+        ("… and give access back", f"(. ./ada.env; {pdp} lock remove $({pdp} lock list | awk 'NR==2 {{print $1}}'))"),
         ("may dana read the training data", f"(. ./dana.env; {pdp} check dataset.read {TRAINING_DATA})"),
         ("what happened", f"(. ./ada.env; {pdp} audit tail)"),
         ("is the record whole", f"{pdp} audit verify {shlex.quote(str(stage.audit))}"),
@@ -61,7 +63,14 @@ def _curl(stage: Stage, person: Person, workload: Workload, verb: str, body: str
     own = stage.pki.workloads[workload]
     where = stage.directory
     pki = {"--cacert": stage.pki.bundle, "--cert": own.certificate, "--key": own.key}
-    parts = ["curl", "-sS", *options, *(part for flag, path in pki.items() for part in (flag, _inside(where, path)))]
+    # HTTP/1.1: curl before 8.0 can take an early refusal over HTTP/2 for a broken stream, and would not show it.
+    parts = [
+        "curl",
+        "-sS",
+        "--http1.1",
+        *options,
+        *(part for flag, path in pki.items() for part in (flag, _inside(where, path))),
+    ]
     token = _inside(where, stage.tokens[person, Token.FRESH])
     bearer = f'-H "authorization: Bearer $(cat {token})"'
     return f"{shlex.join(parts)} {bearer} --data @{body} {stage.gate_url}/v2/models/{PROD_MODEL}/{verb}"
@@ -77,7 +86,8 @@ def _inside(directory: Path, path: Path) -> str:
 
 
 def _pdp() -> str:
-    """Return how to call `pdp` from the reader's shell: by name if that finds it, else by its path."""
-    beside = Path(sys.executable).with_name("pdp")
-    found = shutil.which("pdp")
-    return "pdp" if found and Path(found).samefile(beside) else str(beside)
+    """Return how to call `pdp` from the reader's shell: by name if that finds ours, else in full."""
+    ours, found = Path(sys.executable).with_name("pdp"), shutil.which("pdp")
+    if not ours.exists():
+        return shlex.join(commands.PDP)
+    return "pdp" if found and Path(found).samefile(ours) else shlex.quote(str(ours))

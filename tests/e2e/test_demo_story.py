@@ -91,63 +91,72 @@ def test_no_process_and_no_file_is_left(run: Run, ended: subprocess.CompletedPro
     assert run.left_behind() == []
 
 
-class TestKept:
-    """`pdp demo --keep`: the printed lines work as printed, and Ctrl-C clears everything away."""
+# `pdp demo --keep`: the printed lines work as printed, and Ctrl-C clears everything away.
 
-    @pytest.fixture(scope="class")
-    def run(self, tmp_path_factory: pytest.TempPathFactory) -> Run:
-        return Run(tmp_path_factory.mktemp("kept"))
 
-    @pytest.fixture(scope="class")
-    def demo(self, run: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
-        log = tmp_path_factory.mktemp("log") / "demo.log"
-        demo = Child.start("demo", [*DEMO, "--keep"], log=log, environment=run.environment)
-        demo.wait_for("The stage stands until Ctrl-C", 200)
-        yield demo
-        demo.stop()
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    return Run(tmp_path_factory.mktemp("kept"))
 
-    @pytest.fixture(scope="class")
-    def lines(self, demo: Child) -> dict[str, str]:
-        """The printed lines by what stands above them."""
-        return dict(re.findall(r"^# (.+)\n(.+)$", demo.log.read_text(encoding="utf-8"), re.MULTILINE))
 
-    def paste(self, run: Run, lines: dict[str, str], purpose: str) -> subprocess.CompletedProcess[str]:
-        script = f"{lines['where everything is']}\n{lines[purpose]}\n"
-        # The line under test is pasted into a shell exactly as its reader would do it.
-        return subprocess.run(
-            ["/bin/bash", "-c", script], capture_output=True, text=True, check=False, env=run.environment, timeout=60
-        )
+@pytest.fixture(scope="module")
+def demo(kept: Run, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
+    log = tmp_path_factory.mktemp("log") / "demo.log"
+    demo = Child.start("demo", [*DEMO, "--keep"], log=log, environment=kept.environment)
+    demo.wait_for("The stage stands until Ctrl-C", 200)
+    yield demo
+    demo.stop()
 
-    def test_the_model_answers_its_application(self, run: Run, lines: dict[str, str]) -> None:
-        answer = json.loads(self.paste(run, lines, "sam asks the model").stdout)
-        assert answer["model_name"] == "digits"
 
-    def test_the_model_is_closed_to_a_notebook(self, run: Run, lines: dict[str, str]) -> None:
-        answer = json.loads(self.paste(run, lines, "the same from a notebook: forbidden").stdout)
-        assert answer["error"] == "forbidden"
+@pytest.fixture(scope="module")
+def lines(demo: Child) -> dict[str, str]:
+    """The printed lines by what stands above them."""
+    return dict(re.findall(r"^# (.+)\n(.+)$", demo.log.read_text(encoding="utf-8"), re.MULTILINE))
 
-    @pytest.mark.parametrize(
-        "purpose", ["may dana read the training data", "what happened", "which locks are there", "is the record whole"]
+
+def paste(kept: Run, lines: dict[str, str], purpose: str) -> subprocess.CompletedProcess[str]:
+    script = f"{lines['where everything is']}\n{lines[purpose]}\n"
+    # The line under test is pasted into a shell exactly as its reader would do it.
+    return subprocess.run(
+        ["/bin/bash", "-c", script], capture_output=True, text=True, check=False, env=kept.environment, timeout=60
     )
-    def test_the_command_succeeds(self, run: Run, lines: dict[str, str], purpose: str) -> None:
-        ended = self.paste(run, lines, purpose)
-        assert ended.returncode == 0, ended.stdout + ended.stderr
 
-    def test_the_printed_lock_cuts_the_printed_stream_and_the_printed_unlock_ends_it(
-        self, run: Run, lines: dict[str, str], tmp_path: Path
-    ) -> None:
-        script = f"{lines['where everything is']}\n{lines['a stream; leave it running']}\n"
-        stream = Child.start("curl", ["/bin/bash", "-c", script], log=tmp_path / "log", environment=run.environment)
-        try:
-            stream.wait_for('"digit"')
-            assert self.paste(run, lines, "… and cut it from a second terminal").returncode == 0
-            stream.wait_for(r"curl: \(\d+\)")
-        finally:
-            stream.stop()
-        assert self.paste(run, lines, "… and give access back").returncode == 0
-        assert "model_name" in self.paste(run, lines, "sam asks the model").stdout
 
-    def test_ctrl_c_clears_everything_away(self, run: Run, demo: Child) -> None:
-        os.kill(demo.pid, signal.SIGINT)
-        demo.stop()
-        assert run.left_behind() == []
+def test_the_model_answers_its_application(kept: Run, lines: dict[str, str]) -> None:
+    answer = json.loads(paste(kept, lines, "sam asks the model").stdout)
+    assert answer["model_name"] == "digits"
+
+
+def test_the_model_is_closed_to_a_notebook(kept: Run, lines: dict[str, str]) -> None:
+    answer = json.loads(paste(kept, lines, "the same from a notebook: forbidden").stdout)
+    assert answer["decision_id"]
+    assert "outputs" not in answer
+
+
+@pytest.mark.parametrize(
+    "purpose", ["may dana read the training data", "what happened", "which locks are there", "is the record whole"]
+)
+def test_the_command_succeeds(kept: Run, lines: dict[str, str], purpose: str) -> None:
+    ended = paste(kept, lines, purpose)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+def test_the_printed_lock_cuts_the_printed_stream_and_the_printed_unlock_ends_it(
+    kept: Run, lines: dict[str, str], tmp_path: Path
+) -> None:
+    script = f"{lines['where everything is']}\n{lines['a stream; leave it running']}\n"
+    stream = Child.start("curl", ["/bin/bash", "-c", script], log=tmp_path / "log", environment=kept.environment)
+    try:
+        stream.wait_for('"digit"')
+        assert paste(kept, lines, "… and cut it from a second terminal").returncode == 0
+        stream.wait_for(r"curl: \(\d+\)")
+    finally:
+        stream.stop()
+    assert paste(kept, lines, "… and give access back").returncode == 0
+    assert "model_name" in paste(kept, lines, "sam asks the model").stdout
+
+
+def test_ctrl_c_clears_everything_away(kept: Run, demo: Child) -> None:
+    os.kill(demo.pid, signal.SIGINT)
+    demo.stop()
+    assert kept.left_behind() == []
