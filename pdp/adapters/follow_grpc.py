@@ -78,7 +78,8 @@ class GrpcFeedSource:
         Raises:
             PortcullisError: `credential_missing` if it cannot be read.
         """
-        return GrpcFeed(self._channel(), hello, metadata=self._metadata(), clock=self._clock, idle_s=self._idle_s)
+        metadata = self._metadata()
+        return GrpcFeed(self._channel(), hello, metadata=metadata, clock=self._clock, idle_s=self._idle_s)
 
     def _channel(self) -> grpc.aio.Channel:
         options = (("grpc.max_receive_message_length", _MESSAGE_BYTES),)

@@ -116,7 +116,11 @@ class Follower:
     async def follow(self) -> None:
         """Follow one subscription to its end; why it ended stands in the replica's `last_error`."""
         head = self._replica.head
-        feed = self._source.open(replace(self._hello, seq=head.seq, head=head.digest))
+        try:
+            feed = self._source.open(replace(self._hello, seq=head.seq, head=head.digest))
+        except PortcullisError as error:  # a credential that cannot be read now may be there at the next attempt
+            self._replica.failed(error.reason.value, error.message)
+            return
         try:
             async for item in feed:
                 self.connected = True

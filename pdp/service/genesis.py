@@ -137,8 +137,10 @@ async def _first_entries(publisher: Publisher, replica: Replica, pack: Pack, pay
     if replica.world.seq == 0:
         await publisher.publish("policy", dict(payload), author=AUTHOR)
         created = True
-    # Only a log that stands exactly where a killed init left it: after entry 1 every asset is an administrator's.
-    if replica.world.seq == 1 and pack.assets and not replica.world.assets:
+    # Only a log that stands exactly where a killed init of this very pack left it: later, assets are an administrator's.
+    policy = replica.world.snapshot
+    same = policy is not None and policy.digest.hex() == payload["rows_digest"]
+    if replica.world.seq == 1 and same and pack.assets:
         seeds = [{"name": seed.name, "attributes": _plain(seed.attributes)} for seed in pack.assets]
         await publisher.publish("assets", {"assets": seeds}, author=AUTHOR)
         created = True
