@@ -76,8 +76,13 @@ class Stage:
 
 
 @contextmanager
-def set_stage(progress: Progress, *, now: dt.datetime) -> Iterator[Stage]:
+def set_stage(progress: Progress, *, now: dt.datetime, upstream: str | None = None) -> Iterator[Stage]:
     """Set the stage, hand it over, and clear it away.
+
+    Args:
+        progress: shows what is being waited for.
+        now: wall clock, for certificates.
+        upstream: URL that the sidecar guards in place of the demonstration's own model server (a benchmark's, say).
 
     Raises:
         StageError: something did not start; the message says what, and what it said last.
@@ -85,7 +90,8 @@ def set_stage(progress: Progress, *, now: dt.datetime) -> Iterator[Stage]:
     with ExitStack() as cleanup:
         directory = Path(tempfile.mkdtemp(prefix="portcullis-demo-"))
         cleanup.callback(shutil.rmtree, directory, ignore_errors=True)
-        yield _Builder(directory=directory, cleanup=cleanup, progress=progress, now=now).build()
+        builder = _Builder(directory=directory, cleanup=cleanup, progress=progress, now=now, upstream=upstream)
+        yield builder.build()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,6 +102,7 @@ class _Builder:
     cleanup: ExitStack
     progress: Progress
     now: dt.datetime
+    upstream: str | None
 
     def build(self) -> Stage:
         # The model server first: it imports and trains while the rest is prepared.
@@ -111,7 +118,7 @@ class _Builder:
         with self.progress("training a classifier of handwritten digits"):
             model_url = model.wait_for(r"listening on (\S+)")[1]
         auditor = self._start_auditor(pki, tokens, pdp_address)
-        sidecar = self._start_sidecar(pki, pdp_address=pdp_address, model_url=model_url)
+        sidecar = self._start_sidecar(pki, pdp_address=pdp_address, model_url=self.upstream or model_url)
         with self.progress("starting the sidecar and its Envoy"):
             gate = sidecar.wait_for(READY)[1]
         return Stage(
