@@ -11,10 +11,10 @@ Theory of operation. Four passes, each over what the one before has left whole:
 A decision then needs only what its own question names. The snapshot is never changed; a new policy is a new snapshot.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
 from pdp.engine.casbin_text import Context, Model, Row, check_shape, parse_model
 from pdp.engine.checks import check_column, check_role_row
@@ -22,9 +22,9 @@ from pdp.engine.conditions import Condition, ConditionError, Conditions
 from pdp.engine.digests import rows_digest
 from pdp.engine.findings import Finding, errors, finding, in_order
 from pdp.engine.functions import ANY, action_alternatives
-from pdp.engine.index import Table, insert, is_pattern
+from pdp.engine.index import ExactStep, MixedStep, RoleStep, Step, insert, is_pattern, level_of, split_version
 from pdp.engine.obligations import ObligationError, parse_then
-from pdp.engine.plan import Column, Plan, make_plan
+from pdp.engine.plan import EQUAL, ROLE, Column, Plan, make_plan
 from pdp.engine.roles import RoleGraph, close
 from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.model.decision import Obligation
@@ -56,7 +56,8 @@ class CompiledContext:
     context: Context
     plan: Plan
     rules: tuple[Rule, ...]
-    root: Table
+    steps: tuple[Step, ...]
+    root: Any
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,13 +142,16 @@ class _Compilation:
 
     def context(self, suffix: str, plan: Plan) -> CompiledContext:
         context = self._model.contexts[suffix]
-        rules, root = [], Table()
+        steps = [_step(column) for column in plan.columns]
+        root: Any = level_of(steps[0])() if steps else []
+        rules: list[Rule] = []
         for row in self._rows[context.section]:
             rule = self._rule(row, plan)
             if rule is not None:
                 rules.append(rule)
-                insert(root, [_entries(row, column) for column in plan.columns], rule)
-        return CompiledContext(context=context, plan=plan, rules=tuple(rules), root=root)
+                path = [(step, _entries(row, column)) for step, column in zip(steps, plan.columns, strict=True)]
+                insert(root, path, rule)
+        return CompiledContext(context=context, plan=plan, rules=tuple(rules), steps=tuple(steps), root=root)
 
     def _rule(self, row: Row, plan: Plan) -> Rule | None:
         problems = [problem for column in plan.columns for problem in check_column(row, column, self._vocabulary)]
@@ -179,6 +183,39 @@ class _Compilation:
                 problems.append(row.problem("PC214", error.message, plan.then or 0, error.at))
                 return ()
         return self._obligations[text]
+
+
+def _action_keys(action: str) -> tuple[str, ...]:
+    return (action, f"{action.partition('.')[0]}.*", ANY)
+
+
+def _resource_keys(resource: str) -> tuple[str, ...]:
+    base, version = split_version(resource)
+    return (resource, base) if version else (resource,)
+
+
+_KEYS: Final[Mapping[str, Callable[[str], tuple[str, ...]]]] = MappingProxyType(
+    {
+        EQUAL: lambda value: (value,),
+        "actionMatch": _action_keys,
+        "envMatch": lambda value: (value, ANY),
+        "resourceMatch": _resource_keys,
+    }
+)
+"""For each test, every text of a row that it accepts for a value; patterns of resources are found in tries."""
+
+
+def _step(column: Column) -> Step:
+    """Return the step that searches for what the tests of `column` accept."""
+    roles = [term for term in column.terms if term.kind == ROLE]
+    others = [term for term in column.terms if term.kind != ROLE]
+    if len(column.terms) == 1 and roles:
+        return RoleStep(roles[0])
+    named = [term.field for term in others if term.kind == "resourceMatch"]
+    if len(column.terms) == 1 and not named:
+        return ExactStep(others[0].field, _KEYS[others[0].kind])
+    exact = [(term.field, _KEYS[term.kind]) for term in others]
+    return MixedStep(exact=exact, pattern=named[0] if named else None, roles=roles)
 
 
 def _entries(row: Row, column: Column) -> list[tuple[str, bool]]:

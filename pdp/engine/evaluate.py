@@ -14,16 +14,15 @@ The executable specification of all this is `reference.py`.
 INVARIANT: nothing here raises for a well-typed request; a name that matches nothing is a deny.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.functions import ANY
-from pdp.engine.index import look_up, look_up_set, split_version
 from pdp.engine.obligations import merge
-from pdp.engine.plan import ROLE, Column, Term
+from pdp.engine.plan import Term
 from pdp.errors import Reason
 from pdp.model.attributes import Attributes
 from pdp.model.decision import Effect, Obligation
@@ -74,11 +73,9 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     rules = case.candidates()
     if rules:
         return case.judge(rules)
-    return (
-        _NO_GRANT
-        if case.until is None
-        else Outcome(effect=Effect.DENY, reason=Reason.NO_GRANT, valid_until_ms=case.until)
-    )
+    if case.until is None:
+        return _NO_GRANT
+    return Outcome(effect=Effect.DENY, reason=Reason.NO_GRANT, valid_until_ms=case.until)
 
 
 class _Case:
@@ -98,69 +95,50 @@ class _Case:
 
     def candidates(self) -> list[Rule]:
         """Return the rules whose every indexed conjunct holds, each once."""
+        values, standing = self._request.values, self.standing
         found: list[Any] = [self._compiled.root]
-        for column in self._compiled.plan.columns:
-            found = self._step(column, found)
+        for step in self._compiled.steps:
+            found = step.advance(found, values, standing)
             if not found:
                 return found
-        rules = found[0] if len(found) == 1 else [rule for some in found for rule in some]
-        return rules if len(rules) == 1 else list(dict.fromkeys(rules))
+        if len(found) == 1:
+            return list(found[0])
+        # A row may be found by two of its keys (`dataset.read|*`): once is enough.
+        return list(dict.fromkeys(rule for rules in found for rule in rules))
 
-    def _step(self, column: Column, tables: list[Any]) -> list[Any]:
-        """Carry the tables through one step of the index."""
-        terms = column.terms
-        if len(terms) == 1:
-            term = terms[0]
-            if term.kind == ROLE:
-                return look_up_set(tables, self._standing(term))
-            value = self._request.values[term.field]
-            return look_up(tables, _KEYS[term.kind](value), value if term.kind == "resourceMatch" else None)
-        keys: set[str] = set()
-        name = None
-        for term in terms:
-            if term.kind == ROLE:
-                keys |= self._standing(term)
-                continue
-            value = self._request.values[term.field]
-            keys.update(_KEYS[term.kind](value))
-            if term.kind == "resourceMatch":
-                name = value
-        return look_up(tables, keys, name)
-
-    def _names(self, term: Term) -> tuple[str, ...]:
-        value = self._request.values[term.field]
-        further = self._request.memberships.get(self._compiled.context.request[term.field])
-        return (value, *further) if further else (value,)
-
-    def _standing(self, term: Term) -> set[str]:
+    def standing(self, term: Term) -> set[str]:
+        """Return all that the request's name in a role test stands for, and note when that may change."""
         domain = ANY if term.domain is None else self._request.values[term.domain]
         standing, until = self._snapshot.graphs[term.section].standing(self._names(term), domain, self._now_ms)
         if until is not None and (self.until is None or until < self.until):
             self.until = until
         return standing
 
+    def _names(self, term: Term) -> tuple[str, ...]:
+        value = self._request.values[term.field]
+        further = self._request.memberships.get(self._compiled.context.request[term.field])
+        return (value, *further) if further else (value,)
+
     # --- what they decide --------------------------------------------------------------------------------------------
 
-    def judge(self, rules: Iterable[Rule]) -> Outcome:
+    def judge(self, rules: list[Rule]) -> Outcome:
         """Return the outcome that the candidates determine."""
         if self._compiled.context.effect is EffectRule.ALLOW_AND_DENY:
-            held, erred = self._holding(rules, allow=False)
+            held, erred = self._holding([rule for rule in rules if not rule.allow])
             if held:
-                return self._refuse(Reason.DENIED_BY_RULE, held)
+                return self._outcome(Reason.DENIED_BY_RULE, held)
             if erred:
-                return self._refuse(Reason.CONDITION_ERROR, erred)
-        held, erred = self._holding(rules, allow=True)
+                return self._outcome(Reason.CONDITION_ERROR, erred)
+        held, erred = self._holding([rule for rule in rules if rule.allow])
         if held:
             return self._grant(held)
-        return self._refuse(Reason.CONDITION_ERROR if erred else Reason.NO_GRANT, erred)
+        return self._outcome(Reason.CONDITION_ERROR if erred else Reason.NO_GRANT, erred)
 
-    def _holding(self, rules: Iterable[Rule], *, allow: bool) -> tuple[list[Rule], list[Rule]]:
-        """Return the rules of one effect whose condition holds, and those whose condition cannot be said to."""
+    def _holding(self, rules: list[Rule]) -> tuple[list[Rule], list[Rule]]:
+        """Return the rules whose condition holds, and those whose condition cannot be said to."""
         held: list[Rule] = []
         erred: list[Rule] = []
         for rule in rules:
-            if rule.allow is not allow:
-                continue
             condition = rule.condition
             if condition is None:
                 held.append(rule)
@@ -174,21 +152,20 @@ class _Case:
         return held, erred
 
     def _grant(self, held: list[Rule]) -> Outcome:
-        obligations = merge(duty for rule in held for duty in rule.obligations)
-        if obligations is None:
-            return self._refuse(Reason.OBLIGATION_UNSUPPORTED, held)
-        return self._outcome(Effect.ALLOW, Reason.GRANTED, held, obligations)
+        # What one rule obliges to is merged with itself when it is parsed.
+        obligations = held[0].obligations
+        if len(held) > 1:
+            merged = merge(duty for rule in held for duty in rule.obligations)
+            if merged is None:
+                return self._outcome(Reason.OBLIGATION_UNSUPPORTED, held)
+            obligations = merged
+        return self._outcome(Reason.GRANTED, held, obligations)
 
-    def _refuse(self, reason: Reason, because: list[Rule]) -> Outcome:
-        return self._outcome(Effect.DENY, reason, because, ())
-
-    def _outcome(
-        self, effect: Effect, reason: Reason, because: list[Rule], obligations: tuple[Obligation, ...]
-    ) -> Outcome:
+    def _outcome(self, reason: Reason, because: list[Rule], obligations: tuple[Obligation, ...] = ()) -> Outcome:
         if len(because) > 1:
             because.sort(key=_place)
         return Outcome(
-            effect=effect,
+            effect=Effect.ALLOW if reason is Reason.GRANTED else Effect.DENY,
             reason=reason,
             obligations=obligations,
             determining=tuple([rule.row.id for rule in because]),
@@ -199,32 +176,14 @@ class _Case:
 
     def _path(self, rule: Rule) -> tuple[str, ...]:
         """Return the links from the subject to the role that `rule` names."""
-        for column in self._compiled.plan.columns:
-            term = column.terms[0]
-            if term.kind == ROLE and len(column.terms) == 1:
-                domain = ANY if term.domain is None else self._request.values[term.domain]
-                graph = self._snapshot.graphs[term.section]
-                return graph.path(self._names(term), rule.row.fields[column.position], domain, self._now_ms)
-        return ()
+        column = self._compiled.plan.subject
+        if column is None:
+            return ()
+        term = column.terms[0]
+        domain = ANY if term.domain is None else self._request.values[term.domain]
+        graph = self._snapshot.graphs[term.section]
+        return graph.path(self._names(term), rule.row.fields[column.position], domain, self._now_ms)
 
 
 def _place(rule: Rule) -> tuple[str, int]:
     return rule.row.file, rule.row.line
-
-
-def _action_keys(action: str) -> tuple[str, ...]:
-    return (action, f"{action.partition('.')[0]}.*", ANY)
-
-
-def _resource_keys(resource: str) -> tuple[str, ...]:
-    base, version = split_version(resource)
-    return (resource, base) if version else (resource,)
-
-
-_KEYS: Final = {
-    "==": lambda value: (value,),
-    "actionMatch": _action_keys,
-    "envMatch": lambda value: (value, ANY),
-    "resourceMatch": _resource_keys,
-}
-"""For each function, every text of a row that it accepts for a value; patterns of resources are found in tries."""

@@ -1,10 +1,10 @@
 """Lookup structures: how a decision finds the rows that match without looking at those that do not.
 
 Theory of operation. The compiler turns a matcher into a sequence of *steps*, one for each column of the policy that the
-matcher constrains. A `Table` is one level of the index: it maps what a row says in that column to the next level; the last
-level holds the rules. A lookup carries a small set of tables from step to step:
+matcher constrains. Each step searches one level of the index, which maps what a row says in that column to the next level;
+the last level holds the rules. A lookup carries a small list of levels from step to step:
 
-    step 1  environment   keys {prod, *}                     1 table   -> at most 2
+    step 1  environment   keys {prod, *}                               -> at most 2
     step 2  action        keys {endpoint.invoke, endpoint.*, *}        -> at most 6
     step 3  object        keys {name, name without version, its collections}, and patterns from a trie of segments
     step 4  role          the subject's roles, intersected with the roles that stand there
@@ -13,11 +13,16 @@ Every key of a step is computed from the request alone, so the cost depends on t
 of the name, patterns that really cover it) and not on the number of rules. What a step finds must be exactly what the
 functions of the matcher accept (`functions.py`); a property test holds the two together.
 
-INVARIANT: tables are written by the compiler, before the snapshot that holds them is shared, and never again.
+INVARIANT: levels are written by the compiler, before the snapshot that holds them is shared, and never again.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
+
+from pdp.engine.plan import Term
+
+Standing = Callable[[Term], set[str]]
+"""What the request's name in a role test stands for; asked only by the steps that need it."""
 
 
 class Trie:
@@ -75,63 +80,112 @@ def _take(values: dict[str, Any], version: str, found: list[Any]) -> None:
             found.append(value)
 
 
-class Table:
-    """One level of the index: exact keys, and patterns where the step has any. Leads to tables, or to lists of rules."""
+Level = dict[str, Any]
+"""What follows each key: the next level, or the list of rules."""
+
+
+class PatternLevel:
+    """A level of names and patterns of names: exact keys in a dictionary, patterns in a trie."""
 
     __slots__ = ("exact", "patterns")
 
     def __init__(self) -> None:
-        self.exact: dict[str, Any] = {}
-        self.patterns: Trie | None = None
-
-    def slot(self, key: str, *, pattern: bool) -> tuple[dict[str, Any], str]:
-        """Return the place for what follows `key`: a dictionary, and the key in it."""
-        if not pattern:
-            return self.exact, key
-        self.patterns = self.patterns or Trie()
-        return self.patterns.slot(key)
+        self.exact: Level = {}
+        self.patterns = Trie()
 
 
-def insert(table: Table, path: list[list[tuple[str, bool]]], rule: Any) -> None:
-    """Enter `rule` under every combination of the keys in `path`: for each step, keys and whether each is a pattern."""
-    *steps, last = path
-    tables = [table]
-    for keys in steps:
-        tables = [_next(one, key, pattern=pattern) for one in tables for key, pattern in keys]
-    for one in tables:
-        for key, pattern in last:
-            values, place = one.slot(key, pattern=pattern)
-            values.setdefault(place, []).append(rule)
+class ExactStep:
+    """A step whose keys follow from one value of the request: equality, an environment, an action."""
+
+    __slots__ = ("_field", "_keys")
+
+    def __init__(self, field: int, keys: Callable[[str], tuple[str, ...]]) -> None:
+        self._field = field
+        self._keys = keys
+
+    def advance(self, levels: list[Any], values: tuple[str, ...], standing: Standing) -> list[Any]:  # noqa: ARG002 - as each step
+        """Return what follows the keys of this step."""
+        keys = self._keys(values[self._field])
+        return [value for level in levels for key in keys if (value := level.get(key)) is not None]
 
 
-def _next(table: Table, key: str, *, pattern: bool) -> Table:
-    values, place = table.slot(key, pattern=pattern)
-    following: Table = values.setdefault(place, Table())
+class RoleStep:
+    """A step whose keys are all that a name stands for in a role graph: often many, so the smaller side is walked."""
+
+    __slots__ = ("_term",)
+
+    def __init__(self, term: Term) -> None:
+        self._term = term
+
+    def advance(self, levels: list[Any], values: tuple[str, ...], standing: Standing) -> list[Any]:  # noqa: ARG002 - as each step
+        """Return what follows the names of this step."""
+        names = standing(self._term)
+        if len(levels) == 1:
+            (level,) = levels
+            return [level[name] for name in level.keys() & names]
+        return [level[name] for level in levels for name in level.keys() & names]
+
+
+class MixedStep:
+    """A step of several tests, any of which is enough, or of one that knows patterns."""
+
+    __slots__ = ("_exact", "_pattern", "_roles")
+
+    def __init__(
+        self,
+        *,
+        exact: Sequence[tuple[int, Callable[[str], tuple[str, ...]]]],
+        pattern: int | None,
+        roles: Sequence[Term],
+    ) -> None:
+        self._exact = tuple(exact)
+        self._pattern = pattern
+        self._roles = tuple(roles)
+
+    def advance(self, levels: list[Any], values: tuple[str, ...], standing: Standing) -> list[Any]:
+        """Return what follows the keys of this step, and the patterns that cover its name."""
+        keys: set[str] = set()
+        for term in self._roles:
+            # `standing` returns a set of its own for each call: the first is taken over as it is.
+            keys = keys | standing(term) if keys else standing(term)
+        for field, keys_of in self._exact:
+            keys.update(keys_of(values[field]))
+        found: list[Any] = [value for level in levels for key in keys if (value := level.exact.get(key)) is not None]
+        if self._pattern is not None:
+            base, version = split_version(values[self._pattern])
+            segments = base.split("/")
+            for level in levels:
+                level.patterns.find(segments, version, found)
+        return found
+
+
+Step = ExactStep | RoleStep | MixedStep
+
+
+def insert(root: Any, path: Sequence[tuple[Step, Sequence[tuple[str, bool]]]], rule: Any) -> None:
+    """Enter `rule` under every combination of keys in `path`: for each step, the keys, and whether each is a pattern."""
+    levels = [root]
+    for number, (_, keys) in enumerate(path):
+        following = path[number + 1][0] if number + 1 < len(path) else None
+        make = list if following is None else level_of(following)
+        levels = [_next(level, key, make, pattern=pattern) for level in levels for key, pattern in keys]
+    for rules in levels:
+        rules.append(rule)
+
+
+def level_of(step: Step) -> type[Level | PatternLevel]:
+    """Return what kind of level a step searches."""
+    return PatternLevel if isinstance(step, MixedStep) else dict
+
+
+def _next(level: Any, key: str, make: Callable[[], Any], *, pattern: bool) -> Any:
+    values = level
+    if isinstance(level, PatternLevel):
+        values, key = level.patterns.slot(key) if pattern else (level.exact, key)
+    following = values.get(key)
+    if following is None:
+        following = values[key] = make()
     return following
-
-
-def look_up(tables: list[Any], keys: Iterable[str], name: str | None) -> list[Any]:
-    """Return what follows `keys` in any of the tables, and the patterns that cover `name`, if that is given."""
-    found: list[Any] = []
-    for table in tables:
-        exact = table.exact
-        for key in keys:
-            value = exact.get(key)
-            if value is not None:
-                found.append(value)
-        if name is not None and table.patterns is not None:
-            base, version = split_version(name)
-            table.patterns.find(base.split("/"), version, found)
-    return found
-
-
-def look_up_set(tables: list[Any], keys: set[str]) -> list[Any]:
-    """As `look_up`, for a set of keys that may be large: the smaller side is walked."""
-    found: list[Any] = []
-    for table in tables:
-        exact = table.exact
-        found.extend(exact[key] for key in exact.keys() & keys)
-    return found
 
 
 def split_version(name: str) -> tuple[str, str]:

@@ -53,6 +53,8 @@ class Plan:
     when: int | None
     then: int | None
     eft: int | None
+    subject: Column | None
+    """The column that a role graph alone tests, the first if there are several: where a role path leads."""
 
 
 class _UnplannedError(Exception):
@@ -88,8 +90,10 @@ class _Planner:
 
     def plan(self) -> Plan:
         names = self._context.policy
+        columns = tuple(sorted(self._columns.values(), key=lambda column: (column.rank, column.position)))
         return Plan(
-            columns=tuple(sorted(self._columns.values(), key=lambda column: (column.rank, column.position))),
+            columns=columns,
+            subject=next((column for column in columns if {term.kind for term in column.terms} == {ROLE}), None),
             when=self._when,
             then=names.index("then") if "then" in names else None,
             eft=names.index("eft") if "eft" in names else None,

@@ -37,7 +37,9 @@ def evaluate(
     """Return effect and reason of the answer to `request` at `now_ms`."""
     context = model.contexts[request.context]
     case = _Case(model, Conditions(vocabulary), rows, request, now_ms, context)
-    verdicts = [(_effect(row, context), case.truth(context.matcher, row)) for row in rows if row.section == context.section]
+    verdicts = [
+        (_effect(row, context), case.truth(context.matcher, row)) for row in rows if row.section == context.section
+    ]
     if context.effect is EffectRule.ALLOW_AND_DENY:
         if ("deny", True) in verdicts:
             return Effect.DENY, Reason.DENIED_BY_RULE

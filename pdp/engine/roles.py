@@ -44,6 +44,10 @@ class Link:
     domain: str
     window: Window
 
+    def holds(self, domain: str, now_ms: int) -> bool:
+        """Tell whether the link counts in `domain` at `now_ms`."""
+        return self.domain in (domain, ANY) and self.window.start_ms < now_ms < self.window.end_ms
+
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -97,6 +101,13 @@ class RoleGraph:
 
     def path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         """Return a shortest chain of links from one of `names` to `target` that holds now; empty if there is none."""
+        for name in names:
+            for link in self.links.get(name, ()):
+                if link.target == target and link.holds(domain, now_ms):
+                    return (name, target)
+        return self._path(names, target, domain, now_ms)
+
+    def _path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         if target in names:
             return (target,)
         queue: list[tuple[str, ...]] = [
@@ -105,7 +116,7 @@ class RoleGraph:
         seen = {trail[-1] for trail in queue}
         for trail in queue:
             for link in self.links.get(trail[-1], ()):
-                if link.domain not in (domain, ANY) or not link.window.start_ms < now_ms < link.window.end_ms:
+                if not link.holds(domain, now_ms):
                     continue
                 if link.target == target:
                     return (*trail, target)

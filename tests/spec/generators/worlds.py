@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from random import Random
 
 from hypothesis import strategies as st
 
@@ -9,6 +10,7 @@ from pdp.engine.casbin_text import Model, Row, parse_model
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.model.vocabulary import Vocabulary
+from tests.spec.generators.questions import ask_about
 
 NOW_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
 INSTANTS = ("2025-01-01T00:00:00Z", "2026-05-31T23:59:59Z", "2026-06-01T00:00:00Z", "2026-06-01T00:00:01Z", "2027-01-01T00:00:00Z")
@@ -73,7 +75,6 @@ def _vocabulary() -> Vocabulary:
 VOCABULARY = _vocabulary()
 MODELS = tuple(_model(effect, matcher) for effect in _EFFECTS for matcher in _MATCHERS)
 
-ENVIRONMENTS = st.sampled_from(("dev", "prod"))
 DOMAINS = st.sampled_from(("dev", "prod", "*"))
 USERS = st.sampled_from(("user:u1", "user:u2@x", "user:u2", "agent:a1", "workload:spiffe://d/a/b", "workload:spiffe://d/a/b/c"))
 GROUPS = st.sampled_from(("group:g1", "group:g2"))
@@ -81,7 +82,6 @@ ROLES = tuple(f"role:r{number}" for number in range(1, 6))
 SEGMENTS = tuple(f"segment:s{number}" for number in range(1, 5))
 COLLECTIONS = tuple(f"collection:c{number}" for number in range(1, 5))
 WORKLOAD_PATTERNS = st.sampled_from(("workload:spiffe://d/**", "workload:spiffe://d/a/**", "workload:spiffe://d/a/b/**"))
-ACTIONS = st.sampled_from(("dataset.read", "dataset.list", "dataset.write", "model.read", "model.promote", "data.read"))
 ACTION_PATTERNS = st.sampled_from(
     ("dataset.read", "dataset.read|list", "dataset.list|write|list", "dataset.*", "*", "model.promote", "model.*", "data.read|read")
 )
@@ -174,36 +174,6 @@ def numbered(rows: list[tuple[str, tuple[str, ...]]]) -> tuple[Row, ...]:
     return tuple(Row(section, fields, "rows.csv", line) for line, (section, fields) in enumerate(rows, start=1))
 
 
-ATTRIBUTES = st.fixed_dictionaries(
-    {},
-    optional={
-        "subject.id": USERS,
-        "resource.approvals": st.sampled_from(((), ("user:u1",), ("user:u1", "user:u2"))),
-        "resource.signed": st.booleans(),
-        "resource.since": st.sampled_from(INSTANTS),
-        "request.purpose": st.sampled_from(("x", "y")),
-        "signal.level": st.sampled_from((0, 1, "one")),
-    },
-)
-
-
-@st.composite
-def requests(draw: st.DrawFn) -> EngineRequest:
-    obj = draw(resources())
-    attributes = draw(ATTRIBUTES)
-    if draw(st.booleans()):
-        groups = tuple(draw(st.lists(GROUPS, max_size=2)))
-        subject = draw(USERS | st.just("user:nobody"))
-        values = (subject, draw(ACTIONS), obj, draw(ENVIRONMENTS | st.just("staging")))
-        return EngineRequest(context="", values=values, memberships={"sub": groups}, attributes=attributes)
-    memberships = {
-        "src": draw(st.sampled_from(((), ("segment:none",), SEGMENTS[:1]))),
-        "dst": draw(st.sampled_from(((), ("segment:none",), SEGMENTS[1:2]))),
-    }
-    values = (draw(USERS), draw(ACTIONS), obj)
-    return EngineRequest(context="2", values=values, memberships=memberships, attributes=attributes)
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GeneratedWorld:
     model: Model
@@ -216,10 +186,8 @@ def worlds(draw: st.DrawFn) -> GeneratedWorld:
     kinds = [grant_rows(), segmentation_rows(), role_rows(), member_rows()]
     # Whole kinds of rows are left out on purpose; one grant stays, since a policy without any is refused.
     kept = [grant_rows(), *(kind for kind in kinds if draw(st.integers(0, 5)))]
-    rows = draw(st.lists(st.one_of(kept), min_size=1, max_size=16))
-    questions = draw(st.lists(requests(), min_size=8, max_size=8))
+    rows = numbered([draw(grant_rows()), *draw(st.lists(st.one_of(kept), min_size=8, max_size=20))])
+    rng = Random(draw(st.integers(0, 2**32)))
     return GeneratedWorld(
-        model=draw(st.sampled_from(MODELS)),
-        rows=numbered([draw(grant_rows()), *rows]),
-        questions=tuple(questions),
+        model=draw(st.sampled_from(MODELS)), rows=rows, questions=tuple(ask_about(rows, rng) for _ in range(8))
     )
