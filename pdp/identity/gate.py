@@ -49,13 +49,13 @@ class Credential:
 class ParsedToken:
     """A token that can be read in one way only. Nothing in it is proved yet."""
 
-    token: bytes
     header: Mapping[str, Any]
     claims: Mapping[str, Any]
-    payload: bytes
+    signing_input: bytes
+    signature: bytes
 
     def __repr__(self) -> str:
-        return f"ParsedToken(token=<{len(self.token)} bytes>)"
+        return f"ParsedToken(signing_input=<{len(self.signing_input)} bytes>)"
 
 
 def single_value(values: Iterable[str]) -> str | None:
@@ -107,7 +107,7 @@ def parse(token: bytes) -> ParsedToken | Refusal:
     claims = read_object(raw[1], duplicate=Reason.DUPLICATE_CLAIM)
     if isinstance(claims, Refusal):
         return claims
-    return ParsedToken(token=token, header=header, claims=claims, payload=raw[1])
+    return ParsedToken(header=header, claims=claims, signing_input=token.rpartition(b".")[0], signature=raw[2])
 
 
 def decode_base64url(segment: bytes) -> bytes | None:
