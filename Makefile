@@ -31,7 +31,7 @@ test-all: $(STAMP) ## Run every test, the slow ones too
 	@$(BIN)/python -m pytest -q -m "not real_server and not bench" $(ARGS)
 
 lint: $(STAMP) ## Check style, types, layers and generated code
-	@$(BIN)/ruff format --check --quiet . || { echo "run: make format"; exit 1; }
+	@$(BIN)/ruff format --check --quiet . >/dev/null || { echo "run: make format"; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-logo >build-lint.txt 2>&1 || { cat build-lint.txt; rm -f build-lint.txt; exit 1; }
