@@ -2,7 +2,7 @@
 
 Theory of operation. A chain is the sequence of one process's records, numbered from 1 over all its segments. `seal` writes
 a record as canonical JSON with three fields of its own: `n` (its number), `prev` (the digest of its predecessor, zeros for
-the first) and `digest` (SHA-256 over the canonical bytes without that field). On disk one record is one frame and one line:
+the first) and `digest` (SHA-256 over the canonical bytes with zeros in its place). On disk one record is one frame and one line:
 the length of its content in six hex digits, a blank, the content, a line feed. The length tells a torn tail from a changed
 record; the digests tell a change, a removal, an insertion or another order anywhere in the chain. What they cannot tell is
 an end cut off at a record's boundary: for that a reader brings a *checkpoint*, a link that it knows from elsewhere.
@@ -11,6 +11,7 @@ A segment starts with an `open` record that continues the chain. Where it says `
 may hold records behind the link: they were never acknowledged, so the chain goes on from the last one that was.
 """
 
+import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -46,7 +47,8 @@ class Link:
     digest: str
 
 
-START: Final = Link(n=0, digest="0" * _DIGEST_CHARS)
+_BLANK: Final = "0" * _DIGEST_CHARS
+START: Final = Link(n=0, digest=_BLANK)
 """Where every chain begins."""
 
 
@@ -95,19 +97,22 @@ def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
         Malformed: the record holds what is no JSON, or is longer than a record may be.
     """
     n = after.n + 1
-    # Two encodings joined instead of one encoded twice: the digest's place in the sorted keys is known.
-    early = {name: value for name, value in record.items() if name < "digest"}
-    late = {name: value for name, value in record.items() if name > "digest"} | {"n": n, "prev": after.digest}
     try:
-        head, tail = dumps_trusted(early)[:-1], dumps_trusted(late)[1:]
+        blank = dumps_trusted({**record, "n": n, "prev": after.digest, "digest": _BLANK})
     except (TypeError, ValueError) as error:
         raise Malformed("a record holds JSON values only") from error
-    joint = b"," if early else b""
-    own = digest(_DOMAIN, head + joint + tail).hex()
-    content = b'%b%b"digest":"%b",%b' % (head, joint, own.encode(), tail)
-    if len(content) > MAX_AUDIT_RECORD_BYTES:
+    if len(blank) > MAX_AUDIT_RECORD_BYTES:
         raise Malformed(f"a record has at most {MAX_AUDIT_RECORD_BYTES} bytes")
-    return content, Link(n=n, digest=own)
+    own = digest(_DOMAIN, blank).hex()
+    return _exchanged(blank, _BLANK, own), Link(n=n, digest=own)
+
+
+def _exchanged(content: bytes, old: str, new: str) -> bytes:
+    """Return `content` with its own digest `old` exchanged for `new`, at the top level and nowhere else."""
+    held = b'"digest":"%b"' % old.encode()
+    if content.count(held) == 1:  # inside a text its quotes would be escaped, so this one is the record's own
+        return content.replace(held, b'"digest":"%b"' % new.encode())
+    return dumps_trusted({**json.loads(content), "digest": new})
 
 
 def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], Link]:
@@ -118,8 +123,7 @@ def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], L
         Broken: its digest is not its own, or it does not follow `after`.
     """
     record, own = _read(content)
-    bare = {name: value for name, value in record.items() if name != "digest"}
-    if digest(_DOMAIN, dumps_trusted(bare)).hex() != own.digest:
+    if digest(_DOMAIN, _exchanged(content, own.digest, _BLANK)).hex() != own.digest:
         raise Broken(f"record {own.n} was changed: its digest does not match")
     if after is not None and (own.n, record["prev"]) != (after.n + 1, after.digest):
         raise Broken(f"record {own.n} does not follow record {after.n}")
