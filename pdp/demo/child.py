@@ -11,12 +11,14 @@ import os
 import re
 import signal
 import subprocess
+import sys
 import threading
 from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Final, Self
 
+from pdp.demo import _tether
 from pdp.demo.limits import LIMITS
 
 TAIL_LINES: Final = 12
@@ -49,26 +51,19 @@ class Child:
 
     @classmethod
     def start(cls, name: str, command: Sequence[str], *, log: Path, environment: Mapping[str, str]) -> Self:
-        """Start `command` in the directory of `log`, where its output goes.
-
-        Raises:
-            StageError: the program cannot be started.
-        """
-        try:
-            # The command is built by the stage from its own paths; no shell reads it.
-            process = subprocess.Popen(  # noqa: S603
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-                errors="replace",
-                cwd=log.parent,
-                env=environment,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise StageError(f"{name}: cannot start `{command[0]}`: {error.strerror}") from error
+        """Start `command` in the directory of `log`, where its output goes; it ends with us, even if we are killed."""
+        # The command is built by the stage from its own paths; no shell reads it.
+        process = subprocess.Popen(  # noqa: S603
+            [sys.executable, "-I", "-S", _tether.__file__, str(os.getpid()), *command],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            cwd=log.parent,
+            env=environment,
+            start_new_session=True,
+        )
         return cls(name, process, log)
 
     @property

@@ -10,7 +10,7 @@ from typing import Final
 
 from pdp.demo.acts import Narrator
 from pdp.demo.keep import lines_to_try
-from pdp.demo.screen import Screen, verdict
+from pdp.demo.screen import Screen, introduction, verdict
 from pdp.demo.stage import Stage, set_stage
 from pdp.demo.story import STORY, Told
 
@@ -58,6 +58,7 @@ def _tell(stage: Stage, screen: Screen, *, quiet: bool) -> list[Told]:
     narrator = Narrator(stage=stage)
     if quiet:
         return [narrator.tell(step) for step in STORY]
+    screen.console.print(introduction(stage))
     with screen.telling() as telling:
         for step in STORY:
             telling.current = step

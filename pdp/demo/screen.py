@@ -9,7 +9,8 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from pdp.demo.story import Step, Told
+from pdp.demo.stage import Stage
+from pdp.demo.story import PEOPLE, Step, Told
 
 PLAIN_WIDTH = 150
 """Columns where nobody looks at a terminal: wide enough that no cell wraps in a log."""
@@ -70,6 +71,13 @@ def story_table(told: Sequence[Told], *, details: bool) -> Table:
         cells = _cells(one)
         table.add_row(*(cells if details else cells[:-1]))
     return table
+
+
+def introduction(stage: Stage) -> Text:
+    """Return who takes part, and what they are about to touch."""
+    people = "; ".join(f"{person.name}, {person.does}" for person in PEOPLE)
+    doors = f"the model at {stage.model_url}, behind the gate at {stage.gate_url}, decided with {stage.pdp_address}"
+    return Text(f"{people}\n{stage.model_says}\n{doors}\n", style="dim")
 
 
 def verdict(told: Sequence[Told]) -> Text:

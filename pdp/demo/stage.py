@@ -59,6 +59,8 @@ class Stage:
     pdp_address: str
     model_url: str
     gate_url: str
+    model_says: str
+    """How good the classifier is, in the model server's own words."""
 
     @property
     def pack(self) -> Path:
@@ -117,6 +119,7 @@ class _Builder:
             pdp_address = pdp.wait_for(READY)[1]
         with self.progress("training a classifier of handwritten digits"):
             model_url = model.wait_for(r"listening on (\S+)")[1]
+            model_says = model.wait_for("^trained .*$")[0]
         auditor = self._start_auditor(pki, tokens, pdp_address)
         sidecar = self._start_sidecar(pki, pdp_address=pdp_address, model_url=self.upstream or model_url)
         with self.progress("starting the sidecar and its Envoy"):
@@ -132,6 +135,7 @@ class _Builder:
             pdp_address=pdp_address,
             model_url=model_url,
             gate_url=f"https://{gate}",
+            model_says=model_says,
         )
 
     def _start(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Child:

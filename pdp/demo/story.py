@@ -42,10 +42,10 @@ class Workload:
         return spiffe_id(self.path)
 
 
-SAM: Final = Person(name="sam", does="runs the application that reads postcodes")
-DANA: Final = Person(name="dana", does="data scientist, at work in `dev`")
-MIA: Final = Person(name="mia", does="auditor, new in the application team")
-ADA: Final = Person(name="ada", does="administrator: policy and locks, no data")
+SAM: Final = Person(name="sam", does="runs the application")
+DANA: Final = Person(name="dana", does="data scientist in dev")
+MIA: Final = Person(name="mia", does="auditor")
+ADA: Final = Person(name="ada", does="administrator without data rights")
 PEOPLE: Final = (SAM, DANA, MIA, ADA)
 
 FRONTEND: Final = Workload(name="frontend", path="/ns/apps/sa/frontend")

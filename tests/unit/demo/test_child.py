@@ -2,6 +2,7 @@
 
 import os
 import select
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import psutil
 import pytest
 
 from pdp.demo.child import Child, StageError
+from pdp.demo.commands import base_environment
 
 
 class Starter(Protocol):
@@ -51,8 +53,33 @@ def test_a_process_that_says_nothing_in_time_is_an_error(start: Starter) -> None
 
 
 def test_a_program_that_does_not_exist_is_an_error_without_a_traceback(tmp_path: Path) -> None:
-    with pytest.raises(StageError, match="cannot start `/no/such/program`"):
-        Child.start("actor", ["/no/such/program"], log=tmp_path / "log", environment={})
+    child = Child.start("actor", ["/no/such/program"], log=tmp_path / "log", environment={})
+    with pytest.raises(StageError) as refused:
+        child.wait_for("ready")
+    child.stop()
+    assert refused.value.last_words == ("cannot start `/no/such/program`: No such file or directory",)
+
+
+STAGE = """
+import os, signal, sys
+from pathlib import Path
+from pdp.demo.child import Child
+program = "import os, signal; print('up', os.getpid(), flush=True); signal.pause()"
+child = Child.start("actor", [sys.executable, "-c", program], log=Path(sys.argv[1]), environment=os.environ)
+print(child.wait_for(r"up (\\d+)")[1], flush=True)
+signal.pause()
+"""
+
+
+def test_a_process_ends_with_a_stage_that_was_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", STAGE, str(tmp_path / "log")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=base_environment()) as stage:
+        assert stage.stdout is not None
+        actor = os.pidfd_open(int(stage.stdout.readline()))
+        stage.kill()
+    ended, _, _ = select.select([actor], [], [], 10)
+    os.close(actor)
+    assert ended
 
 
 def test_the_output_is_kept_in_the_log(start: Starter) -> None:
