@@ -115,7 +115,7 @@ class Conditions:
         return self._known[text]
 
     def _compile(self, text: str) -> Condition:
-        if len(text.encode()) > MAX_CONDITION_BYTES:
+        if len(text.encode(errors="surrogatepass")) > MAX_CONDITION_BYTES:
             raise ConditionError(("PC211", f"a condition has at most {MAX_CONDITION_BYTES} bytes", 0))
         bare = _STRING.sub(lambda match: " " * len(match[0]), text)
         _refuse_macros(bare)

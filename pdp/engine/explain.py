@@ -146,12 +146,18 @@ class _Case:
             self._standing[term, domain], _ = graph.standing(self._names(term), domain, self._now_ms)
         return self._standing[term, domain]
 
+    def _what(self, actions: str, failures: tuple[_Failure, ...]) -> str:
+        """Return the action that the question asks for, if the rule names it among others; else all that it names."""
+        if actions != ANY and not any(failure.part == "action" for failure in failures):
+            asked = dict(zip(self._fields, self._request.values, strict=True))
+            actions = asked.get("act", actions)
+        return "everything" if actions == ANY else f"`{actions}`"
+
     def tell(self, rule: Rule, failures: tuple[_Failure, ...]) -> str:
         """Return the sentence: what the rule says, and how the question differs."""
         said = dict(zip(self._compiled.context.policy, rule.row.fields, strict=True))
         who = said.get("role") or said.get("src") or said.get("sub") or rule.row.fields[0]
-        what, where = said.get("act", ANY), said.get("obj") or said.get("dst") or ""
-        what = "everything" if what == ANY else f"`{what}`"
+        what, where = self._what(said.get("act", ANY), failures), said.get("obj") or said.get("dst") or ""
         verb = "grants" if rule.allow else "denies"
         environment = said.get("env", ANY)
         scope = "" if environment == ANY else f" in `{environment}`"

@@ -233,6 +233,9 @@ class _Closure:
             below, below_height, below_special = self._closed.get(link.target, ({}, 0, False))
             height = max(height, below_height + 1)
             special = special or below_special or link.domain != ANY
+            if height > MAX_ROLE_DEPTH:
+                # Refused anyway: a chain of ten thousand links must not cost ten thousand squared.
+                continue
             _add(windows, link.target, link.window)
             for target, those in below.items():
                 for window in those:

@@ -71,7 +71,7 @@ def read_yaml(text: str, *, file: str) -> Node | tuple[Finding, ...]:
         return (error.found,)
     except yaml.YAMLError as error:
         return (_yaml_error(error, file),)
-    except ValueError:
+    except (ValueError, OverflowError):
         # PyYAML's scanner turns escapes such as `"\UFFFFFFFF"` into characters that do not exist.
         return (finding("PC505", "not YAML", file=file),)
 
@@ -135,7 +135,7 @@ def _scalar(tree: yaml.Node, file: str) -> str | int | float | bool:
             return int(text)
         if tree.tag == _FLOAT:
             return float(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         pass
     message = f"`{text[:40]}` could be read in two ways; quote it, or write true, false or a plain number"
     raise _refused("PC505", message, tree.start_mark, file)

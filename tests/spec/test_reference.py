@@ -14,7 +14,9 @@ from pdp.engine.explain import nearest_miss
 from pdp.errors import Reason
 from pdp.model.decision import Effect
 
-THOROUGH = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+THOROUGH = settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+)
 QUICK = settings(THOROUGH, max_examples=50)
 
 
@@ -130,7 +132,13 @@ def test_an_empty_question_is_denied_and_never_raises() -> None:
     model, rows = worlds_model(), numbered([("p", ("role:r1", "*", "dataset/**", "*", "", "", "allow"))])
     snapshot = compile_policy(model, VOCABULARY, rows)
     assert isinstance(snapshot, Snapshot)
-    for values in ((), ("",) * 4, ("user:u1", "", "", ""), ("user:u1",) * 4, ("user:u1", "dataset.read", "dataset", "dev")):
+    for values in (
+        (),
+        ("",) * 4,
+        ("user:u1", "", "", ""),
+        ("user:u1",) * 4,
+        ("user:u1", "dataset.read", "dataset", "dev"),
+    ):
         for context in ("", "2", "7"):
             question = EngineRequest(context=context, values=values, memberships={}, attributes={})
             assert evaluate(snapshot, question, 0).effect is Effect.DENY

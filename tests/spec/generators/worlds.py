@@ -13,7 +13,13 @@ from pdp.model.vocabulary import Vocabulary
 from tests.spec.generators.questions import ask_about
 
 NOW_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
-INSTANTS = ("2025-01-01T00:00:00Z", "2026-05-31T23:59:59Z", "2026-06-01T00:00:00Z", "2026-06-01T00:00:01Z", "2027-01-01T00:00:00Z")
+INSTANTS = (
+    "2025-01-01T00:00:00Z",
+    "2026-05-31T23:59:59Z",
+    "2026-06-01T00:00:00Z",
+    "2026-06-01T00:00:01Z",
+    "2027-01-01T00:00:00Z",
+)
 
 VOCABULARY_TEXT = """
 types:
@@ -76,14 +82,27 @@ VOCABULARY = _vocabulary()
 MODELS = tuple(_model(effect, matcher) for effect in _EFFECTS for matcher in _MATCHERS)
 
 DOMAINS = st.sampled_from(("dev", "prod", "*"))
-USERS = st.sampled_from(("user:u1", "user:u2@x", "user:u2", "agent:a1", "workload:spiffe://d/a/b", "workload:spiffe://d/a/b/c"))
+USERS = st.sampled_from(
+    ("user:u1", "user:u2@x", "user:u2", "agent:a1", "workload:spiffe://d/a/b", "workload:spiffe://d/a/b/c")
+)
 GROUPS = st.sampled_from(("group:g1", "group:g2"))
 ROLES = tuple(f"role:r{number}" for number in range(1, 6))
 SEGMENTS = tuple(f"segment:s{number}" for number in range(1, 5))
 COLLECTIONS = tuple(f"collection:c{number}" for number in range(1, 5))
-WORKLOAD_PATTERNS = st.sampled_from(("workload:spiffe://d/**", "workload:spiffe://d/a/**", "workload:spiffe://d/a/b/**"))
+WORKLOAD_PATTERNS = st.sampled_from(
+    ("workload:spiffe://d/**", "workload:spiffe://d/a/**", "workload:spiffe://d/a/b/**")
+)
 ACTION_PATTERNS = st.sampled_from(
-    ("dataset.read", "dataset.read|list", "dataset.list|write|list", "dataset.*", "*", "model.promote", "model.*", "data.read|read")
+    (
+        "dataset.read",
+        "dataset.read|list",
+        "dataset.list|write|list",
+        "dataset.*",
+        "*",
+        "model.promote",
+        "model.*",
+        "data.read|read",
+    )
 )
 TYPES = st.sampled_from(("dataset", "dataset", "dataset", "model", "data"))
 _WORDS = st.sampled_from(("a", "b"))

@@ -1,0 +1,182 @@
+from datetime import UTC, datetime
+
+import pytest
+
+from pdp.engine.casbin_text import Row
+from pdp.engine.compiler import Snapshot, compile_policy
+from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.index import Trie
+from pdp.errors import Reason
+from pdp.model.attributes import Value
+from pdp.model.decision import Effect
+from tests.unit.engine.conftest import Workbench
+
+
+def ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000)
+
+
+def ask(
+    snapshot: Snapshot, *values: str, groups: tuple[str, ...] = (), now_ms: int = 0, **attributes: Value
+) -> Outcome:
+    named = {name.replace("_", ".", 1): value for name, value in attributes.items()}
+    request = EngineRequest(context="", values=values, memberships={"sub": groups}, attributes=named)
+    return evaluate(snapshot, request, now_ms)
+
+
+def test_an_allow_names_its_row_its_path_and_its_obligations(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "g, group:web, role:team, prod\ng, role:team, role:app, *\n"
+        "p, role:app, endpoint.invoke, endpoint/**, prod, , recheck_after=10s, allow\n"
+        "p, role:team, endpoint.*, endpoint/fraud, *, , recheck_after=5s; max_tokens=9, allow\n"
+    )
+    outcome = ask(snapshot, "user:sam", "endpoint.invoke", "endpoint/fraud", "prod", groups=("group:web",))
+    assert (outcome.effect, outcome.reason) == (Effect.ALLOW, Reason.GRANTED)
+    assert outcome.determining == ("rows.csv:3", "rows.csv:4")
+    assert outcome.role_path == ("group:web", "role:team", "role:app")
+    assert [str(duty) for duty in outcome.obligations] == ["max_tokens=9", "recheck_after=5s"]
+
+
+def test_a_deny_beats_an_allow_and_stops_its_obligations(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "p, user:a, dataset.read, dataset/**, dev, , max_rows=1, allow\n"
+        "p, user:a, dataset.*, collection:pii, *, , , deny\n"
+        "g2, dataset/customers/*, collection:pii\n"
+    )
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev").effect is Effect.ALLOW
+    outcome = ask(snapshot, "user:a", "dataset.read", "dataset/customers/cards", "dev")
+    assert (outcome.effect, outcome.reason) == (Effect.DENY, Reason.DENIED_BY_RULE)
+    assert (outcome.determining, outcome.obligations) == (("rows.csv:2",), ())
+
+
+def test_a_deny_whose_condition_errs_denies(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "p, user:a, dataset.read, dataset/**, dev, , , allow\np, user:a, dataset.read, dataset/**, dev, request.purpose == 'ads', , deny\n"
+    )
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev").reason is Reason.CONDITION_ERROR
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", request_purpose="x").effect is Effect.ALLOW
+    assert (
+        ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", request_purpose="ads").reason
+        is Reason.DENIED_BY_RULE
+    )
+
+
+def test_an_allow_whose_condition_errs_grants_nothing_and_says_so(bench: Workbench) -> None:
+    snapshot = bench.snapshot("p, user:a, dataset.read, dataset/**, dev, request.purpose == 'x', , allow\n")
+    outcome = ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev")
+    assert (outcome.effect, outcome.reason, outcome.determining) == (
+        Effect.DENY,
+        Reason.CONDITION_ERROR,
+        ("rows.csv:1",),
+    )
+
+
+@pytest.mark.parametrize(
+    ("pattern", "name", "covered"),
+    [
+        ("dataset/a", "dataset/a", True),
+        ("dataset/a", "dataset/a@1", True),
+        ("dataset/a@1", "dataset/a@1", True),
+        ("dataset/a@1", "dataset/a@2", False),
+        ("dataset/a@1", "dataset/a", False),
+        ("dataset/a", "dataset/a/b", False),
+        ("dataset/*", "dataset/a", True),
+        ("dataset/*", "dataset/a/b", False),
+        ("dataset/*/b", "dataset/a/b", True),
+        ("dataset/**", "dataset/a", True),
+        ("dataset/**", "dataset/a/b/c@1", True),
+        ("dataset/a/**", "dataset/a", False),
+        ("dataset/a/**", "dataset/ab/c", False),
+        ("dataset/**@1", "dataset/a/b@1", True),
+        ("dataset/**@1", "dataset/a/b", False),
+        ("dataset/*@1", "dataset/a@2", False),
+        ("dataset/a.b", "dataset/axb", False),
+        ("model/**", "dataset/a", False),
+    ],
+)
+def test_patterns_cover_what_the_grammar_says(bench: Workbench, pattern: str, name: str, covered: bool) -> None:  # noqa: FBT001
+    snapshot = bench.snapshot(f"p, user:a, *, {pattern}, dev, , , allow\n")
+    assert (ask(snapshot, "user:a", "dataset.read", name, "dev").effect is Effect.ALLOW) is covered
+
+
+def test_a_role_for_a_time_counts_strictly_within_it_and_says_when_to_look_again(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "g, user:a, role:x, dev, 2026-11-20T08:00:00Z, 2026-11-21T08:00:00Z\np, role:x, dataset.read, dataset/**, dev, , , allow\n"
+    )
+    start, end = ms("2026-11-20T08:00:00"), ms("2026-11-21T08:00:00")
+    for now_ms, effect, until in (
+        (start - 5, Effect.DENY, start + 1),
+        (start, Effect.DENY, start + 1),
+        (start + 1, Effect.ALLOW, end),
+        (end - 1, Effect.ALLOW, end),
+        (end, Effect.DENY, None),
+    ):
+        outcome = ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", now_ms=now_ms)
+        assert (outcome.effect, outcome.valid_until_ms) == (effect, until)
+
+
+def test_windows_along_a_path_meet(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "g, user:a, role:x, dev, 2026-01-01T00:00:00Z, 2026-03-01T00:00:00Z\n"
+        "g, role:x, role:y, dev, 2026-02-01T00:00:00Z, _\np, role:y, dataset.read, dataset/**, dev, , , allow\n"
+    )
+    assert (
+        ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", now_ms=ms("2026-01-15T00:00:00")).effect
+        is Effect.DENY
+    )
+    held = ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", now_ms=ms("2026-02-15T00:00:00"))
+    assert (held.effect, held.valid_until_ms) == (Effect.ALLOW, ms("2026-03-01T00:00:00"))
+    assert held.role_path == ("user:a", "role:x", "role:y")
+
+
+def test_a_name_with_an_at_sign_is_no_version_of_a_shorter_name(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "g, user:bob, role:x, dev\ng2, dataset/a, collection:c\np, role:x, *, dataset/**, dev, , , allow\n"
+    )
+    assert ask(snapshot, "user:bob", "dataset.read", "dataset/x", "dev").effect is Effect.ALLOW
+    assert ask(snapshot, "user:bob@evil.example", "dataset.read", "dataset/x", "dev").effect is Effect.DENY
+
+
+def test_rules_that_oblige_to_different_versions_deny(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "p, user:a, model.read_metadata, model/**, dev, , pin_version=1, allow\np, user:a, model.*, model/**, dev, , pin_version=2, allow\n"
+    )
+    outcome = ask(snapshot, "user:a", "model.read_metadata", "model/x", "dev")
+    assert (outcome.effect, outcome.reason) == (Effect.DENY, Reason.OBLIGATION_UNSUPPORTED)
+
+
+def test_reads_now_only_if_a_condition_that_was_evaluated_does(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "p, user:a, dataset.read, dataset/a, dev, now > timestamp('1970-01-01T00:00:00Z'), , allow\n"
+        "p, user:a, dataset.read, dataset/b, dev, , , allow\n"
+    )
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/a", "dev", now_ms=5).reads_now
+    assert not ask(snapshot, "user:a", "dataset.read", "dataset/b", "dev", now_ms=5).reads_now
+
+
+def test_a_decision_looks_at_no_more_rows_when_there_are_more(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The cost that matters is counted, not timed: how many nodes a lookup enters (CASBIN.md section 3)."""
+    visited: list[int] = []
+    find = Trie.find
+
+    def counting(self: Trie, segments: list[str], version: str, found: list[object]) -> None:
+        find(self, segments, version, found)
+        visited.append(len(found))
+
+    monkeypatch.setattr(Trie, "find", counting)
+    costs = []
+    for count in (100, 10_000):
+        rows = [
+            Row("p", (f"role:r{n}", "dataset.read", f"dataset/t{n}/**", "dev", "", "", "allow"), "g.csv", n)
+            for n in range(count)
+        ]
+        rows += [Row("g", (f"user:u{n}", f"role:r{n}", "dev"), "a.csv", n) for n in range(count)]
+        snapshot = compile_policy(bench.model, bench.vocabulary, rows)
+        assert isinstance(snapshot, Snapshot)
+        visited.clear()
+        assert ask(snapshot, "user:u7", "dataset.read", "dataset/t7/x", "dev").effect is Effect.ALLOW
+        assert ask(snapshot, "user:u7", "dataset.read", "dataset/t8/x", "dev").effect is Effect.DENY
+        costs.append(list(visited))
+    assert costs[0] == costs[1]

@@ -1,0 +1,92 @@
+import pytest
+
+from pdp.engine.compiler import Snapshot
+from pdp.engine.evaluate import EngineRequest
+from pdp.engine.explain import nearest_miss
+from tests.unit.engine.conftest import Workbench
+
+ROWS = """
+g, user:dana, role:data-scientist, dev
+g3, workload:spiffe://d/ns/lab/**, segment:notebooks
+g2, dataset/customers/*, collection:pii
+p, role:data-scientist, dataset.read|list, dataset/finance/**, dev, , , allow
+p, role:data-scientist, dataset.read, collection:pii, *, , , deny
+p, role:release-manager, model.promote, model/**, prod, size(resource.approvals) >= 2, , allow
+p2, segment:apps, endpoint.invoke, segment:serving, , allow
+p2, segment:notebooks, *, segment:serving, , deny
+"""
+
+
+@pytest.fixture(scope="module")
+def snapshot(bench: Workbench) -> Snapshot:
+    return bench.snapshot(ROWS)
+
+
+@pytest.mark.parametrize(
+    ("values", "failed", "text"),
+    [
+        (
+            ("user:dana", "dataset.read", "dataset/finance/q1", "prod"),
+            "environment",
+            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; the asset is in `prod`",
+        ),
+        (
+            ("user:dana", "dataset.write", "dataset/finance/q1", "dev"),
+            "action",
+            "`role:data-scientist` grants `dataset.read|list` on `dataset/finance/**` in `dev`; the question asks for `dataset.write`",
+        ),
+        (
+            ("user:dana", "dataset.read", "dataset/hr/q1", "dev"),
+            "resource",
+            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; the question names `dataset/hr/q1`",
+        ),
+        (
+            ("user:eve", "dataset.read", "dataset/finance/q1", "dev"),
+            "role",
+            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; `user:eve` does not hold it in `dev`",
+        ),
+        (
+            ("user:dana", "dataset.read", "dataset/customers/cards", "dev"),
+            "deny",
+            "`role:data-scientist` denies `dataset.read` on `collection:pii`",
+        ),
+        (
+            ("role:release-manager", "model.promote", "model/x@1", "prod"),
+            "condition",
+            "`role:release-manager` grants `model.promote` on `model/**` in `prod`; its condition"
+            " `size(resource.approvals) >= 2` cannot be evaluated: `resource.approvals` is not known",
+        ),
+    ],
+)
+def test_the_nearest_miss_says_what_stood_in_the_way(
+    snapshot: Snapshot, values: tuple[str, ...], failed: str, text: str
+) -> None:
+    request = EngineRequest(context="", values=values, memberships={}, attributes={})
+    miss = nearest_miss(snapshot, request, 0)
+    assert miss is not None
+    assert (miss.failed, miss.text) == (failed, text)
+
+
+def test_a_condition_that_does_not_hold_is_quoted(snapshot: Snapshot) -> None:
+    values = ("role:release-manager", "model.promote", "model/x@1", "prod")
+    request = EngineRequest(context="", values=values, memberships={}, attributes={"resource.approvals": ("a",)})
+    miss = nearest_miss(snapshot, request, 0)
+    assert miss is not None
+    assert miss.text.endswith("its condition `size(resource.approvals) >= 2` does not hold")
+
+
+def test_a_segment_that_may_not_be_reached_is_named(snapshot: Snapshot) -> None:
+    values = ("workload:spiffe://d/ns/x/sa/y", "endpoint.invoke", "endpoint/x")
+    request = EngineRequest(context="2", values=values, memberships={"dst": ("segment:serving",)}, attributes={})
+    miss = nearest_miss(snapshot, request, 0)
+    assert miss is not None
+    assert miss.failed == "segment"
+    assert miss.text == "`segment:apps` grants `endpoint.invoke` on `segment:serving`; the caller is in `segment:none`"
+
+
+def test_what_nothing_comes_near_to_has_no_nearest_miss(snapshot: Snapshot) -> None:
+    request = EngineRequest(
+        context="", values=("user:eve", "run.read", "run/x", "staging"), memberships={}, attributes={}
+    )
+    assert nearest_miss(snapshot, request, 0) is None
+    assert nearest_miss(snapshot, EngineRequest(context="9", values=(), memberships={}, attributes={}), 0) is None
