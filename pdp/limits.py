@@ -173,5 +173,7 @@ SNAPSHOT_MIN_BYTES_S: Final = 64 * 1024
 """Rate below which a snapshot is given up (slow retrieval, V1)."""
 FEED_IDLE_S: Final = 3 * HEARTBEAT_INTERVAL_S
 """Silence after which a replica takes its feed for dead: three heartbeats (a half-open connection has no other sign, F6)."""
+GOODBYE_S: Final = 1.0
+"""How long a replica that leaves waits for its PDP to see it go."""
 RECEIPTS_KEPT: Final = 1_024
 """Newest changes for which the PDP remembers when they were accepted and acknowledged."""

@@ -6,6 +6,7 @@ Sizes and a minimum rate are enforced while a snapshot is read, not afterwards (
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +17,7 @@ from google.protobuf.message import DecodeError
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.limits import (
     FEED_IDLE_S,
+    GOODBYE_S,
     MAX_ENTRY_BYTES,
     MAX_HEADER_BYTES,
     MAX_SNAPSHOT_BYTES,
@@ -115,6 +117,8 @@ class GrpcFeed:
         self._hello = hello
         self._clock = clock
         self._idle_s = idle_s
+        self._reading: asyncio.Future[Any] | None = None
+        self._writing: asyncio.Future[Any] | None = None
         self._call: Any = ReplicationServiceStub(channel).Subscribe(metadata=metadata)  # type: ignore[no-untyped-call]
 
     async def __aiter__(self) -> AsyncIterator[FeedItem]:
@@ -130,12 +134,17 @@ class GrpcFeed:
             raise _refusal(error) from error
 
     async def _next(self) -> replication_pb2.SubscribeResponse | None:
-        """Return the next message, or None at the end of the stream."""
-        try:
-            async with asyncio.timeout(self._idle_s):
-                message = await self._call.read()
-        except TimeoutError:
-            raise PortcullisError(Reason.PDP_UNREACHABLE, f"the PDP was silent for {self._idle_s:g} s") from None
+        """Return the next message, or None at the end of the stream.
+
+        The read is a task of its own: cancelling a read would cancel the call, and a follower that is told to stop could
+        no longer say goodbye.
+        """
+        reading = self._reading = self._reading or asyncio.ensure_future(self._call.read())
+        await asyncio.wait((reading,), timeout=self._idle_s)
+        if not reading.done():
+            raise PortcullisError(Reason.PDP_UNREACHABLE, f"the PDP was silent for {self._idle_s:g} s")
+        self._reading = None
+        message = reading.result()
         return None if message is _EOF else message
 
     async def _snapshot(self, first: replication_pb2.SnapshotChunk) -> SignedSnapshot:
@@ -164,20 +173,28 @@ class GrpcFeed:
             raise _refusal(error) from error
 
     async def _write(self, message: replication_pb2.SubscribeRequest) -> None:
+        """Write one message; shielded for the reason that a read is a task of its own."""
+        self._writing = asyncio.ensure_future(self._call.write(message))
         try:
-            await self._call.write(message)
+            await asyncio.shield(self._writing)
         except asyncio.InvalidStateError as error:  # the call has ended, and reading says why
             raise PortcullisError(Reason.PDP_UNREACHABLE, "the PDP ended the feed") from error
 
     async def close(self) -> None:
         """Say goodbye, so that the PDP does not wait for this replica's acknowledgements, and drop the channel."""
         if not self._call.done():
-            try:
-                async with asyncio.timeout(self._idle_s):
+            with contextlib.suppress(TimeoutError, PortcullisError, grpc.RpcError, asyncio.InvalidStateError):
+                async with asyncio.timeout(min(self._idle_s, GOODBYE_S)):
+                    if self._writing is not None:
+                        await asyncio.wait((self._writing,))
                     await self._call.done_writing()
-            except (TimeoutError, grpc.RpcError, asyncio.InvalidStateError):
-                pass  # it is gone already
+                    while await self._next() is not None:
+                        pass  # what was under way; the PDP ends the stream when it has seen the goodbye
             self._call.cancel()
+        left = [task for task in (self._reading, self._writing) if task is not None]
+        for task in left:
+            task.cancel()
+        await asyncio.gather(*left, return_exceptions=True)
         await self._channel.close(None)
 
 
