@@ -184,7 +184,7 @@ def configure(
     for path, value in (flags or {}).items():
         if value is not None:
             _put(tree, path, value, "flags")
-            overridden[path] = f"--{'-'.join(path)}"
+            overridden[path] = "command line"
     try:
         return Config.model_validate(tree)
     except ValidationError as error:
