@@ -37,6 +37,34 @@ StateDir = Annotated[
 PackDir = Annotated[Path, typer.Option("--pack", metavar="DIR", help="The policy pack to begin with.")]
 Tenant = Annotated[str | None, typer.Option(metavar="NAME", help="Whose PDP this is.  [default: main]")]
 
+First = Annotated[
+    bool, typer.Option("--init", help="Make the PDP first if there is none: needs --admin, takes --pack.")
+]
+FirstAdmin = Annotated[str | None, typer.Option(metavar="PRINCIPAL", help="With --init: the first administrator.")]
+ListenAt = Annotated[
+    str | None,
+    typer.Option(metavar="ADDR", help="gRPC: HOST:PORT (port 0: any free one) or unix:PATH.  [127.0.0.1:8181]"),
+]
+ProbesAt = Annotated[str | None, typer.Option(metavar="ADDR", help="/healthz, /readyz, /metrics.  [127.0.0.1:8183]")]
+TrustFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Whose tokens and certificates count.  [trust.yaml]")
+]
+TlsCert = Annotated[Path | None, typer.Option(metavar="FILE", help="Our certificate chain, PEM.")]
+TlsKey = Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")]
+ClientCa = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="CAs of client certificates; with it, every caller needs one.")
+]
+AuditDir = Annotated[Path | None, typer.Option(metavar="DIR", help="The decision log.  [audit in the state directory]")]
+Mode = Annotated[
+    str | None,
+    typer.Option(metavar="MODE", help="`production`, or `development`: a development issuer may be trusted."),
+]
+Grace = Annotated[
+    float | None, typer.Option("--grace", metavar="S", help="Seconds for calls in flight at the end.  [10]")
+]
+LogLevel = Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
+LogFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="json, console or auto.")]
+
 
 def init(
     *,
@@ -60,43 +88,22 @@ def init(
 def serve(
     *,
     config: ConfigFile = None,
-    first: Annotated[
-        bool, typer.Option("--init", help="Make the PDP first if there is none: needs --admin, takes --pack.")
-    ] = False,
-    admin: Annotated[
-        str | None, typer.Option(metavar="PRINCIPAL", help="With --init: the first administrator.")
-    ] = None,
+    first: First = False,
+    admin: FirstAdmin = None,
     pack: PackDir = DEFAULT_PACK,
     state_dir: StateDir = None,
     tenant: Tenant = None,
-    listen: Annotated[
-        str | None,
-        typer.Option(metavar="ADDR", help="gRPC: HOST:PORT (port 0: any free one) or unix:PATH.  [127.0.0.1:8181]"),
-    ] = None,
-    probes: Annotated[
-        str | None, typer.Option(metavar="ADDR", help="/healthz, /readyz, /metrics.  [127.0.0.1:8183]")
-    ] = None,
-    trust: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Whose tokens and certificates count.  [trust.yaml]")
-    ] = None,
-    tls_cert: Annotated[Path | None, typer.Option(metavar="FILE", help="Our certificate chain, PEM.")] = None,
-    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Its key, PEM.")] = None,
-    client_ca: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="CAs of client certificates; with it, every caller needs one."),
-    ] = None,
-    audit_dir: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="The decision log.  [audit in the state directory]")
-    ] = None,
-    mode: Annotated[
-        str | None,
-        typer.Option(metavar="MODE", help="`production`, or `development`: a development issuer may be trusted."),
-    ] = None,
-    grace_s: Annotated[
-        float | None, typer.Option("--grace", metavar="S", help="Seconds for calls in flight at the end.  [10]")
-    ] = None,
-    log_level: Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option(metavar="FORMAT", help="json, console or auto.")] = None,
+    listen: ListenAt = None,
+    probes: ProbesAt = None,
+    trust: TrustFile = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    client_ca: ClientCa = None,
+    audit_dir: AuditDir = None,
+    mode: Mode = None,
+    grace_s: Grace = None,
+    log_level: LogLevel = None,
+    log_format: LogFormat = None,
 ) -> None:
     """Run a PDP until SIGTERM or Ctrl-C; prints one line `ready grpc=… probes=… world_seq=…` once it can decide.
 
