@@ -16,6 +16,7 @@ from pdp.demo.classifier import PIXELS, HeldOut, held_out_images
 from pdp.demo.gate import Answer, Cut, Gate
 from pdp.demo.limits import LIMITS
 from pdp.demo.oip import DATATYPE, INPUT
+from pdp.demo.pack import SERVED
 from pdp.demo.stage import Stage
 from pdp.demo.story import (
     ADA,
@@ -39,6 +40,8 @@ from pdp.errors import PortcullisError
 from pdp.sdk import AccessDenied, Client
 from pdp.sdk.admin import AdminClient
 
+REFUSED_AT_INTAKE: Final = frozenset({"credential_missing", "token_expired", "locked"})
+"""Reasons that end a call before there is a question; the field `principal` of their records is empty."""
 EVENTS_BEFORE_CUT: Final = 5
 STREAM_EVENTS: Final = 10_000
 STREAM: Final = {"parameters": {"count": STREAM_EVENTS, "interval_ms": 50}}
@@ -49,15 +52,14 @@ class Trace:
     """What of a decision the story must find again in the audit chains."""
 
     principal: str
+    resource: str
     effect: str
     reason: str
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Self:
         """Return the trace that a record leaves."""
-        return cls(
-            principal=record.get("principal", ""), effect=record.get("effect", ""), reason=record.get("reason", "")
-        )
+        return cls(**{name: record.get(name, "") for name in ("principal", "resource", "effect", "reason")})
 
 
 @dataclass(slots=True, kw_only=True)
@@ -101,17 +103,18 @@ class Narrator:
         token = self._token(act.person, act.token)
         answer = self._gate(act.workload).post(f"/v2/models/{act.model}/infer", infer_body(index), token)
         if answer.status != httpx.codes.OK:
-            return self._refused(answer)
-        self.told[Trace(principal=act.person.principal, effect="allow", reason="granted")] += 1
+            return self._refused(act, answer)
+        self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
         digit, sure = _prediction(answer)
         written = int(images().digits[index])
         actual = TRUE_PREDICTION if digit == written else f"200 {digit}, but {written} was written"
         return Outcome(actual=actual, detail=f"a {digit}, {sure:.0%} sure")
 
-    def _refused(self, answer: Answer) -> Outcome:
+    def _refused(self, act: Infer, answer: Answer) -> Outcome:
         """The caller learns no more than its status says; the reason stands in the record of that decision."""
         record = self.stage.auditor.decision(answer.get("decision_id") or "no decision id")
-        self._remember(record)
+        principal = "" if record["reason"] in REFUSED_AT_INTAKE else act.person.principal
+        self._remember(principal, SERVED[act.model]["resource"], "deny", str(record["reason"]))
         detail = f'caller sees "{answer.get("error")}"'
         return Outcome(actual=f"{answer.status} {record['reason']}", detail=detail)
 
@@ -129,10 +132,9 @@ class Narrator:
                 decision = client.require("dataset.read", act.dataset)
             except AccessDenied as denied:
                 decision = denied.decision
-        self._remember(self.stage.auditor.decision(decision.decision_id))
-        return Outcome(
-            actual=f"{decision.effect.name.lower()} {decision.reason.value}", detail=", ".join(decision.determining)
-        )
+        effect = decision.effect.name.lower()
+        self._remember(act.person.principal, act.dataset, effect, decision.reason.value)
+        return Outcome(actual=f"{effect} {decision.reason.value}", detail=", ".join(decision.determining))
 
     def _grant(self, act: Grant) -> Outcome:
         with (self.stage.pack / "assignments.csv").open("a", encoding="utf-8") as assignments:
@@ -145,6 +147,7 @@ class Narrator:
         token = self._token(act.person, Token.FRESH) or ""
         path = f"/v2/models/{act.model}/generate_stream"
         with self._gate(act.workload).stream(path, STREAM, token) as running:
+            self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
             running.wait_for_events(EVENTS_BEFORE_CUT)
             began = time.monotonic()
             locked = self._command(
@@ -173,16 +176,24 @@ class Narrator:
 
     def _verify_audit(self, act: VerifyAudit) -> Outcome:
         """Every chain is whole, and every step that was told stands in one of them."""
-        self.stage.auditor.stream_event("cut")
+        cut = self.stage.auditor.stream_event("cut")
+        missing = self._missing(act.admin) + (cut.get("reason") != "locked")
         verified = self._command(act.admin, "audit", "verify", str(self.stage.audit))
-        records = self._command(act.admin, "audit", "tail", "--last", str(LIMITS.audit_records))
-        missing = self.told - Counter(Trace.of(record.get("record", record)) for record in records)
         chains = verified["chains"]
         length = sum(chain["records"] for chain in chains)
         return Outcome(
-            actual=f"{'verified' if verified['ok'] else 'broken'}, {missing.total()} missing",
+            actual=f"{'verified' if verified['ok'] else 'broken'}, {missing} missing",
             detail=f"{len(chains)} chains, {length} records",
         )
+
+    def _missing(self, admin: Person) -> int:
+        """Count the decisions of the story that stand in no chain; the last of them may still be on their way."""
+        deadline = time.monotonic() + LIMITS.call_s
+        while True:
+            records = self._command(admin, "audit", "tail", "--last", str(LIMITS.audit_records))
+            missing = (self.told - Counter(Trace.of(record) for record in records)).total()
+            if not missing or time.monotonic() > deadline:
+                return missing
 
     def _await_world(self, world_seq: int) -> None:
         """Wait until every connected enforcement point holds a change: only a lock's own command does that itself."""
@@ -212,8 +223,8 @@ class Narrator:
             return None
         return self.stage.tokens[person, kind].read_text(encoding="ascii").strip()
 
-    def _remember(self, record: Mapping[str, Any]) -> None:
-        self.told[Trace.of(record)] += 1
+    def _remember(self, principal: str, resource: str, effect: str, reason: str) -> None:
+        self.told[Trace(principal=principal, resource=resource, effect=effect, reason=reason)] += 1
 
 
 @lru_cache(maxsize=1)

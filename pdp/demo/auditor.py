@@ -40,6 +40,5 @@ class Auditor:
     def _record(self, *parts: str) -> Mapping[str, Any]:
         pattern = "".join(f"(?=.*{part})" for part in parts)
         line = self.tail.wait_for(f"^{pattern}.*$", LIMITS.call_s)[0]
-        told: Mapping[str, Any] = json.loads(line)
-        record: Mapping[str, Any] = told.get("record", told)
+        record: Mapping[str, Any] = json.loads(line)
         return record
