@@ -103,7 +103,9 @@ class Authenticator:
         lock = locks.match_credential(principals=parties, credential=identity.facts, now_ms=self._clock.now_ms())
         if lock is None:
             return identity
-        return Refusal(reason=_LOCK_REASONS.get(lock.target.kind, Reason.LOCKED), detail=f"lock `{lock.id}`")
+        # The record of a refusal at intake has no principal: without the name, nobody could tell who tried.
+        detail = f"lock `{lock.id}` on `{identity.party.principal}`"
+        return Refusal(reason=_LOCK_REASONS.get(lock.target.kind, Reason.LOCKED), detail=detail)
 
     def _cache_key(self, credential: Credential) -> CacheKey:
         # The whole token: a key of signature, payload or `jti` would let another token through (CVE-2026-33496).
