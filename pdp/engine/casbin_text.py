@@ -40,30 +40,23 @@ class RoleDefinition:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
-    """One numbered set `r p e m`: what is asked, what a row holds, and how the two meet."""
+    """One numbered set `r p e m`: what is asked, what a row holds, and how the two meet.
+
+    `condition_columns` are the columns that the matcher hands to `when`.
+    """
 
     suffix: str
     request: tuple[str, ...]
     policy: tuple[str, ...]
     effect: EffectRule
     matcher: Expression
+    condition_columns: frozenset[str]
     line: int
 
     @property
     def section(self) -> str:
         """The type of this set's rows: `p`, `p2`."""
         return f"p{self.suffix}"
-
-    @property
-    def condition_columns(self) -> frozenset[str]:
-        """The columns that the matcher hands to `when`."""
-        return frozenset(
-            argument.name
-            for node in walk(self.matcher)
-            if isinstance(node, Call) and node.function == "when"
-            for argument in node.arguments
-            if isinstance(argument, Field)
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -268,7 +261,25 @@ def _context(
         found.append(finding(code, message, file=file, line=entry.line, column=entry.column + at))
     if effect is None:
         return None
-    return Context(suffix=suffix, request=request, policy=policy, effect=effect, matcher=matcher, line=entry.line)
+    return Context(
+        suffix=suffix,
+        request=request,
+        policy=policy,
+        effect=effect,
+        matcher=matcher,
+        condition_columns=_condition_columns(matcher),
+        line=entry.line,
+    )
+
+
+def _condition_columns(matcher: Expression) -> frozenset[str]:
+    return frozenset(
+        argument.name
+        for node in walk(matcher)
+        if isinstance(node, Call) and node.function == "when"
+        for argument in node.arguments
+        if isinstance(argument, Field)
+    )
 
 
 def _names(entry: _Entry, file: str, found: list[Finding]) -> tuple[str, ...]:

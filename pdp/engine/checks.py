@@ -32,16 +32,14 @@ _INSTANT: Final = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d{1,3})?Z")
 _PREFIXES: Final = (*GROUPING_PREFIXES, *(f"{kind.value}:" for kind in Kind))
 
 
-def check_column(row: Row, column: Column, vocabulary: Vocabulary) -> Iterator[Finding]:
-    """Yield what is wrong with the field of `row` that `column` tests; one of the column's tests must accept its form."""
-    value = row.fields[column.position]
+def check_value(value: str, column: Column, vocabulary: Vocabulary) -> Iterator[Problem]:
+    """Return what is wrong with a `value` that `column` tests; one of the column's tests must accept its form."""
     kinds = [term.kind for term in column.terms]
     if ROLE in kinds and len(kinds) > 1 and value.startswith(_PREFIXES):
         kinds = [ROLE]
     elif ROLE in kinds and len(kinds) > 1:
         kinds.remove(ROLE)
-    for code, message in _CHECKS[kinds[0]](value, vocabulary):
-        yield row.problem(code, message, column.position)
+    return _CHECKS[kinds[0]](value, vocabulary)
 
 
 def check_role_row(row: Row, definition: RoleDefinition, vocabulary: Vocabulary) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pdp.engine.casbin_text import Context, Model, Row, check_shape, parse_model
-from pdp.engine.checks import check_column, check_role_row
+from pdp.engine.checks import Problem, check_role_row, check_value
 from pdp.engine.conditions import Condition, ConditionError, Conditions
 from pdp.engine.digests import rows_digest
 from pdp.engine.findings import Finding, errors, finding, in_order
@@ -126,6 +126,7 @@ class _Compilation:
         self._found = found
         self._conditions = Conditions(vocabulary)
         self._obligations: dict[str, tuple[Obligation, ...]] = {}
+        self._values: dict[tuple[Column, str], tuple[Problem, ...]] = {}
         self._rows: dict[str, list[Row]] = {section: [] for section in model.sections}
         for row in rows:
             self._rows[row.section].append(row)
@@ -154,7 +155,11 @@ class _Compilation:
         return CompiledContext(context=context, plan=plan, rules=tuple(rules), steps=tuple(steps), root=root)
 
     def _rule(self, row: Row, plan: Plan) -> Rule | None:
-        problems = [problem for column in plan.columns for problem in check_column(row, column, self._vocabulary)]
+        problems = [
+            row.problem(code, message, column.position)
+            for column in plan.columns
+            for code, message in self._checked(row.fields[column.position], column)
+        ]
         condition = self._condition(row, plan, problems)
         obligations = self._duties(row, plan, problems)
         self._found.extend(problems)
@@ -162,6 +167,13 @@ class _Compilation:
             return None
         allow = plan.eft is None or row.fields[plan.eft] == "allow"
         return Rule(row, allow, condition, obligations)
+
+    def _checked(self, value: str, column: Column) -> tuple[Problem, ...]:
+        """Check a value of a column; most values stand in many rows, and are checked once."""
+        key = (column, value)
+        if key not in self._values:
+            self._values[key] = tuple(check_value(value, column, self._vocabulary))
+        return self._values[key]
 
     def _condition(self, row: Row, plan: Plan, problems: list[Finding]) -> Condition | None:
         if plan.when is None or not row.fields[plan.when]:

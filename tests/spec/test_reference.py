@@ -4,7 +4,6 @@ from pathlib import Path
 
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.spec.generators.worlds import NOW_MS, VOCABULARY, GeneratedWorld, grant_rows, numbered, worlds
 
 from pdp.engine import reference
 from pdp.engine.casbin_text import Row, parse_rows, print_row
@@ -13,6 +12,7 @@ from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.explain import nearest_miss
 from pdp.errors import Reason
 from pdp.model.decision import Effect
+from tests.spec.generators.worlds import MODELS, NOW_MS, VOCABULARY, GeneratedWorld, grant_rows, numbered, worlds
 
 THOROUGH = settings(
     max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
@@ -129,7 +129,7 @@ def test_printing_and_reading_rows_gives_the_same_rows(world: GeneratedWorld) ->
 
 
 def test_an_empty_question_is_denied_and_never_raises() -> None:
-    model, rows = worlds_model(), numbered([("p", ("role:r1", "*", "dataset/**", "*", "", "", "allow"))])
+    model, rows = MODELS[0], numbered([("p", ("role:r1", "*", "dataset/**", "*", "", "", "allow"))])
     snapshot = compile_policy(model, VOCABULARY, rows)
     assert isinstance(snapshot, Snapshot)
     for values in (
@@ -144,13 +144,7 @@ def test_an_empty_question_is_denied_and_never_raises() -> None:
             assert evaluate(snapshot, question, 0).effect is Effect.DENY
 
 
-def worlds_model():  # noqa: ANN201
-    from tests.spec.generators.worlds import MODELS  # noqa: PLC0415
-
-    return MODELS[0]
-
-
 def test_the_reference_stays_short_enough_to_be_read() -> None:
     lines = Path(reference.__file__).read_text(encoding="utf-8").split("\n")
     code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
-    assert len(code) <= 120  # noqa: PLR2004 - CASBIN.md section 5
+    assert len(code) <= 120

@@ -51,7 +51,8 @@ def test_a_deny_beats_an_allow_and_stops_its_obligations(bench: Workbench) -> No
 
 def test_a_deny_whose_condition_errs_denies(bench: Workbench) -> None:
     snapshot = bench.snapshot(
-        "p, user:a, dataset.read, dataset/**, dev, , , allow\np, user:a, dataset.read, dataset/**, dev, request.purpose == 'ads', , deny\n"
+        "p, user:a, dataset.read, dataset/**, dev, , , allow\n"
+        "p, user:a, dataset.read, dataset/**, dev, request.purpose == 'ads', , deny\n"
     )
     assert ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev").reason is Reason.CONDITION_ERROR
     assert ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", request_purpose="x").effect is Effect.ALLOW
@@ -101,7 +102,8 @@ def test_patterns_cover_what_the_grammar_says(bench: Workbench, pattern: str, na
 
 def test_a_role_for_a_time_counts_strictly_within_it_and_says_when_to_look_again(bench: Workbench) -> None:
     snapshot = bench.snapshot(
-        "g, user:a, role:x, dev, 2026-11-20T08:00:00Z, 2026-11-21T08:00:00Z\np, role:x, dataset.read, dataset/**, dev, , , allow\n"
+        "g, user:a, role:x, dev, 2026-11-20T08:00:00Z, 2026-11-21T08:00:00Z\n"
+        "p, role:x, dataset.read, dataset/**, dev, , , allow\n"
     )
     start, end = ms("2026-11-20T08:00:00"), ms("2026-11-21T08:00:00")
     for now_ms, effect, until in (
@@ -139,7 +141,8 @@ def test_a_name_with_an_at_sign_is_no_version_of_a_shorter_name(bench: Workbench
 
 def test_rules_that_oblige_to_different_versions_deny(bench: Workbench) -> None:
     snapshot = bench.snapshot(
-        "p, user:a, model.read_metadata, model/**, dev, , pin_version=1, allow\np, user:a, model.*, model/**, dev, , pin_version=2, allow\n"
+        "p, user:a, model.read_metadata, model/**, dev, , pin_version=1, allow\n"
+        "p, user:a, model.*, model/**, dev, , pin_version=2, allow\n"
     )
     outcome = ask(snapshot, "user:a", "model.read_metadata", "model/x", "dev")
     assert (outcome.effect, outcome.reason) == (Effect.DENY, Reason.OBLIGATION_UNSUPPORTED)

@@ -16,6 +16,9 @@ p2, segment:apps, endpoint.invoke, segment:serving, , allow
 p2, segment:notebooks, *, segment:serving, , deny
 """
 
+FINANCE = "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`"
+PROMOTE = "`role:release-manager` grants `model.promote` on `model/**` in `prod`"
+
 
 @pytest.fixture(scope="module")
 def snapshot(bench: Workbench) -> Snapshot:
@@ -28,22 +31,22 @@ def snapshot(bench: Workbench) -> Snapshot:
         (
             ("user:dana", "dataset.read", "dataset/finance/q1", "prod"),
             "environment",
-            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; the asset is in `prod`",
+            f"{FINANCE}; the asset is in `prod`",
         ),
         (
             ("user:dana", "dataset.write", "dataset/finance/q1", "dev"),
             "action",
-            "`role:data-scientist` grants `dataset.read|list` on `dataset/finance/**` in `dev`; the question asks for `dataset.write`",
+            f"{FINANCE.replace('`dataset.read`', '`dataset.read|list`')}; the question asks for `dataset.write`",
         ),
         (
             ("user:dana", "dataset.read", "dataset/hr/q1", "dev"),
             "resource",
-            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; the question names `dataset/hr/q1`",
+            f"{FINANCE}; the question names `dataset/hr/q1`",
         ),
         (
             ("user:eve", "dataset.read", "dataset/finance/q1", "dev"),
             "role",
-            "`role:data-scientist` grants `dataset.read` on `dataset/finance/**` in `dev`; `user:eve` does not hold it in `dev`",
+            f"{FINANCE}; `user:eve` does not hold it in `dev`",
         ),
         (
             ("user:dana", "dataset.read", "dataset/customers/cards", "dev"),
@@ -53,8 +56,7 @@ def snapshot(bench: Workbench) -> Snapshot:
         (
             ("role:release-manager", "model.promote", "model/x@1", "prod"),
             "condition",
-            "`role:release-manager` grants `model.promote` on `model/**` in `prod`; its condition"
-            " `size(resource.approvals) >= 2` cannot be evaluated: `resource.approvals` is not known",
+            f"{PROMOTE}; its condition `size(resource.approvals) >= 2` cannot be evaluated: `resource.approvals` is not known",
         ),
     ],
 )

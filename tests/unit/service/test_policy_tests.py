@@ -6,6 +6,7 @@ from pdp.engine.pack import Pack, load_pack
 from pdp.service.policy_tests import TestResult, run_tests
 
 POLICIES = Path(__file__).parents[3] / "policies"
+READ = "action: policy.read, resource: policy/main"
 
 
 def run(tests: str | None = None) -> tuple[TestResult, ...]:
@@ -24,9 +25,7 @@ def test_the_shipped_pack_keeps_its_own_promises(result: TestResult) -> None:
 
 
 def test_a_test_that_fails_says_what_came_instead() -> None:
-    (result,) = run(
-        "- name: x\n  ask: {subject: 'user:a', action: policy.read, resource: policy/main}\n  want: {effect: allow, by: 'g.csv:1'}\n"
-    )
+    (result,) = run(f"- name: x\n  ask: {{subject: 'user:a', {READ}}}\n  want: {{effect: allow, by: 'g.csv:1'}}\n")
     assert not result.passed
     assert (result.expected, result.actual) == ("allow by g.csv:1", "deny no_grant")
     assert (result.file, result.line) == ("tests/one.yaml", 1)
@@ -39,11 +38,14 @@ def test_a_test_that_fails_says_what_came_instead() -> None:
         ("ask: {subject: 'user:a', action: policy, resource: policy/main}", "an action is"),
         ("ask: {subject: 'user:a', action: policy.read, resource: policy/main, at: noon}", "an instant is"),
         (
-            "given: {assignments: [['user:a', 'user:b', prod]]}\n  ask: {subject: 'user:a', action: policy.read, resource: policy/main}",
+            f"given: {{assignments: [['user:a', 'user:b', prod]]}}\n  ask: {{subject: 'user:a', {READ}}}",
             "the given rows do not compile",
         ),
         (
-            "given: {assets: {dataset/x: {environment: moon}}}\n  ask: {subject: 'user:a', action: dataset.read, resource: dataset/x}",
+            (
+                "given: {assets: {dataset/x: {environment: moon}}}\n"
+                "  ask: {subject: 'user:a', action: dataset.read, resource: dataset/x}"
+            ),
             "an asset needs an environment",
         ),
     ],
