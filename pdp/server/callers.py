@@ -120,9 +120,14 @@ class Gate:
         if not answer.decision.allowed:
             raise _refused(answer, wanted)
 
-    def holds(self, caller: Caller, wanted: Right) -> bool:
-        """Tell whether `caller` still holds `wanted` in the world of now, without a record."""
-        return self._decider.recheck(caller.question(wanted)).allowed
+    def lost(self, caller: Caller, wanted: Right) -> Reason | None:
+        """Return why `caller` no longer holds `wanted` in the world of now; None if it does, or if we cannot tell.
+
+        A world that is merely stale takes no stream from anybody: replicas would lose us when they need us most.
+        """
+        decision = self._decider.recheck(caller.question(wanted))
+        spoken = MEANINGS[decision.reason].side is Side.POLICY
+        return decision.reason if spoken and not decision.allowed else None
 
 
 def _refused(answer: Answer, wanted: Right) -> Refused:

@@ -16,6 +16,8 @@ SETTING: Final = "grpc.listen (--listen)"
 _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_receive_message_length", MAX_PACK_RPC_BYTES),
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
+    # A compressed message is refused, not unpacked: its size says nothing of what it unpacks to (FAILURE.md L4).
+    ("grpc.compression_enabled_algorithms_bitset", 1),
     # Else a second PDP would bind the same port without a word, and each would get half of the calls.
     ("grpc.so_reuseport", 0),
 )

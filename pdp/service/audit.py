@@ -9,13 +9,15 @@ in a `lost` record, so that silence never looks like peace (FAILURE.md S1, F8, F
 
 import asyncio
 import contextlib
+import heapq
 import json
 import random
 import sys
 import threading
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -415,15 +417,19 @@ class AuditBook:
         """Yield (chain, record) oldest first; with `follow`, go on with new records as they come."""
         own_n = self._trail.link.n
         grown = self._grown(own_n)
+        readers: dict[str, ChainReader] = {}
         try:
-            rows, position = await asyncio.to_thread(self._collect, query, own_n)
-            for row in rows:
-                yield row
+            rows = await asyncio.to_thread(self._merged, query, readers, own_n)
+            if query.last:
+                rows = iter(await asyncio.to_thread(deque, rows, query.last))
+            while chunk := await asyncio.to_thread(_chunk, rows):
+                for row in chunk:
+                    yield row
             while follow:
                 await grown
                 own_n = self._trail.link.n
                 grown = self._grown(own_n)
-                for row in await asyncio.to_thread(self._new, query, position, own_n):
+                for row in await asyncio.to_thread(self._new, query, readers, own_n):
                     yield row
         finally:
             grown.cancel()
@@ -432,20 +438,28 @@ class AuditBook:
         """Return a task that ends when a chain has grown; made before reading, so that no growth is missed."""
         return asyncio.create_task(_first(self._trail.grown(after), self._received.grown()))
 
-    def _collect(self, query: Query, own_n: int) -> tuple[list[tuple[str, bytes]], dict[str, ChainReader]]:
-        """Merge what all chains hold, by time; also return readers that stand behind it. In a thread."""
-        readers: dict[str, ChainReader] = {}
-        found = self._new(query, readers, own_n)
-        merged = sorted(found, key=lambda row: json.loads(row[1])["time_ms"])
-        return (merged[-query.last :] if query.last else merged), readers
-
     def _new(self, query: Query, readers: dict[str, ChainReader], own_n: int) -> list[tuple[str, bytes]]:
-        rows: list[tuple[str, bytes]] = []
+        return list(self._merged(query, readers, own_n))
+
+    def _merged(self, query: Query, readers: dict[str, ChainReader], own_n: int) -> Iterator[tuple[str, bytes]]:
+        """Return what all chains hold beyond `readers`, oldest first; read as it is taken, in whichever thread."""
+        streams = []
         for directory, until in ((self._own, own_n), (self._received.directory, sys.maxsize)):
             for name in sorted({segment.chain for segment in segments(directory, query.chain)}):
                 reader = readers.setdefault(name, ChainReader(directory, name))
-                rows += [(name, content) for content in reader.rest(until=until)]
-        return [row for row in rows if not query.since_ms or json.loads(row[1])["time_ms"] >= query.since_ms]
+                streams.append(_timed(name, reader.rest(until=until), query.since_ms))
+        return ((name, content) for _, name, content in heapq.merge(*streams, key=lambda row: row[0]))
+
+
+def _timed(name: str, contents: Iterator[bytes], since_ms: int) -> Iterator[tuple[int, str, bytes]]:
+    for content in contents:
+        time_ms = json.loads(content)["time_ms"]
+        if time_ms >= since_ms:
+            yield time_ms, name, content
+
+
+def _chunk(rows: Iterator[tuple[str, bytes]]) -> list[tuple[str, bytes]]:
+    return list(islice(rows, AUDIT_SHIP_RECORDS))
 
 
 async def _first(*waits: Coroutine[Any, Any, None]) -> None:

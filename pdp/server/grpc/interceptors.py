@@ -232,8 +232,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """Look at every stream's caller again: a new world may have taken its right (IDENTITY.md RV-2)."""
         for leash in tuple(self._leashes):
             caller, wanted = leash.caller, leash.rule.right
-            if caller is not None and wanted is not None and not self._gate.holds(caller, wanted):
-                leash.end(PortcullisError(Reason.NO_GRANT, f"no longer allowed: {wanted}"))
+            reason = self._gate.lost(caller, wanted) if caller is not None and wanted is not None else None
+            if reason is not None:
+                leash.end(PortcullisError(reason, f"no longer allowed: {wanted}"))
 
     async def _abort(self, context: Context, error: PortcullisError, correlation_id: str) -> NoReturn:
         status = status_of(error, correlation_id=correlation_id)
