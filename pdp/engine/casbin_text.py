@@ -102,7 +102,8 @@ class Row:
         """
         match raw:
             case [str(section), [*fields], str(file), int(line)] if all(type(item) is str for item in fields):
-                return cls(intern(section), tuple(intern(item) for item in fields), intern(file), line)
+                if file.isprintable() and line is not True and line is not False:
+                    return cls(intern(section), tuple(intern(item) for item in fields), intern(file), line)
         raise BadRequestError("a row is `[section, [fields], file, line]`")
 
     def problem(self, code: str, message: str, position: int = -1, offset: int = 0) -> Finding:

@@ -117,6 +117,9 @@ class Conditions:
     def _compile(self, text: str) -> Condition:
         if len(text.encode(errors="surrogatepass")) > MAX_CONDITION_BYTES:
             raise ConditionError(("PC211", f"a condition has at most {MAX_CONDITION_BYTES} bytes", 0))
+        if not text.isprintable():
+            # A line feed ends a comment: what looks like a string here could be an expression there.
+            raise ConditionError(("PC115", "a condition is one line of printable text", 0))
         bare = _STRING.sub(lambda match: " " * len(match[0]), text)
         _refuse_macros(bare)
         program = self._program(text)

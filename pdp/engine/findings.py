@@ -29,7 +29,6 @@ NAMES: Final = MappingProxyType(
         "PC113": "role_arity",
         "PC114": "bad_csv",
         "PC115": "bad_character",
-        "PC116": "unrepresentable",
         "PC117": "repeated_row",
         "PC118": "duplicate_key",
         "PC120": "allow_by_default",

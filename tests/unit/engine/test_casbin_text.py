@@ -147,6 +147,15 @@ def test_a_row_travels_as_json() -> None:
     row = Row("g", ("user:a", "role:x", "dev"), "a.csv", 7, (4, 12, 20))
     assert Row.from_json(row.to_json()) == row
     assert row.id == "a.csv:7"
-    for raw in (None, [], ["g", ["a"], "f"], ["g", [1], "f", 1], ["g", "ab", "f", 1], ["g", ["a"], "f", "1"]):
+    for raw in (
+        None,
+        [],
+        ["g", ["a"], "f"],
+        ["g", [1], "f", 1],
+        ["g", "ab", "f", 1],
+        ["g", ["a"], "f", "1"],
+        ["g", ["a"], "f", True],
+        ["g", ["a"], "f\n", 1],
+    ):
         with pytest.raises(BadRequestError):
             Row.from_json(raw)

@@ -70,7 +70,9 @@ def test_now_is_the_time_that_is_passed_in(conditions: Conditions) -> None:
         ("r'\\' == request.purpose || has(request.purpose)", "PC213", 27),
         ("(" * 40 + "resource.registered" + ")" * 40, "PC211", 0),
         ("resource.registered && " * 400 + "resource.registered", "PC211", 0),
-        ("\ud800 == request.purpose", "PC211", 0),
+        ("\ud800 == request.purpose", "PC115", 0),
+        ("request.purpose == 'x' // '\n || has(request.purpose) //'", "PC115", 0),
+        (".has(request.purpose)", "PC203", 4),
         (
             "resource.tags.all(a, resource.tags.all(b, resource.tags.all(c, a == b && b == c)))",
             "PC211",
