@@ -130,3 +130,13 @@ def test_a_refused_caller_learns_the_record_of_it(tmp_path: Path) -> None:
             assert any(told.correlation_id.encode() in record for record in records)
 
     asyncio.run(run())
+
+
+def test_a_compressed_message_is_not_unpacked(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running_pdp(tmp_path) as pdp:
+            call = pdp.channel().unary_unary("/pdp.v1.LockService/List")
+            packed = call(b"\x00" * 10_000, metadata=pdp.metadata(ADA), timeout=10, compression=grpc.Compression.Gzip)
+            assert (await failure_of(packed)).code() is grpc.StatusCode.UNIMPLEMENTED
+
+    asyncio.run(run())
