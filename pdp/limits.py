@@ -65,6 +65,20 @@ JWKS_STALE_MAX_S: Final = 3_600
 """How long the last good key set serves while fetching fails (IDENTITY.md JW-7)."""
 UNKNOWN_KIDS: Final = 1_024
 """Key ids remembered as unknown, per issuer."""
+DPOP_WINDOW_S: Final = 60
+"""How far the `iat` of a DPoP proof may lie from our clock, either way (IDENTITY.md PR-3)."""
+DPOP_REPLAY_ENTRIES: Final = 100_000
+"""DPoP proofs remembered as used, about 10 MB; beyond it a new proof is refused rather than an old one forgotten."""
+DPOP_NONCE_LIFE_S: Final = 60
+"""How long a DPoP nonce is given out; the one before it is still taken."""
+PROOF_CACHE_ENTRIES: Final = 256
+"""DPoP proofs whose signature check is remembered between the two looks of one request: at most 4 MiB."""
+LIVE_CHECK_LIFE_S: Final = 30
+"""How long the answer of a live check serves, and never past the token's end (IDENTITY.md IS-5)."""
+LIVE_CHECK_TIMEOUT_S: Final = 2.0
+MAX_LIVE_ANSWER_BYTES: Final = 64 * 1024
+MAX_CHAIN_CERTIFICATES: Final = 4
+"""Intermediate CAs between a workload's certificate and its trust domain's: more is an attack on the path search."""
 MAX_TRUST_FILE_BYTES: Final = 1024 * 1024
 """Size of `trust.yaml`, and of each CA file it names."""
 

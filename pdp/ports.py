@@ -129,3 +129,11 @@ class KeyStore(Protocol):
     async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
         """Return the usable keys of `issuer`, fetched again if they are old or lack `kid`; `keys_unavailable` if none."""
         ...
+
+
+class ReplayMemory(Protocol):
+    """Which one-time credentials were used. INVARIANT: of two calls with one key within its time, at most one gets None."""
+
+    async def use(self, key: bytes, *, ttl_s: float) -> Refusal | None:
+        """Note the use of `key` for `ttl_s` seconds; `token_replayed` if it was noted, `replay_store_unavailable` if unknown."""
+        ...

@@ -47,6 +47,8 @@ from pdp.model.names import Kind
 
 X5T_S256: Final = "x5t#S256"
 """The confirmation member that binds a token to a client certificate (RFC 8705 section 3)."""
+JKT: Final = "jkt"
+"""The confirmation member that binds a token to a key, proved by DPoP (RFC 9449 section 6.1)."""
 
 _SPIFFE_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9-]{0,63}")
@@ -165,8 +167,9 @@ class Issuer(_Entry):
     namespace: Annotated[StrictStr, AfterValidator(_namespace)] = ""
     sub_pattern: Annotated[StrictStr, AfterValidator(_pattern)] = ".*"
     unread_headers: tuple[Literal["x5t", "x5t#S256"], ...] = ()
-    cnf_kinds: tuple[Literal["x5t#S256"], ...] = ()
-    cnf_required: tuple[Literal["x5t#S256"], ...] = ()
+    cnf_kinds: tuple[Literal["x5t#S256", "jkt"], ...] = ()
+    cnf_required: tuple[Literal["x5t#S256", "jkt"], ...] = ()
+    dpop_nonce: StrictBool = False
     require_jti: StrictBool = True
     max_act_depth: Annotated[StrictInt, Field(ge=0, le=MAX_ACT_DEPTH)] = 0
     group_claims: tuple[Name, ...] = ()
@@ -180,6 +183,8 @@ class Issuer(_Entry):
     def _consistent(self) -> Self:
         if not set(self.cnf_required) <= set(self.cnf_kinds):
             raise ValueError("`cnf_required` names a kind that `cnf_kinds` does not")
+        if self.dpop_nonce and JKT not in self.cnf_kinds:
+            raise ValueError("`dpop_nonce` asks for proofs, which `cnf_kinds` does not list: add `jkt`")
         if any(not _ATTRIBUTE.fullmatch(name) for name in self.attribute_claims.values()):
             raise ValueError("`attribute_claims` maps claims to names such as `subject.department`")
         if self.stale_max_s < self.refresh_s:

@@ -123,6 +123,16 @@ def _refused(detail: str) -> Refusal:
     return Refusal(reason=Reason.KEYS_UNAVAILABLE, detail=f"key set refused: {detail}")
 
 
+def parse_public_jwk(jwk: Any, *, alg: str) -> VerificationKey | Refusal:
+    """Return the one public key of a DPoP proof's header, to be used with `alg` alone (PR-3)."""
+    if type(jwk) is not dict or jwk.get("kty") == "oct" or not _PRIVATE_MEMBERS.isdisjoint(jwk):
+        return Refusal(reason=Reason.DPOP_PROOF_INVALID, detail="`jwk` is no public key", dpop=True)
+    try:
+        return _usable({"alg": alg} | jwk, frozenset({alg}))
+    except _DroppedError as why:
+        return Refusal(reason=Reason.DPOP_PROOF_INVALID, detail=f"`jwk` is unfit: {why}", dpop=True)
+
+
 def _entries(raw: bytes) -> list[Mapping[str, Any]] | Refusal:
     """Return the entries of a well-formed set without secrets (JW-1, JW-3)."""
     if len(raw) > MAX_JWKS_BYTES:

@@ -19,10 +19,14 @@ _SEAL: Final = object()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refusal:
-    """Why a credential was not accepted. `detail` is for the audit record, never for the caller (IDENTITY.md ER-1)."""
+    """Why a credential was not accepted. `detail` is for the audit record, never for the caller (IDENTITY.md ER-1).
+
+    `dpop` says that a DPoP proof is what the caller should have come with, or come with right.
+    """
 
     reason: Reason
     detail: str = ""
+    dpop: bool = False
 
 
 class Sealed:

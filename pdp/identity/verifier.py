@@ -11,9 +11,7 @@ It is cut in three, so that the service can fetch keys in between and cache what
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, replace
 from types import MappingProxyType
-from typing import Any, Final, NoReturn
-
-from jwt.algorithms import get_default_algorithms
+from typing import Any, NoReturn
 
 from pdp.errors import Reason
 from pdp.identity import gate
@@ -34,16 +32,15 @@ from pdp.identity.claims import (
 from pdp.identity.delegation import read_actors
 from pdp.identity.gate import Credential, ParsedToken, Scheme
 from pdp.identity.issuers import Issuer, IssuerTable
-from pdp.identity.keyset import ALGORITHMS, KeySet, VerificationKey
+from pdp.identity.keyset import KeySet, VerificationKey
 from pdp.identity.profiles import check_header
+from pdp.identity.proof import BoundRequest, token_digest
+from pdp.identity.signature import check_signature
 from pdp.identity.spiffe import read_workload, refuse_svid
 from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
 from pdp.model.attributes import Attributes
 from pdp.model.names import Principal
 from pdp.model.request import CredentialFacts, Party
-
-# Only asymmetric algorithms: HS256 does not exist here, whatever a header says (T-15, CVE-2017-11424).
-_ALGORITHMS: Final = {name: algorithm for name, algorithm in get_default_algorithms().items() if name in ALGORITHMS}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,6 +94,7 @@ def verify(
     table: IssuerTable,
     keys: Mapping[str, KeySet],
     peer: PeerCertificate | None = None,
+    request: BoundRequest | None = None,
     now_ms: int,
 ) -> VerifiedIdentity | Refusal:
     """Return who presents this credential, given the issuers' key sets: all three steps at once.
@@ -106,6 +104,7 @@ def verify(
         table: the configured issuers.
         keys: the usable key set of each issuer, by `iss`.
         peer: the client certificate which our own TLS layer verified.
+        request: what a DPoP proof must name; that a proof is new is for the caller to see to.
         now_ms: wall clock.
     """
     if authorization is None and peer is not None:
@@ -119,7 +118,9 @@ def verify(
     key_set = keys.get(candidate.issuer.iss)
     if key_set is None:
         return Refusal(reason=Reason.KEYS_UNAVAILABLE, detail="no key set of this issuer is at hand")
-    connection = Connection(scheme=candidate.scheme, peer=peer)
+    connection = Connection(
+        scheme=candidate.scheme, peer=peer, request=request or BoundRequest(), token=token_digest(credential.token)
+    )
     token = verify_token(candidate, keys=key_set, connection=connection, table=table, now_ms=now_ms)
     if isinstance(token, Refusal):
         return token
@@ -159,7 +160,7 @@ def verify_token(
     return (
         check_signature(candidate.parsed, key)
         or _check_claims(candidate.parsed.claims, candidate.issuer, now_ms)
-        or _read_token(candidate, key, connection, table)
+        or _read_token(candidate, key, connection, table, now_ms)
     )
 
 
@@ -172,26 +173,6 @@ def _choose_key(candidate: Candidate, keys: KeySet) -> VerificationKey | Refusal
     return key
 
 
-def check_signature(parsed: ParsedToken, key: VerificationKey) -> Refusal | None:
-    """Refuse unless the signature is this key's (T-25). Every surprise of the backend is a refusal (T-29, ER-2).
-
-    PyJWT's algorithms are called directly (PR-5): one key as an object, so that nothing is guessed from text; one
-    algorithm, the key's own and not the header's (JW-5); the bytes that the gate read, so that no second parser reads the
-    token, and no option has a default that could decide.
-    """
-    try:
-        algorithm = _ALGORITHMS[key.alg]
-        public = algorithm.prepare_key(key.public)  # checks the kind of key, and its curve
-        weak = algorithm.check_key_length(public)  # a second look after JW-4; the library's own default only warns
-        good = not weak and algorithm.verify(parsed.signing_input, public, parsed.signature)
-    except (KeyboardInterrupt, SystemExit):
-        raise
-    except BaseException as error:  # noqa: BLE001 - the backend boundary; a panic in Rust is no `Exception` (ER-2)
-        return Refusal(reason=Reason.VERIFIER_ERROR, detail=type(error).__name__)
-    # `is True`: a truthy surprise is no proof.
-    return None if good is True else Refusal(reason=Reason.SIGNATURE_INVALID)
-
-
 def _check_claims(claims: Claims, issuer: Issuer, now_ms: int) -> Refusal | None:
     return (
         check_types(claims, issuer) or check_times(read_times(claims), issuer, now_ms) or check_audience(claims, issuer)
@@ -199,7 +180,7 @@ def _check_claims(claims: Claims, issuer: Issuer, now_ms: int) -> Refusal | None
 
 
 def _read_token(
-    candidate: Candidate, key: VerificationKey, connection: Connection, table: IssuerTable
+    candidate: Candidate, key: VerificationKey, connection: Connection, table: IssuerTable, now_ms: int
 ) -> VerifiedToken | Refusal:
     """Steps subject, profile claims, binding, actors."""
     claims, issuer = candidate.parsed.claims, candidate.issuer
@@ -212,7 +193,7 @@ def _read_token(
     confirmation = read_confirmation(claims, issuer)
     if isinstance(confirmation, Refusal):
         return confirmation
-    unproved = check_binding(confirmation, connection)
+    unproved = check_binding(confirmation, connection, now_ms)
     if unproved is not None:
         return unproved
     actors = read_actors(claims, issuer=issuer, table=table)
@@ -259,7 +240,7 @@ def admit(
     token: VerifiedToken, *, keys: KeySet, connection: Connection, table: IssuerTable, now_ms: int
 ) -> VerifiedIdentity | Refusal:
     """Return the identity of a verified token on this connection, now: every rule whose input can change (TC-3)."""
-    refusal = check_times(token.times, token.issuer, now_ms) or check_binding(token.confirmation, connection)
+    refusal = check_times(token.times, token.issuer, now_ms) or check_binding(token.confirmation, connection, now_ms)
     if refusal is not None:
         return refusal
     if keys.issuer != token.issuer.iss or not keys.holds(kid=token.kid, thumbprint=token.thumbprint):

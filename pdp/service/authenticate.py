@@ -9,23 +9,26 @@ change: time, key set, binding, certificate; then the locks (TC-3). Bypass: none
 import asyncio
 import hashlib
 from collections import Counter, OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from pdp.errors import Reason
 from pdp.identity import gate
 from pdp.identity.binding import Connection
 from pdp.identity.certificates import PeerCertificate
-from pdp.identity.gate import Credential
-from pdp.identity.issuers import IssuerTable
+from pdp.identity.gate import Credential, Scheme
+from pdp.identity.issuers import Issuer, IssuerTable
+from pdp.identity.proof import BoundRequest, Proof
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.identity.verifier import VerifiedToken, admit, examine, verify_certificate, verify_token
-from pdp.limits import TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
-from pdp.ports import Clock, KeyStore
+from pdp.limits import DEFAULT_LEEWAY_S, TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
+from pdp.ports import Clock, KeyStore, ReplayMemory
+from pdp.service.nonces import Nonces
 from pdp.signals.locks import LockKind, LockSet
 
 CacheKey = tuple[str, str, bytes]
 
+_NO_REQUEST: Final = BoundRequest()
 _LOCK_REASONS: Final = {  # T-57
     LockKind.JTI: Reason.TOKEN_REVOKED,
     LockKind.SESSION: Reason.TOKEN_REVOKED,
@@ -50,9 +53,19 @@ class Authenticator:
     """
 
     def __init__(
-        self, *, issuers: IssuerTable, keys: KeyStore, clock: Clock, entries: int = TOKEN_CACHE_ENTRIES
+        self,
+        *,
+        issuers: IssuerTable,
+        keys: KeyStore,
+        clock: Clock,
+        replay: ReplayMemory | None = None,
+        nonces: Nonces | None = None,
+        entries: int = TOKEN_CACHE_ENTRIES,
     ) -> None:
+        """Prepare; without `replay` no DPoP proof is taken, without `nonces` none that needs one."""
         self.issuers = issuers
+        self._replay = replay
+        self._nonces = nonces
         self.counters: Counter[str] = Counter()
         self._keys = keys
         self._clock = clock
@@ -61,7 +74,12 @@ class Authenticator:
         self._flights: dict[tuple[CacheKey, Connection], asyncio.Future[VerifiedToken | Refusal | None]] = {}
 
     async def authenticate(
-        self, authorization: str | None, peer: PeerCertificate | None, *, locks: LockSet
+        self,
+        authorization: str | None,
+        peer: PeerCertificate | None,
+        *,
+        locks: LockSet,
+        request: BoundRequest | None = None,
     ) -> VerifiedIdentity | Refusal:
         """Return who presents this credential.
 
@@ -69,24 +87,44 @@ class Authenticator:
             authorization: the one value of the `Authorization` header or metadata (`gate.single_value`); None = none.
             peer: the client certificate whose key and chain *our own* TLS layer verified; None = none.
             locks: those of the pinned world.
+            request: what a DPoP proof must name; None where no proof can be had.
         """
-        outcome = await self._identify(authorization, peer)
-        if isinstance(outcome, VerifiedIdentity):
-            outcome = self._unlocked(outcome, locks)
+        if authorization is None and peer is not None:
+            identity = verify_certificate(peer, table=self.issuers, now_ms=self._clock.now_ms())
+            outcome = self._unlocked(identity, locks)
+        else:
+            outcome = await self._present(authorization, peer, locks, request)
         self._count(outcome)
         return outcome
 
-    async def _identify(self, authorization: str | None, peer: PeerCertificate | None) -> VerifiedIdentity | Refusal:
-        if authorization is None and peer is not None:
-            return verify_certificate(peer, table=self.issuers, now_ms=self._clock.now_ms())
+    def nonce(self) -> str:
+        """Return the nonce for a client's next DPoP proof; empty if none are issued."""
+        return self._nonces.current() if self._nonces is not None else ""
+
+    async def _present(
+        self, authorization: str | None, peer: PeerCertificate | None, locks: LockSet, request: BoundRequest | None
+    ) -> VerifiedIdentity | Refusal:
         credential = gate.present(authorization)
         if isinstance(credential, Refusal):
             return credential
-        connection = Connection(scheme=credential.scheme, peer=peer)
-        key = self._cache_key(credential)
+        connection = Connection(
+            scheme=credential.scheme,
+            peer=peer,
+            request=request or _NO_REQUEST,
+            token=hashlib.sha256(credential.token).digest(),
+        )
+        outcome = self._unlocked(await self._identify(credential, connection), locks)
+        if isinstance(outcome, Refusal) or credential.scheme is Scheme.BEARER:
+            return outcome
+        # Last, so that only what is good in all else uses up its proof.
+        return await self._first_use(connection.proof()) or outcome
+
+    async def _identify(self, credential: Credential, connection: Connection) -> VerifiedIdentity | Refusal:
+        key = self._cache_key(connection.token)
         token = self._recall(key) or await self._verified(key, credential, connection)
         if isinstance(token, Refusal):
             return token
+        connection = self._with_nonces(connection, token.issuer)
         keys = await self._keys.key_set(token.issuer, kid=token.kid)
         if isinstance(keys, Refusal):
             return keys
@@ -95,8 +133,27 @@ class Authenticator:
             self._cache.pop(key, None)
         return identity
 
-    def _unlocked(self, identity: VerifiedIdentity, locks: LockSet) -> VerifiedIdentity | Refusal:
+    def _with_nonces(self, connection: Connection, issuer: Issuer) -> Connection:
+        """Ask a DPoP proof for a nonce of ours where the issuer's entry does."""
+        if not issuer.dpop_nonce or connection.scheme is Scheme.BEARER:
+            return connection
+        # Where none can be issued none can match: refused, and never waived.
+        nonces = self._nonces.taken() if self._nonces is not None else ()
+        return replace(connection, request=replace(connection.request, nonces=nonces))
+
+    async def _first_use(self, proof: Proof | Refusal) -> Refusal | None:
+        """Refuse a proof that was used before (T-58), or of which nobody can say whether it was."""
+        if isinstance(proof, Refusal):
+            return proof
+        if self._replay is None:
+            return Refusal(reason=Reason.REPLAY_STORE_UNAVAILABLE, detail="no memory of used proofs")
+        ttl_s = proof.until_s - self._clock.now_ms() / 1000 + DEFAULT_LEEWAY_S
+        return await self._replay.use(proof.replay_key(), ttl_s=ttl_s)
+
+    def _unlocked(self, identity: VerifiedIdentity | Refusal, locks: LockSet) -> VerifiedIdentity | Refusal:
         """Refuse an identity that a lock meets: subject, actors, workload, token or certificate (RV-2, T-57)."""
+        if isinstance(identity, Refusal):
+            return identity
         parties = [identity.party.principal, *(actor.principal for actor in identity.actors)]
         if identity.workload is not None:
             parties.append(identity.workload)
@@ -107,9 +164,9 @@ class Authenticator:
         detail = f"lock `{lock.id}` on `{identity.party.principal}`"
         return Refusal(reason=_LOCK_REASONS.get(lock.target.kind, Reason.LOCKED), detail=detail)
 
-    def _cache_key(self, credential: Credential) -> CacheKey:
+    def _cache_key(self, token: bytes) -> CacheKey:
         # The whole token: a key of signature, payload or `jti` would let another token through (CVE-2026-33496).
-        return "bearer", self.issuers.generation, hashlib.sha256(credential.token).digest()
+        return "bearer", self.issuers.generation, token
 
     def _recall(self, key: CacheKey) -> VerifiedToken | None:
         remembered = self._cache.get(key)
@@ -150,6 +207,7 @@ class Authenticator:
         if isinstance(keys, Refusal):
             return keys
         now_ms = self._clock.now_ms()
+        connection = self._with_nonces(connection, candidate.issuer)
         return verify_token(candidate, keys=keys, connection=connection, table=self.issuers, now_ms=now_ms)
 
     def _remember(self, key: CacheKey, token: VerifiedToken) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from jwt.algorithms import ECAlgorithm
 
 from pdp.errors import Reason
-from pdp.identity import verifier
+from pdp.identity import signature
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet, parse_jwks
 from pdp.identity.types import Refusal, VerifiedIdentity
@@ -605,7 +605,7 @@ def test_ctrl_c_is_not_swallowed_with_the_backends_surprises(monkeypatch: pytest
 
 
 def test_no_symmetric_algorithm_is_even_registered() -> None:
-    assert {alg[:2] for alg in verifier._ALGORITHMS} == {"RS", "PS", "ES", "Ed"}
+    assert {alg[:2] for alg in signature._ALGORITHMS} == {"RS", "PS", "ES", "Ed"}
 
 
 LOCKS = {

@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import hmac
+import itertools
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -16,6 +17,7 @@ from pdp.identity.certificates import PeerCertificate
 from pdp.identity.development import DevelopmentIssuer
 from pdp.identity.issuers import IssuerTable, parse_trust
 from pdp.identity.keyset import KeySet, parse_jwks
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.identity.verifier import verify
 
@@ -125,10 +127,13 @@ def judge(
     trust: IssuerTable | None = None,
     keys: KeySet | None = None,
     peer: PeerCertificate | None = None,
+    request: BoundRequest | None = None,
     now_ms: int = NOW_MS,
 ) -> VerifiedIdentity | Refusal:
     keys = keys or keys_of(*(signer(alg) for alg in ALGS))
-    return verify(authorization, table=trust or table(), keys={keys.issuer: keys}, peer=peer, now_ms=now_ms)
+    return verify(
+        authorization, table=trust or table(), keys={keys.issuer: keys}, peer=peer, request=request, now_ms=now_ms
+    )
 
 
 def reason_of(outcome: VerifiedIdentity | Refusal) -> Reason | None:
@@ -137,3 +142,39 @@ def reason_of(outcome: VerifiedIdentity | Refusal) -> Reason | None:
 
 def renamed(by: DevelopmentIssuer, iss: str) -> DevelopmentIssuer:
     return replace(by, iss=iss)
+
+
+HTU: Final = "https://models.example/v2/models/fraud/infer"
+
+
+def holder(name: str = "holder", alg: str = "ES256") -> DevelopmentIssuer:
+    """The key to which a test's tokens are bound."""
+    return signer(alg, name)
+
+
+def jkt_of(by: DevelopmentIssuer) -> str:
+    thumbprint: str = by.public_jwk["kid"]
+    return thumbprint
+
+
+def bound_token(by: DevelopmentIssuer | None = None, **claims: Any) -> str:
+    return good_token(cnf={"jkt": jkt_of(by or holder())}, **claims)
+
+
+def proof(compact: str, *, by: DevelopmentIssuer | None = None, header: Claims | None = None, **claims: Any) -> str:
+    """A good DPoP proof for `compact`; a change to `...` removes the claim or header."""
+    by = by or holder()
+    jwk = {name: by.public_jwk[name] for name in ("kty", "crv", "x", "y", "n", "e") if name in by.public_jwk}
+    head = {"typ": "dpop+jwt", "alg": by.alg, "jwk": jwk} | (header or {})
+    base = {
+        "jti": f"p{next(_PROOFS)}",
+        "htm": "POST",
+        "htu": HTU,
+        "iat": NOW_S,
+        "ath": b64(hashlib.sha256(compact.encode()).digest()),
+    }
+    body = {name: value for name, value in (base | claims).items() if value is not ...}
+    return forge({name: value for name, value in head.items() if value is not ...}, body, by)
+
+
+_PROOFS: Final = itertools.count()

@@ -8,14 +8,30 @@ from typing import Any
 import pytest
 from jwt.algorithms import ECAlgorithm
 
+from pdp.adapters.replay_memory import MemoryReplay
 from pdp.errors import Reason
 from pdp.identity.issuers import Issuer
 from pdp.identity.keyset import KeySet
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.service.authenticate import Authenticator
-from pdp.signals.locks import LockSet
+from pdp.service.nonces import Nonces
+from pdp.signals.locks import Lock, LockSet, LockTarget
 from tests.support.certificates import leaf
-from tests.support.tokens import ALGS, NOW_S, b64, entry, good_token, keys_of, reason_of, signer, table
+from tests.support.tokens import (
+    ALGS,
+    HTU,
+    NOW_S,
+    b64,
+    bound_token,
+    entry,
+    good_token,
+    keys_of,
+    proof,
+    reason_of,
+    signer,
+    table,
+)
 from tests.unit.identity.test_certificates import peer_of
 
 FREE = LockSet.EMPTY
@@ -53,7 +69,12 @@ class Bench:
         self.clock, self.keys = Clock(), Keys()
         self.checks = 0
         self.door = Authenticator(
-            issuers=table(entry(**changes), domains=("prod.example",)), keys=self.keys, clock=self.clock, entries=3
+            issuers=table(entry(**changes), domains=("prod.example",)),
+            keys=self.keys,
+            clock=self.clock,
+            entries=3,
+            replay=MemoryReplay(clock=self.clock),
+            nonces=Nonces(clock=self.clock, new_id=lambda: "n1"),
         )
         original = ECAlgorithm.verify
 
@@ -263,6 +284,84 @@ def test_the_cache_holds_no_token(play: Callable[..., None]) -> None:
             todo.extend(gc.get_referents(item) if not hasattr(item, "__globals__") else [])
 
     play(story)
+
+
+def bound(text: str | None) -> BoundRequest:
+    return BoundRequest(method="POST", uri=HTU, proof=text)
+
+
+def with_proof(bench: Bench, compact: str, text: str | None, locks: LockSet = FREE) -> Any:
+    return bench.door.authenticate(f"DPoP {compact}", None, locks=locks, request=bound(text))
+
+
+def test_t58_a_proof_is_used_once_and_each_use_of_a_remembered_token_needs_a_fresh_one(
+    play: Callable[..., None],
+) -> None:
+    async def story(bench: Bench) -> None:
+        compact = bound_token()
+        for number in range(3):
+            text = proof(compact, jti=f"once{number}")
+            name_of(await with_proof(bench, compact, text))
+            assert reason_of(await with_proof(bench, compact, text)) is Reason.TOKEN_REPLAYED
+        assert reason_of(await with_proof(bench, compact, None)) is Reason.DPOP_PROOF_INVALID
+        assert reason_of(await bench.enter(compact)) is Reason.BINDING_REQUIRED
+        text = proof(compact)
+        both = await asyncio.gather(*(with_proof(bench, compact, text) for _ in range(8)))
+        assert sorted(str(reason_of(one)) for one in both) == ["None"] + ["token_replayed"] * 7
+
+    play(story, cnf_kinds=["jkt"])
+
+
+def test_a_proof_is_forgotten_only_when_its_age_refuses_it(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = bound_token(exp=NOW_S + 3000)
+        text = proof(compact, iat=NOW_S + 60)
+        name_of(await with_proof(bench, compact, text))
+        for second, reason in (
+            (119, Reason.TOKEN_REPLAYED),
+            (120, Reason.TOKEN_REPLAYED),
+            (121, Reason.DPOP_PROOF_INVALID),
+        ):
+            bench.clock.s = second
+            assert reason_of(await with_proof(bench, compact, text)) is reason
+
+    play(story, cnf_kinds=["jkt"])
+
+
+def test_a_refused_token_uses_up_no_proof(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = bound_token()
+        target = LockTarget.parse("user:alice@example.com")
+        locks = FREE.added(Lock(id="l", target=target, reason="r", source="user:ada", start_ms=1))
+        text = proof(compact)
+        assert reason_of(await with_proof(bench, compact, text, locks)) is Reason.LOCKED
+        name_of(await with_proof(bench, compact, text))
+
+    play(story, cnf_kinds=["jkt"])
+
+
+def test_without_a_memory_of_proofs_none_is_taken(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        bench.door._replay = None
+        compact = bound_token()
+        assert reason_of(await with_proof(bench, compact, proof(compact))) is Reason.REPLAY_STORE_UNAVAILABLE
+
+    play(story, cnf_kinds=["jkt"])
+
+
+def test_t50_a_proof_needs_our_nonce_where_the_issuer_says_so(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact = bound_token()
+        assert reason_of(await with_proof(bench, compact, proof(compact))) is Reason.DPOP_NONCE_REQUIRED
+        assert reason_of(await with_proof(bench, compact, proof(compact, nonce="old"))) is Reason.DPOP_NONCE_REQUIRED
+        name_of(await with_proof(bench, compact, proof(compact, nonce=bench.door.nonce())))
+        bench.door._nonces = None
+        for nonce in ("", "\0"):
+            assert (
+                reason_of(await with_proof(bench, compact, proof(compact, nonce=nonce))) is Reason.DPOP_NONCE_REQUIRED
+            )
+
+    play(story, cnf_kinds=["jkt"], dpop_nonce=True)
 
 
 def test_outcomes_are_counted_by_reason(play: Callable[..., None]) -> None:
