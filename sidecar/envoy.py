@@ -44,9 +44,11 @@ _FACTS = {
     "x-pdp-source": "%DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT%",
 }
 
-# Removed before any filter or route reads them. The last three make a server see another request than the one decided.
+# Removed before any filter or route reads them. The overrides make a server see another request than the one decided:
+# frameworks know the path by two names and the method by three.
 _STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-")
-_STRIPPED = ("forwarded", "x-real-ip", "x-original-url", "x-rewrite-url", "x-http-method-override")
+_OVERRIDES = ("x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override")
+_STRIPPED = ("forwarded", "x-real-ip", *_OVERRIDES)
 _ATTRIBUTES = (
     "source.address",
     "connection.mtls",
@@ -435,13 +437,19 @@ def _route(row: Row) -> Json:
             "safe_regex": {"regex": row.regex},
             "headers": [{"name": ":method", "string_match": {"exact": row.method}}],
         },
-        "route": {
-            "cluster": UPSTREAM,
-            # A stream ends by a cut or by itself; a unary answer is bounded, since ext_authz decides once.
-            "timeout": _seconds(0 if row.placement is Placement.EXT_PROC else LIMITS.unary_s),
-        },
+        "route": {"cluster": UPSTREAM, **_duration(row)},
         "typed_per_filter_config": decided,
     }
+
+
+def _duration(row: Row) -> Json:
+    """Return how long an exchange may last: a stream ends by a cut or by itself, a unary one is bounded, decided once."""
+    if row.placement is Placement.EXT_PROC:
+        return {"timeout": _seconds(0)}
+    # `timeout` begins when the request has ended: a caller that never ends it would read a revoked answer for ever, so
+    # the exchange as a whole is bounded too, from its first byte.
+    bound = _seconds(LIMITS.unary_s)
+    return {"timeout": bound, "max_stream_duration": {"max_stream_duration": bound}}
 
 
 def _last() -> Json:

@@ -201,9 +201,14 @@ class Stream:
         """End the response: the error event in place of the next chunk where one comes, then the abort."""
         if message is None:
             message = await self._next_chunk_soon()
-        if message is not None and message.WhichOneof("request") == "response_body" and self._delivered.events_fit:
+        if message is not None and self._carries_event(message):
             await self._write(_replaced(self._delivered.error_event(reason, reveal=verdict.reveal)))
         return await self._end(verdict.refused(reason))
+
+    def _carries_event(self, message: proc.ProcessingRequest) -> bool:
+        """Whether the error event can go in place of this message; the last chunk carries none, as its pass is a clean end."""
+        chunk = message.WhichOneof("request") == "response_body" and not message.response_body.end_of_stream
+        return chunk and self._delivered.events_fit
 
     async def _next_chunk_soon(self) -> proc.ProcessingRequest | None:
         wait_s = self._delivered.wait_s(self._time.mono_s())

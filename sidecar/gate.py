@@ -202,15 +202,20 @@ class Gate:
         who = await self._identify(ask.authorization, certificate)
         if isinstance(who, Unidentified):
             return await self._refuse(who, placement, mapped)
+        if isinstance(mapped, Unmapped):  # only now: 401 for a served name and 403 for any other would tell them apart
+            return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), placement)
         return await self._ask(_question(ask, mapped, who, placement), who, placement)
 
-    def _map(self, ask: Ask, placement: Placement) -> Mapped | Unidentified:
-        """Map the request by our own reading of it; Envoy's choice of route must agree."""
+    def _map(self, ask: Ask, placement: Placement) -> Mapped | Unmapped | Unidentified:
+        """Map the request by our own reading of it; Envoy's choice of route must agree.
+
+        What is `Unmapped` for its served name alone is refused after the credential, like any other served name.
+        """
         target = canonical(ask.target)
         if isinstance(target, BadTarget):
             return Unidentified(reason=Reason.BAD_REQUEST, detail=target.why)
         mapped = self._table.map(ask.method, target)
-        if isinstance(mapped, Unmapped):
+        if mapped.row is None:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why)
         if mapped.row.placement is not placement or ask.route not in {None, mapped.row.name}:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="envoy and agent disagree on the route")
@@ -239,13 +244,16 @@ class Gate:
         duties = [duty for duty in decision.obligations if duty.name == "recheck_after"]
         return not duties or decision.recheck_after_s is None or decision.recheck_after_s >= self._unary_s
 
-    async def _refuse(self, why: Unidentified, placement: Placement, mapped: Mapped | None = None) -> Verdict:
+    async def _refuse(
+        self, why: Unidentified, placement: Placement, mapped: Mapped | Unmapped | None = None
+    ) -> Verdict:
+        known = mapped if isinstance(mapped, Mapped) else None
         answer = await self._decider.refuse(
             why.reason,
             detail=why.detail,
             door=placement.value,
-            action=mapped.row.action if mapped else "",
-            resource=mapped.resource if mapped else "",
+            action=known.row.action if known else "",
+            resource=known.resource if known else "",
         )
         return Verdict(
             allowed=False,

@@ -76,9 +76,16 @@ class Mapped:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unmapped:
-    """A request that no row speaks for: denied (`unmapped_route`)."""
+    """A request that no row speaks for: denied (`unmapped_route`).
+
+    Attributes:
+        why: For the record.
+        row: The row it falls under but for the served name or version: what is served here is nobody's to learn without
+            a credential, while the rows themselves are the protocol's.
+    """
 
     why: str
+    row: Row | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +135,7 @@ class RouteTable:
         name, version = (*found, None)[:2]
         served = self.served.get(name or "")
         if served is None:
-            return Unmapped(why="unknown served name")
+            return Unmapped(why="unknown served name", row=row)
         if version is not None and version != served.version:
-            return Unmapped(why="another version than the one served")
+            return Unmapped(why="another version than the one served", row=row)
         return Mapped(row=row, resource=served.resource, model=served.model)

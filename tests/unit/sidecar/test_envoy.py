@@ -78,6 +78,12 @@ def test_each_row_is_decided_by_its_own_filter_and_named_there() -> None:
         else:
             assert route["name"] == row.name
             assert per_filter == {EXT_PROC: {"@type": per_filter[EXT_PROC]["@type"], "disabled": True}}
+            bound = "10s"  # of the whole exchange, since `timeout` alone waits for the end of the request
+            assert route["route"] == {
+                "cluster": "upstream",
+                "timeout": bound,
+                "max_stream_duration": {"max_stream_duration": bound},
+            }
 
 
 def test_the_agent_learns_the_route_from_envoy_alone() -> None:
