@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
@@ -92,10 +93,19 @@ class Tls(_Part):
     client_ca: File | None = None
 
 
+def _origin(text: str) -> str:
+    parts = urlsplit(text)
+    bare = f"{parts.scheme}://{parts.netloc}"
+    if parts.scheme not in ("https", "http") or not parts.hostname or parts.username is not None or text != bare:
+        raise ValueError("an origin is a scheme and an authority, such as https://pdp.example:8181")
+    return text
+
+
 class Grpc(_Part):
-    """The gRPC door."""
+    """The gRPC door; `origin` is how callers reach it, which their DPoP proofs must name (without it none holds)."""
 
     listen: Listen = Address(host="127.0.0.1", port=8181)
+    origin: Annotated[str, AfterValidator(_origin)] | None = None
     tls: Tls | None = None
 
 

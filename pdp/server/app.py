@@ -24,6 +24,7 @@ from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.log_sqlite import SqliteWorldLog
+from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
@@ -43,6 +44,7 @@ from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.health import Health
+from pdp.service.nonces import Nonces
 from pdp.service.replicate import Replication
 from pdp.trust.keys import PdpKeys, Role, RootFile
 from pdp.trust.verifier import TrustVerifier
@@ -107,9 +109,18 @@ class Application:
         self.trail = trail
         self.metrics = Metrics(methods=RULES, reasons=[reason.value for reason in Reason])
         self.key_store = KeyStore(issuers=basis.issuers, directory=config.trust.parent, clock=self.clock)
-        self.authenticator = Authenticator(issuers=basis.issuers, keys=self.key_store, clock=self.clock)
+        self.authenticator = Authenticator(
+            issuers=basis.issuers,
+            keys=self.key_store,
+            clock=self.clock,
+            # Of this process alone: behind several PDPs, one that shares it over the store takes its place.
+            replay=MemoryReplay(clock=self.clock),
+            nonces=Nonces(clock=self.clock, new_id=new_id),
+        )
         self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
-        self.gate = Gate(authenticator=self.authenticator, decider=self.decider, replica=replica)
+        self.gate = Gate(
+            authenticator=self.authenticator, decider=self.decider, replica=replica, origin=config.grpc.origin or ""
+        )
         self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
         self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
         self.book = AuditBook(own=config.audit_dir, trail=trail, received=self.receiver)

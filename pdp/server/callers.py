@@ -11,6 +11,8 @@ from typing import Final
 
 from pdp.errors import MEANINGS, PortcullisError, Reason, Side
 from pdp.identity.certificates import PeerCertificate
+from pdp.identity.challenge import Header, challenge
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.model.decision import Answer
 from pdp.model.names import Action, Resource
@@ -25,9 +27,12 @@ DOOR: Final = "admin"
 class Refused(PortcullisError):  # noqa: N818 - a door's word, as `PackRefused`
     """A caller that may not, or whose credential does not hold; `decision_id` names the record of it."""
 
-    def __init__(self, reason: Reason, message: str, *, decision_id: str, advice: str = "") -> None:
+    def __init__(
+        self, reason: Reason, message: str, *, decision_id: str, advice: str = "", challenge: tuple[Header, ...] = ()
+    ) -> None:
         super().__init__(reason, message, advice=advice)
         self.decision_id = decision_id
+        self.challenge = challenge
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,22 +90,31 @@ CALLER: Final[contextvars.ContextVar[Caller]] = contextvars.ContextVar("caller")
 class Gate:
     """Authenticates callers and decides what they may do here."""
 
-    def __init__(self, *, authenticator: Authenticator, decider: Decider, replica: Replica) -> None:
+    def __init__(self, *, authenticator: Authenticator, decider: Decider, replica: Replica, origin: str = "") -> None:
+        """Prepare; `origin` is the scheme and authority that a DPoP proof must name, empty where none can hold."""
+        self._origin = origin
         self._authenticator = authenticator
         self._decider = decider
         self._replica = replica
 
-    async def admit(self, authorization: str | None, peer: PeerCertificate | None, *, method: str) -> Caller:
-        """Return who calls.
+    async def admit(
+        self, authorization: str | None, peer: PeerCertificate | None, *, method: str, proof: str | None = None
+    ) -> Caller:
+        """Return who calls; `proof` is the value of the `dpop` metadata.
 
         Raises:
             Refused: the credential is missing or does not hold; the record says why, the caller learns the code only.
         """
-        identity = await self._authenticator.authenticate(authorization, peer, locks=self._replica.world.locks)
+        # gRPC is always a POST; the authority is ours by configuration, and never what the client called us (PR-3).
+        request = BoundRequest(method="POST", uri=self._origin + method if self._origin else "", proof=proof)
+        identity = await self._authenticator.authenticate(
+            authorization, peer, locks=self._replica.world.locks, request=request
+        )
         if isinstance(identity, Refusal):
             answer = await self.refuse(identity, method=method)
             message = f"the caller's credential is refused: {identity.reason.value}"
-            raise Refused(identity.reason, message, decision_id=answer.decision_id)
+            headers = challenge(identity, nonce=self._authenticator.nonce())
+            raise Refused(identity.reason, message, decision_id=answer.decision_id, challenge=headers)
         return Caller(identity=identity, authorization=authorization or "", peer=peer)
 
     async def refuse(self, refusal: Refusal, *, method: str) -> Answer:

@@ -192,7 +192,9 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         if isinstance(peer, Refusal):
             answer = await self._gate.refuse(peer, method=method.path)
             raise Refused(peer.reason, "the client certificate is refused", decision_id=answer.decision_id)
-        caller = await self._gate.admit(_authorization(context), peer, method=method.path)
+        caller = await self._gate.admit(
+            _single(context, "authorization"), peer, method=method.path, proof=_single(context, "dpop")
+        )
         if method.rule.right is not None:
             await self._gate.authorise(caller, method.rule.right)
         CALLER.set(caller)
@@ -280,9 +282,9 @@ async def _next(responses: AsyncIterator[Any], leash: _Leash) -> Any:
             await asyncio.wait((coming,))
 
 
-def _authorization(context: Context) -> str | None:
-    """Return the one `authorization` value; two are joined, as HTTP would, so that the gate refuses them (T-02)."""
-    values = [value for key, value in context.invocation_metadata() or () if key == "authorization"]
+def _single(context: Context, name: str) -> str | None:
+    """Return the one value of that metadata; two are joined, as HTTP would, so that they are refused (T-02, PR-3)."""
+    values = [value for key, value in context.invocation_metadata() or () if key == name]
     return single_value(value if isinstance(value, str) else value.decode("latin-1") for value in values)
 
 

@@ -20,11 +20,12 @@ class Status:
     code: grpc.StatusCode
     message: str
     detail: types_pb2.ErrorDetail
+    challenge: tuple[tuple[str, str], ...] = ()
 
     @property
-    def trailing(self) -> tuple[tuple[str, bytes], ...]:
-        """The trailing metadata."""
-        return ((ERROR_KEY, self.detail.SerializeToString()),)
+    def trailing(self) -> tuple[tuple[str, str | bytes], ...]:
+        """The trailing metadata: the detail and, for a refused credential, what HTTP would say of it (RFC 9449 section 7.1)."""
+        return ((ERROR_KEY, self.detail.SerializeToString()), *self.challenge)
 
 
 def status_of(error: PortcullisError, *, correlation_id: str) -> Status:
@@ -38,7 +39,7 @@ def status_of(error: PortcullisError, *, correlation_id: str) -> Status:
     )
     _add_findings(detail, [str(item) for item in getattr(error, "findings", ())])
     code: grpc.StatusCode = grpc.StatusCode[error.meaning.grpc]
-    return Status(code=code, message=_one_line(error.message), detail=detail)
+    return Status(code=code, message=_one_line(error.message), detail=detail, challenge=getattr(error, "challenge", ()))
 
 
 def _add_findings(detail: types_pb2.ErrorDetail, findings: list[str]) -> None:
