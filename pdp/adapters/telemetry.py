@@ -1,9 +1,10 @@
 """What the process says of itself: structured log lines on standard error, and metrics with bounded labels."""
 
+import contextlib
 import logging
 import sys
 from collections.abc import Callable, Collection
-from typing import Final, TextIO
+from typing import Final, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -18,7 +19,7 @@ def setup_logging(*, level: str, form: str, stream: TextIO | None = None) -> Non
 
     `auto` is `console` on a terminal. Values are escaped by the renderers: one event is one line (FAILURE.md N8).
     """
-    out = stream or sys.stderr
+    out = _Patient(stream)
     people = form == "console" or (form == "auto" and out.isatty())
     renderer: structlog.typing.Processor = structlog.processors.JSONRenderer()
     if people:
@@ -31,9 +32,31 @@ def setup_logging(*, level: str, form: str, stream: TextIO | None = None) -> Non
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
-        logger_factory=structlog.PrintLoggerFactory(file=out),
+        logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
+
+
+class _Patient:
+    """A stream that never fails its writer: whoever read our log may go away, and no answer depends on that."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+
+    def isatty(self) -> bool:
+        return self._target.isatty()
+
+    def write(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._target.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._target.flush()
+
+    @property
+    def _target(self) -> TextIO:
+        return self._stream or sys.stderr
 
 
 class Metrics:

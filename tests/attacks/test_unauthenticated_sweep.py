@@ -18,7 +18,7 @@ from starlette.routing import Route
 from pdp.server.grpc.rights import RULES
 from pdp.server.probes import application
 from pdp.v1 import asset_pb2, audit_pb2, decision_pb2, lock_pb2, policy_pb2, replication_pb2
-from tests.support.pdp import EVE, RunningPdp, detail, running_pdp
+from tests.support.pdp import EVE, RunningPdp, call_any, detail, running_pdp
 
 OURS = (asset_pb2, audit_pb2, decision_pb2, lock_pb2, policy_pb2, replication_pb2)
 OPEN_ROUTES = {"/healthz", "/readyz", "/metrics"}
@@ -33,25 +33,6 @@ def described() -> Iterator[Any]:
 
 def path_of(method: Any) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
-
-
-async def call(
-    channel: grpc.aio.Channel, path: str, metadata: Sequence[tuple[str, str]]
-) -> grpc.aio.AioRpcError | None:
-    """Call any RPC, whatever its kind, with one empty message; None if it was answered.
-
-    On the wire all four kinds look the same until the server answers, so one kind of call serves all.
-    """
-    stream = channel.stream_stream(path)
-    told = stream(iter([b""]), metadata=metadata, timeout=10)
-    try:
-        await told.read()
-    except grpc.aio.AioRpcError as error:
-        return error
-    if await told.code() is grpc.StatusCode.OK:
-        return None
-    told.cancel()
-    return grpc.aio.AioRpcError(await told.code(), await told.initial_metadata(), await told.trailing_metadata())
 
 
 def test_every_rpc_of_every_service_stands_in_the_table_of_rights() -> None:
@@ -72,7 +53,7 @@ def sweep(directory: Path, metadata_of: Any, paths: Sequence[str]) -> dict[str, 
     async def run() -> dict[str, grpc.aio.AioRpcError | None]:
         async with running_pdp(directory) as pdp:
             channel = pdp.channel()
-            return {path: await call(channel, path, metadata_of(pdp)) for path in paths}
+            return {path: await call_any(channel, path, metadata_of(pdp)) for path in paths}
 
     return asyncio.run(run())
 

@@ -128,3 +128,25 @@ def detail(error: grpc.aio.AioRpcError) -> types_pb2.ErrorDetail:
     found = dict(error.trailing_metadata() or ())["pdp-error-bin"]
     assert isinstance(found, bytes)
     return types_pb2.ErrorDetail.FromString(found)
+
+
+async def call_any(
+    channel: grpc.aio.Channel, path: str, metadata: Sequence[tuple[str, str]]
+) -> grpc.aio.AioRpcError | None:
+    """Call any RPC, whatever its kind, with one empty message; return its error, or None if it was answered.
+
+    On the wire all four kinds look the same until the server answers, so one kind of call serves all.
+    """
+    call = channel.stream_stream(path)(metadata=metadata, timeout=10)
+    with contextlib.suppress(asyncio.InvalidStateError, grpc.aio.AioRpcError):  # refused before it was written
+        await call.write(b"")
+        await call.done_writing()
+    try:
+        await call.read()
+        code = await call.code()
+    except grpc.aio.AioRpcError as error:
+        return error
+    call.cancel()
+    if code is grpc.StatusCode.OK:
+        return None
+    return grpc.aio.AioRpcError(code, await call.initial_metadata(), await call.trailing_metadata())

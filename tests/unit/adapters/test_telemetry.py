@@ -19,6 +19,16 @@ def test_one_event_is_one_line_of_json() -> None:
     assert line.isprintable()
 
 
+def test_a_log_that_nobody_reads_any_more_stops_nothing() -> None:
+    out = io.StringIO()
+    try:
+        setup_logging(level="info", form="json", stream=out)
+        out.close()
+        structlog.get_logger("pdp").error("unheard")
+    finally:
+        structlog.reset_defaults()
+
+
 def test_labels_do_not_grow_with_input() -> None:
     metrics = Metrics(methods=["/a"], reasons=["granted"])
     for n in range(1_000):
