@@ -179,6 +179,16 @@ LOG_POLL_S: Final = 0.02
 """How often a follower looks for commits of other processes; part of the 250 ms from a change to its enforcement."""
 LOG_READ_ENTRIES: Final = 64
 """Entries read at once from the log, at most `MAX_ENTRY_BYTES` each."""
+REDIS_TIMEOUT_S: Final = 5.0
+"""How long a Redis command may take; failing over takes Sentinel longer, and the next attempt asks it anew."""
+REDIS_BLOCK_S: Final = 1.0
+"""How long one blocking read waits; a half-open connection is found out by the read after it."""
+REDIS_WAIT_S: Final = 2.0
+"""How long a write waits for its copies."""
+BOARD_PAUSE_S: Final = 0.05
+"""Least time between two postings of a PDP's enforcement points; part of the 250 ms of a receipt across PDPs."""
+MAX_BOARD_BYTES: Final = 4 * 1024 * 1024
+"""One posting: the enforcement points of one PDP process."""
 SNAPSHOT_EVERY_ENTRIES: Final = 1_000
 """Entries after which a PDP writes a new snapshot; a replica farther behind starts from it."""
 SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024

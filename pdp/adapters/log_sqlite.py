@@ -11,9 +11,10 @@ from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from pdp.adapters.sqlite_thread import SqliteThread, as_bytes, pack_signatures, unpack_signatures
+from pdp.adapters.sqlite_thread import SqliteThread, as_bytes
 from pdp.errors import ConflictError
 from pdp.limits import LOG_POLL_S, LOG_READ_ENTRIES, MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_SNAPSHOT_BYTES
+from pdp.trust.columns import pack_signatures, unpack_signatures
 from pdp.trust.entry import EMPTY, Head, SignedEntry, SignedSnapshot
 
 _SCHEMA: Final = """

@@ -10,14 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from pdp.adapters.sqlite_thread import (
-    CorruptStoreError,
-    SqliteThread,
-    as_bytes,
-    pack_signatures,
-    unpack_signatures,
-)
+from pdp.adapters.sqlite_thread import CorruptStoreError, SqliteThread, as_bytes
 from pdp.limits import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_SNAPSHOT_BYTES
+from pdp.trust.columns import pack_signatures, unpack_signatures
 from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot
 
 FILE_NAME: Final = "replica.db"

@@ -3,20 +3,16 @@
 import asyncio
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import TypeVar
 
-from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.limits import MAX_HEADER_BYTES, MAX_SIGNATURES, STORE_BUSY_S
-from pdp.model import canonical
-from pdp.trust.entry import Signature
+from pdp.errors import PortcullisError, Reason
+from pdp.limits import MAX_HEADER_BYTES, STORE_BUSY_S
 
 T = TypeVar("T")
-
-_SIGNATURE_BYTES: Final = 256
 
 
 class CorruptStoreError(PortcullisError):
@@ -109,22 +105,6 @@ def _create(path: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def pack_signatures(signatures: Sequence[Signature]) -> bytes:
-    """Return the column that holds signatures."""
-    return canonical.dumps([[item.key_id, item.signature.hex()] for item in signatures])
-
-
-def unpack_signatures(raw: object) -> tuple[Signature, ...]:
-    """Return the signatures of a column; a damaged one holds none, and the verifier refuses what it should sign."""
-    if not isinstance(raw, bytes) or len(raw) > MAX_SIGNATURES * _SIGNATURE_BYTES:
-        return ()
-    try:
-        pairs = canonical.loads(raw)
-        return tuple(Signature(key_id=str(name), signature=bytes.fromhex(text)) for name, text in pairs)
-    except (BadRequestError, TypeError, ValueError):
-        return ()
 
 
 def as_bytes(value: object) -> bytes:

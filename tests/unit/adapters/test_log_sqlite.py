@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from pdp.adapters.log_sqlite import SqliteWorldLog
-from pdp.errors import ConflictError, PortcullisError, Reason
+from pdp.errors import PortcullisError, Reason
 from pdp.replica import Prepared
-from pdp.trust.entry import EMPTY, SignedEntry
+from pdp.trust.entry import SignedEntry
 from pdp.trust.verifier import Fault, Refused
 from tests.support.logs import START_MS, Authority, head_of, take
 
@@ -45,15 +45,6 @@ async def some(entries: AsyncIterator[SignedEntry], number: int) -> list[SignedE
     return found
 
 
-def test_an_empty_log_stands_at_zero(tmp_path: Path) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        assert await log.head() == EMPTY
-        assert await log.read(after=0, limit=10) == []
-        assert await log.snapshot() is None
-
-    run(work, tmp_path / "world.db")
-
-
 def test_entries_come_back_byte_for_byte_after_a_restart(tmp_path: Path) -> None:
     run(lambda log: write(log, CHAIN), tmp_path / "world.db")
 
@@ -78,39 +69,6 @@ def test_every_commit_is_an_fsync(tmp_path: Path) -> None:
     run(work, tmp_path / "world.db")
 
 
-def test_two_publishers_one_wins_and_the_other_learns_the_head(tmp_path: Path) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        other = SqliteWorldLog(tmp_path / "world.db")
-        await write(log, CHAIN[:1])
-        rivals = [AUTHORITY.entry(head_of(CHAIN[:1]), author=name) for name in ("user:a", "user:b")]
-        results = await asyncio.gather(
-            *(
-                each.append(rival, seq=2, prev=CHAIN[0].digest)
-                for each, rival in zip((log, other), rivals, strict=True)
-            ),
-            return_exceptions=True,
-        )
-        lost = [result for result in results if result is not None]
-        assert len(lost) == 1
-        assert isinstance(lost[0], ConflictError)
-        assert lost[0].head_seq == 2
-        assert (await log.head()).seq == 2
-        await other.close()
-
-    run(work, tmp_path / "world.db")
-
-
-@pytest.mark.parametrize(("seq", "prev"), [(1, b""), (3, CHAIN[0].digest), (2, b""), (2, CHAIN[1].digest)])
-def test_an_entry_appended_elsewhere_than_at_the_head_conflicts(tmp_path: Path, seq: int, prev: bytes) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        await write(log, CHAIN[:1])
-        with pytest.raises(ConflictError):
-            await log.append(CHAIN[1], seq=seq, prev=prev)
-        assert (await log.head()).seq == 1
-
-    run(work, tmp_path / "world.db")
-
-
 def test_a_follower_is_woken_by_this_process(tmp_path: Path) -> None:
     async def work(log: SqliteWorldLog) -> None:
         log._poll_s = 3600.0  # only the nudge can wake it
@@ -129,37 +87,6 @@ def test_a_follower_is_woken_by_another_connection(tmp_path: Path) -> None:
         await write(other, CHAIN[1:3], after=1)
         assert await following == CHAIN[:3]
         await other.close()
-
-    run(work, tmp_path / "world.db")
-
-
-def test_a_follower_starts_after_its_position(tmp_path: Path) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        await write(log, CHAIN)
-        assert await some(log.follow(after=3), 2) == CHAIN[3:]
-
-    run(work, tmp_path / "world.db")
-
-
-def test_closing_ends_followers_with_an_error(tmp_path: Path) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        following = asyncio.create_task(some(log.follow(after=0), 1))
-        await log.head()
-        await log.close()
-        with pytest.raises(PortcullisError) as refusal:
-            await following
-        assert refusal.value.reason is Reason.STORE_UNAVAILABLE
-
-    run(work, tmp_path / "world.db")
-
-
-def test_the_newest_snapshots_are_kept(tmp_path: Path) -> None:
-    async def work(log: SqliteWorldLog) -> None:
-        for length in (1, 3, 2):
-            snapshot = AUTHORITY.snapshot(take(AUTHORITY.replica(), CHAIN[:length]))
-            await log.save_snapshot(snapshot, seq=length)
-        newest = await log.snapshot()
-        assert newest == AUTHORITY.snapshot(take(AUTHORITY.replica(), CHAIN[:3]))
 
     run(work, tmp_path / "world.db")
 
