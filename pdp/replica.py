@@ -131,6 +131,9 @@ class Replica:
         if (world.tenant, world.seq, world.head) != (self._verifier.tenant, verified.head.seq, verified.head.digest):
             # The state is another position's than the header around it (mix-and-match).
             return self.refused(Refused(reason=Fault.PAYLOAD_MISMATCH, detail="the state is not of its header's head"))
+        if world.signed_ms > verified.header.time_ms:
+            # The header's time is bounded (V5); a later one inside would push `now` away behind its back.
+            return self.refused(Refused(reason=Fault.PAYLOAD_MISMATCH, detail="the state is later than its header"))
         return Prepared(base=self._world, world=world, signed=snapshot)
 
     def commit(self, prepared: Prepared) -> None:

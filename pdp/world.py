@@ -14,11 +14,15 @@ from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.pack import rows_digest
 from pdp.errors import BadNameError, BadRequestError, PortcullisError, Reason
+from pdp.limits import MAX_SAFE_INTEGER
 from pdp.model.attributes import Attributes, AttributeType, Value, check_value
 from pdp.model.canonical import digest
 from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
 from pdp.signals.locks import Lock, LockSet
 from pdp.trust.entry import VerifiedEntry
+
+_MALFORMED: Final = (BadNameError, BadRequestError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
+"""What a payload of another shape makes our own code raise: signed poison is refused, and never ends a follower (F19)."""
 
 DEFAULT_SENSITIVITY: Final = "normal"
 SENSITIVITIES: Final = ("high", "normal", "low")
@@ -134,7 +138,7 @@ def fold(world: World, entry: VerifiedEntry) -> World:
         raise FoldError(f"entry {entry.header.seq}: unknown kind")
     try:
         changed = change(world, entry.payload, entry.header.seq)
-    except (BadNameError, BadRequestError, KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise FoldError(f"entry {entry.header.seq}: malformed `{entry.header.kind}` payload: {error}") from error
     signed_ms = max(world.signed_ms, entry.header.time_ms)
     return replace(changed, seq=entry.header.seq, head=entry.digest, signed_ms=signed_ms)
@@ -193,12 +197,16 @@ def make_asset(world: World, name: str, attributes: Mapping[str, Any]) -> Asset:
         BadRequestError, BadNameError: a built-in or malformed name, an attribute that the vocabulary does not know or of
             another type, or no environment.
     """
-    resource = Resource.parse(name)
-    if name in BUILTIN_ASSETS:
-        raise BadRequestError(f"`{name}` is built in and cannot be registered")
+    resource = _registrable(name)
     values = {f"resource.{key}": _value(value) for key, value in attributes.items()}
     _check_attributes(world, resource, values)
     return Asset(resource=resource, attributes=MappingProxyType(values))
+
+
+def _registrable(name: str) -> Resource:
+    if name in BUILTIN_ASSETS:
+        raise BadRequestError(f"`{name}` is built in and cannot be registered")
+    return Resource.parse(name)
 
 
 def _value(value: Any) -> Value:
@@ -214,6 +222,17 @@ def _check_attributes(world: World, resource: Resource, values: Attributes) -> N
             raise BadRequestError(f"the vocabulary knows no attribute `{name}`")
         check_value(name, value, known[name])
     _check_placement(values)
+
+
+_KINDS: Final[Mapping[type, AttributeType]] = MappingProxyType(
+    {
+        bool: AttributeType.BOOL,
+        int: AttributeType.INT,
+        float: AttributeType.DOUBLE,
+        str: AttributeType.STRING,
+        tuple: AttributeType.LIST,
+    }
+)
 
 
 def _check_placement(values: Attributes) -> None:
@@ -281,8 +300,9 @@ def from_state(state: Mapping[str, Any]) -> World:
         FoldError: the state is malformed or its policy does not compile.
     """
     try:
+        _check_position(state)
         world = replace(empty_world(state["tenant"]), policy=_policy_from_state(state["policy"]))
-        assets = {name: make_asset(world, name, attributes) for name, attributes in state["assets"].items()}
+        assets = {name: _held_asset(name, attributes) for name, attributes in state["assets"].items()}
         locks = LockSet.EMPTY
         for raw in state["locks"]:
             locks = locks.added(Lock.from_json(raw))
@@ -294,8 +314,28 @@ def from_state(state: Mapping[str, Any]) -> World:
             assets=MappingProxyType(assets),
             locks=locks,
         )
-    except (BadNameError, BadRequestError, KeyError, TypeError, ValueError) as error:
+    except _MALFORMED as error:
         raise FoldError(f"malformed snapshot: {error}") from error
+
+
+def _check_position(state: Mapping[str, Any]) -> None:
+    """Refuse numbers that are none: `signed_ms` becomes the time of every decision."""
+    for number in (state["seq"], state["signed_ms"]):
+        if type(number) is not int or not 0 <= number <= MAX_SAFE_INTEGER:
+            raise BadRequestError("a number of a snapshot is an integer from 0 to 2^53 - 1")
+
+
+def _held_asset(name: str, attributes: Mapping[str, Any]) -> Asset:
+    """Return an asset that the world held.
+
+    It was checked against the vocabulary of its day, which may have dropped a word since. Asking today's again would make
+    every snapshot after such a revision unreadable, where the log itself folds (law: `from_state(to_state(w)) == w`).
+    """
+    values = {f"resource.{key}": _value(value) for key, value in attributes.items()}
+    for key, value in values.items():
+        check_value(key, value, _KINDS[type(value)])  # an instant is text here
+    _check_placement(values)
+    return Asset(resource=_registrable(name), attributes=MappingProxyType(values))
 
 
 def _policy_from_state(raw: Mapping[str, Any] | None) -> Policy | None:

@@ -244,6 +244,21 @@ def test_snapshot_with_the_state_of_another(replica: Replica) -> None:
     assert result.reason is Fault.PAYLOAD_MISMATCH
 
 
+def test_snapshot_whose_state_carries_a_time_beyond_its_header() -> None:
+    """`signed_ms` becomes the time of every decision: one far ahead would end every lock and role with an end (F12)."""
+    held = take(AUTHORITY.replica(), CHAIN)
+    held.commit(replace(_prepared(held), world=replace(held.world, signed_ms=2 * START_MS)))
+    result = AUTHORITY.replica().prepare_snapshot(AUTHORITY.snapshot(held), now_ms=START_MS)
+    assert isinstance(result, Refused)
+    assert result.reason is Fault.PAYLOAD_MISMATCH
+
+
+def _prepared(replica: Replica) -> Prepared:
+    result = replica.prepare(AUTHORITY.entry(HEAD), now_ms=START_MS)
+    assert isinstance(result, Prepared)
+    return result
+
+
 def test_snapshot_whose_state_stands_elsewhere_than_its_header() -> None:
     older = AUTHORITY.snapshot(take(AUTHORITY.replica(), CHAIN[:2]))
     header = SnapshotHeader(
