@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pdp.engine.findings import suggest
-from pdp.limits import MAX_SAFE_INTEGER
+from pdp.limits import MAX_EXPRESSION_DEPTH, MAX_SAFE_INTEGER
 from pdp.model.canonical import dumps
 from pdp.model.decision import Obligation
 
@@ -122,7 +122,19 @@ def _json(text: str) -> dict[str, Any]:
         raise ObligationError("not JSON, or a key twice") from error
     if type(value) is not dict:
         raise ObligationError("a JSON object is wanted")
+    if _depth(value) > MAX_EXPRESSION_DEPTH:
+        # It is read again when it is merged, on a stack that may hold less than the compiler's: `decide` raises nothing.
+        raise ObligationError(f"JSON nested more than {MAX_EXPRESSION_DEPTH} deep")
     return value
+
+
+def _depth(value: object) -> int:
+    depth, level = 0, [value]
+    while level:
+        depth += 1
+        inner = [item.values() if isinstance(item, dict) else item for item in level if isinstance(item, dict | list)]
+        level = [child for children in inner for child in children]
+    return depth
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -157,10 +169,12 @@ def _highest_level(values: Sequence[str]) -> str:
 
 
 def _all_filters(values: Sequence[str]) -> str:
-    first, *rest = (json.loads(value) for value in sorted(set(values)))
-    for other in rest:
-        first = {"type": "and", "left": first, "right": other}
-    return dumps(first).decode()
+    filters: list[dict[str, Any]] = [json.loads(value) for value in sorted(set(values))]
+    # In pairs, so that the depth grows with the logarithm: a chain of a thousand would end a decision in a RecursionError.
+    while len(filters) > 1:
+        pairs = [filters[at : at + 2] for at in range(0, len(filters), 2)]
+        filters = [{"type": "and", "left": pair[0], "right": pair[1]} if len(pair) > 1 else pair[0] for pair in pairs]
+    return dumps(filters[0]).decode()
 
 
 def _strictest_masks(values: Sequence[str]) -> str:

@@ -307,7 +307,8 @@ def _credential_keys(principals: Sequence[Principal], credential: CredentialFact
         yield ("jti", credential.issuer, credential.jti)
         yield ("session", credential.issuer, credential.session)
         yield ("issued_before", credential.issuer, "")
-        yield from (("issued_before", credential.issuer, str(principal)) for principal in principals)
+        for principal in principals:
+            yield from (("issued_before", credential.issuer, name) for name in _principal_names(principal))
 
 
 def _target_keys(question: Question, shapes: Mapping[Shape, int]) -> Iterator[Key]:

@@ -3,6 +3,7 @@ import itertools
 import pytest
 
 from pdp.engine.obligations import OBLIGATIONS, ObligationError, merge, parse_then, recheck_after_s
+from pdp.limits import MAX_EXPRESSION_DEPTH
 from pdp.model.decision import Obligation
 
 
@@ -83,6 +84,22 @@ def merged(*texts: str) -> list[str] | None:
 def test_conflicts_resolve_to_the_stricter_in_any_order(texts: tuple[str, ...], expected: list[str] | None) -> None:
     for order in itertools.permutations(texts):
         assert merged(*order) == expected
+
+
+def nested(depth: int) -> str:
+    return 'row_filter={"type":"x","child":' + "[" * (depth - 2) + "]" * (depth - 2) + "}"
+
+
+def test_a_filter_that_only_the_compilers_stack_holds_is_refused() -> None:
+    assert parse_then(nested(MAX_EXPRESSION_DEPTH))
+    with pytest.raises(ObligationError, match="deep"):
+        parse_then(nested(MAX_EXPRESSION_DEPTH + 1))
+
+
+def test_filters_of_more_rules_than_the_stack_holds_frames_are_merged() -> None:
+    texts = [f'row_filter={{"type":"t{n}"}}' for n in range(2_000)]
+    (whole,) = merged(*texts) or []
+    assert all(f'"t{n}"' in whole for n in range(2_000))
 
 
 def test_recheck_after_is_read_in_seconds() -> None:

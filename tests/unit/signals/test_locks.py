@@ -127,6 +127,14 @@ def test_issued_before_covers_its_own_second_and_tokens_that_do_not_say(issued_a
     assert not locked(f"issued-before:{ISSUER}#{NOW_S}#user:bob", asked)
 
 
+def test_issued_before_for_all_workloads_below_a_path_meets_each_of_them() -> None:
+    target = f"issued-before:{ISSUER}#{NOW_S}#workload:spiffe://prod.example/ns/ml/**"
+    assert locked(target, question(SCORER, issuer=ISSUER, issued_at_s=NOW_S))
+    assert locked(target, question(workload=SCORER, issuer=ISSUER))
+    assert not locked(target, question(SCORER, issuer=ISSUER, issued_at_s=NOW_S + 1))
+    assert not locked(target, question("workload:spiffe://prod.example/ns/mlops/x", issuer=ISSUER))
+
+
 def test_issued_before_only_moves_forward() -> None:
     strict = lock(f"issued-before:{ISSUER}#{NOW_S}", name="strict")
     lax = lock(f"issued-before:{ISSUER}#{NOW_S - 3600}", name="lax")
