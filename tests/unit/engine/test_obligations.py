@@ -87,7 +87,7 @@ def test_conflicts_resolve_to_the_stricter_in_any_order(texts: tuple[str, ...], 
 
 
 def nested(depth: int) -> str:
-    return 'row_filter={"type":"x","child":' + "[" * (depth - 2) + "]" * (depth - 2) + "}"
+    return 'row_filter={"type":"x","child":' + "[" * (depth - 1) + "]" * (depth - 1) + "}"
 
 
 def test_a_filter_that_only_the_compilers_stack_holds_is_refused() -> None:
