@@ -14,6 +14,7 @@ from pdp.identity.certificates import PeerCertificate
 from pdp.identity.challenge import Header, challenge
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
+from pdp.limits import HEARTBEAT_INTERVAL_S
 from pdp.model.decision import Answer
 from pdp.model.names import Action, Resource
 from pdp.model.request import Question
@@ -142,6 +143,12 @@ class Gate:
         decision = self._decider.recheck(caller.question(wanted))
         spoken = MEANINGS[decision.reason].side is Side.POLICY
         return decision.reason if spoken and not decision.allowed else None
+
+    def holds_for_s(self, caller: Caller, wanted: Right) -> float | None:
+        """Return for how many seconds `caller` surely holds `wanted` in the world of now; None: until a new world."""
+        decision = self._decider.recheck(caller.question(wanted))
+        # A stale world tells nothing, and a heartbeat that ends its staleness makes no new one.
+        return decision.recheck_after_s if decision.allowed else HEARTBEAT_INTERVAL_S
 
 
 def _refused(answer: Answer, wanted: Right) -> Refused:

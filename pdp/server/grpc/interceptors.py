@@ -2,9 +2,9 @@
 
 Theory of operation. gRPC would parse a message before any code of ours runs, so the guard takes the bytes: nothing of a
 message is looked at before its caller is known to be allowed (FAILURE.md L1, G2). A unary RPC ends at the ceiling of G3. A
-stream lasts while its *leash* holds: it is ended when the caller's credential ends, when a new world takes its right
-away, or when the process drains. Whatever a servicer raises leaves as one of the table's statuses, and what nobody
-foresaw as INTERNAL with a constant text (G1).
+stream lasts while its *leash* holds: it is ended when the caller's credential ends, when a new world or the end of a role
+takes its right away, or when the process drains. Whatever a servicer raises leaves as one of the table's statuses, and
+what nobody foresaw as INTERNAL with a constant text (G1).
 """
 
 import asyncio
@@ -53,10 +53,16 @@ class _Leash:
     caller: Caller | None
     rule: Rule
     ended: asyncio.Future[PortcullisError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    next_look: asyncio.TimerHandle | None = None
 
     def end(self, error: PortcullisError) -> None:
         if not self.ended.done():
             self.ended.set_result(error)
+
+    def plan(self, look: asyncio.TimerHandle | None) -> None:
+        if self.next_look is not None:
+            self.next_look.cancel()
+        self.next_look = look
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -213,12 +219,15 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         timer = self._expiry(leash)
         if self._draining:
             leash.end(_DRAINING)
+        # Once more, now that new worlds reach the leash: one may have come while the allow was being recorded.
+        self._look(leash)
         try:
             async with contextlib.aclosing(_behaviour(method)(_message(method, request), context)) as responses:
                 while (response := await _next(responses, leash)) is not None:
                     yield response
         finally:
             self._leashes.discard(leash)
+            leash.plan(None)
             if timer is not None:
                 timer.cancel()
 
@@ -233,10 +242,21 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
     def _recheck(self) -> None:
         """Look at every stream's caller again: a new world may have taken its right (IDENTITY.md RV-2)."""
         for leash in tuple(self._leashes):
-            caller, wanted = leash.caller, leash.rule.right
-            reason = self._gate.lost(caller, wanted) if caller is not None and wanted is not None else None
-            if reason is not None:
-                leash.end(PortcullisError(reason, f"no longer allowed: {wanted}"))
+            self._look(leash)
+
+    def _look(self, leash: _Leash) -> None:
+        """End a stream whose caller has lost its right, or plan the next look: a role that ends by time makes no world."""
+        caller, wanted = leash.caller, leash.rule.right
+        if caller is None or wanted is None:
+            return
+        reason = self._gate.lost(caller, wanted)
+        if reason is not None:
+            leash.end(PortcullisError(reason, f"no longer allowed: {wanted}"))
+        after_s = None if reason is not None else self._gate.holds_for_s(caller, wanted)
+        # The margin keeps a bound that has just passed from becoming a busy loop.
+        pause_s = None if after_s is None else max(EXPIRY_MARGIN_S, after_s)
+        loop = asyncio.get_running_loop()
+        leash.plan(None if pause_s is None else loop.call_later(pause_s, self._look, leash))
 
     async def _abort(self, context: Context, error: PortcullisError, correlation_id: str) -> NoReturn:
         status = status_of(error, correlation_id=correlation_id)
