@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pdp.errors import ConfigError
-from pdp.limits import MAX_PACK_FILE_BYTES
+from pdp.limits import MAX_PACK_FILE_BYTES, MAX_PACK_FILES
 
 
 def read_pack(directory: Path) -> dict[str, bytes]:
@@ -22,6 +22,8 @@ def read_pack(directory: Path) -> dict[str, bytes]:
         }
     except OSError as error:
         raise ConfigError(f"cannot read {error.filename}: {error.strerror}") from error
+    if len(files) > MAX_PACK_FILES:
+        raise ConfigError(f"{directory} has more than {MAX_PACK_FILES} files", advice="is it really a policy pack?")
     if not files:
         raise ConfigError(f"{directory} is empty", advice="a pack has model.conf, vocabulary.yaml and *.csv")
     return files

@@ -12,12 +12,13 @@ import typer
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.telemetry import setup_logging
+from pdp.cli.packs import read_pack
 from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
 from pdp.identity.positions import read_yaml
-from pdp.limits import MAX_PACK_FILES, MAX_TRUST_FILE_BYTES
+from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.server.app import WORLD_FILE, Basis
 from pdp.server.app import serve as run
 from pdp.service.genesis import Genesis, initialise
@@ -146,7 +147,7 @@ async def _serve(settings: Config, admin: str | None, pack: Path, *, wanted: boo
 
 
 async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
-    loaded = read_pack(pack)
+    loaded = load(pack)
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -163,31 +164,16 @@ async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
         await log.close()
 
 
-def read_pack(directory: Path) -> Pack:
+def load(directory: Path) -> Pack:
     """Return the pack in `directory`.
 
     Raises:
-        ConfigError: it cannot be read.
         PackRefused: it has errors; the exception holds every finding.
     """
-    try:
-        files = {str(path.relative_to(directory)): path.read_bytes() for path in _pack_files(directory)}
-    except OSError as error:
-        message = f"cannot read the pack {error.filename or directory}: {error.strerror or error}"
-        raise ConfigError(message, advice="name the directory of a policy pack with --pack") from error
-    pack = load_pack(files)
+    pack = load_pack(read_pack(directory))
     if not isinstance(pack, Pack):
         raise PackRefused(pack)
     return pack
-
-
-def _pack_files(directory: Path) -> list[Path]:
-    if not directory.is_dir():
-        raise NotADirectoryError(2, "no such directory", str(directory))
-    found = [path for path in sorted(directory.rglob("*")) if path.is_file() and not path.name.startswith(".")]
-    if len(found) > MAX_PACK_FILES:
-        raise OSError(7, f"more than {MAX_PACK_FILES} files", str(directory))
-    return found
 
 
 def _configuration(file: Path | None, flags: Mapping[tuple[str, ...], Any]) -> Config:

@@ -14,7 +14,7 @@ import grpc
 
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import SqliteReplicaStore
-from pdp.cli.serve import read_pack
+from pdp.cli.serve import load
 from pdp.config import Address, configure
 from pdp.identity.development import DevelopmentIssuer, issue, trust_text
 from pdp.server.app import WORLD_FILE, Application, Basis, running
@@ -86,7 +86,7 @@ async def initialised(directory: Path, *, rows: str = ROWS, assets: str = "{}\n"
     state.mkdir()
     log, store = SqliteWorldLog(state / WORLD_FILE), SqliteReplicaStore(state / "replica")
     try:
-        await initialise(state_dir=state, pack=read_pack(pack), admin=f"user:{ADA}", log=log, store=store)
+        await initialise(state_dir=state, pack=load(pack), admin=f"user:{ADA}", log=log, store=store)
     finally:
         await store.close()
         await log.close()

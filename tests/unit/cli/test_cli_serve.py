@@ -50,7 +50,7 @@ def test_a_broken_pack_is_refused_whole_with_every_finding(here: Path, capsys: p
         (("--state-dir", "nothing"), "nothing holds no PDP yet; run `pdp init`"),
         (("--init",), "--init needs a first administrator; give --admin"),
         (("--init", "--admin", "bob", "--pack", str(PACK)), "a principal is `user:<id>`"),
-        (("--init", "--admin", "user:bob", "--pack", "nowhere"), "cannot read the pack nowhere"),
+        (("--init", "--admin", "user:bob", "--pack", "nowhere"), "nowhere is not a directory"),
         (("--trust", "nowhere.yaml"), "nowhere.yaml: No such file or directory"),
         (("--mode", "production"), "needs TLS"),
         (("--listen", "0.0.0.0:1"), "needs TLS"),
