@@ -309,6 +309,8 @@ class ReceivedChain:
         self.head = START
         self._directory = directory
         self._file: AuditFile | None = None
+        self._unknown: tuple[Path, int] | None = None
+        """A file whose last write failed, and how many bytes of it are durable."""
         self._resume()
 
     def append(self, contents: Sequence[bytes]) -> Link:
@@ -321,6 +323,8 @@ class ReceivedChain:
         try:
             self._append(self._check(contents))
         except OSError as error:
+            if self._file is not None:
+                self._unknown = (self._file.path, self._file.size_bytes)
             self.close()
             raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
         return self.head
@@ -385,11 +389,17 @@ class ReceivedChain:
         if not known:
             return
         path = known[-1].path
-        tail = scan(path.read_bytes())
+        data = path.read_bytes()
+        if self._unknown is not None and self._unknown[0] == path:
+            # Behind the last durable record stands what was never acknowledged. Its writer sends it again: kept, it would
+            # stand twice; believed, it might be gone with the next power cut, for a failed fsync drops pages (F10).
+            data = data[: self._unknown[1]]
+        tail = scan(data)
         if tail is None or not (tail.whole or tail.torn):
             raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the stored chain {path.name} is damaged")
         self._file = AuditFile(path, size_bytes=tail.valid_bytes)
         self._file.truncate(tail.valid_bytes)
+        self._unknown = None
         self.head = tail.head
 
 

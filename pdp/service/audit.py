@@ -146,31 +146,29 @@ class AuditTrail:
             return
         self._busy = True
         groups = [group for group in self._waiting if not group.withdrawn]
-        self._unreported += sum(len(group.records) for group in self._waiting if group.withdrawn)
+        self._lose(sum(len(group.records) for group in self._waiting if group.withdrawn))
         self._waiting.clear()
         self._size = 0
-        notice = [lost_record(time_ms=self._now_ms(), count=self._unreported)] if self._unreported else []
+        told = self._unreported
+        notice = [lost_record(time_ms=self._now_ms(), count=told)] if told else []
         loop = asyncio.get_running_loop()
         self._writer.submit(
             lambda: _write(self._chain, notice, groups),
-            lambda bad, error: _call(loop, self._finish, groups, len(notice), bad, error),
+            lambda bad, error: _call(loop, self._finish, groups, told, bad, error),
         )
 
-    def _finish(
-        self, groups: list[_Group], notices: int, bad: frozenset[int] | None, error: BaseException | None
-    ) -> None:
+    def _finish(self, groups: list[_Group], told: int, bad: frozenset[int] | None, error: BaseException | None) -> None:
         self._busy = False
         if error is None:
-            self._accept(groups, notices, bad or frozenset())
+            self._accept(groups, told, bad or frozenset())
             self._kick()
         else:
             self._fail(groups, error)
 
-    def _accept(self, groups: list[_Group], notices: int, bad: frozenset[int]) -> None:
+    def _accept(self, groups: list[_Group], told: int, bad: frozenset[int]) -> None:
         self.link = self._chain.head
         self.last_error = ""
-        if notices:
-            self._unreported = 0
+        self._unreported -= told  # what was lost while this was being written waits for the next notice
         for position, group in enumerate(groups):
             if position in bad:
                 self._lose(len(group.records))

@@ -193,6 +193,32 @@ def test_a_received_chain_is_stored_unchanged_and_verifies(opener: Opener, tmp_p
     ]
 
 
+def test_records_sent_again_after_a_failed_fsync_do_not_stand_twice(
+    opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chain = opener()
+    chain.append([record("a"), record("b")])
+    contents = ChainReader(tmp_path, chain.name).read(after=0, until=3, limit=99, limit_bytes=10**6)
+    store = tmp_path / "received"
+    received = ReceivedChain(store, owner="w", chain="c")
+    received.append(contents[:1])
+
+    def fail(_descriptor: int) -> None:
+        raise OSError(5, "Input/output error")
+
+    for _ in range(2):
+        with monkeypatch.context() as broken:
+            broken.setattr(audit_file.os, "fdatasync", fail)
+            with pytest.raises(PortcullisError) as refused:
+                received.append(contents[1:])
+        assert refused.value.reason is Reason.STORE_UNAVAILABLE
+        assert received.head.n == 1
+    assert received.append(contents) == chain.head
+    received.close()
+    assert texts(store) == ["open", "a", "b"]
+    assert ReceivedChain(store, owner="w", chain="c").head == chain.head
+
+
 def test_records_that_do_not_continue_a_received_chain_are_refused(opener: Opener, tmp_path: Path) -> None:
     chain = opener()
     chain.append([record("a"), record("b")])

@@ -124,6 +124,35 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
     asyncio.run(run())
 
 
+class OneByOneChain(MemoryChain):
+    """A chain that writes a group only when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns = threading.Semaphore(0)
+
+    def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
+        self.turns.acquire()
+        return super().append(records)
+
+
+def test_what_is_lost_while_a_loss_is_being_told_is_told_too() -> None:
+    async def run() -> None:
+        chain = OneByOneChain()
+        trail = trail_on(chain, max_waiting=1)
+        for n in range(3):  # one is being written, one waits, one is lost
+            await trail.record([{"n": n}], durable=False)
+        chain.turns.release()
+        await trail.grown(0)
+        for n in range(3):  # while the one that waited is being written with the notice: one waits, two are lost
+            await trail.record([{"n": n}], durable=False)
+        chain.turns.release(9)
+        await trail.close()
+        assert sum(item.get("count", 0) for group in chain.groups for item in group) == trail.lost == 3
+
+    asyncio.run(run())
+
+
 def test_a_record_that_cannot_be_written_fails_alone() -> None:
     async def run() -> None:
         chain = MemoryChain()
