@@ -149,6 +149,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
     ) -> AsyncIterator[decision_pb2.WatchResponse]:
         """Tell the decision on a question, and every change of it."""
         caller = CALLER.get()
+        await self._reach(request.at_least, wait_s(context), caller)
         question = await self._reader.read(request.question, caller)
         if isinstance(question, Refusal):
             answer = await self._refuse(question, request.question, caller)
@@ -193,6 +194,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
     ) -> list[Answer]:
         """Return one answer for each message, in order: each is decided, or its bad credential is the answer."""
         caller = CALLER.get()
+        await self._reach(at_least, patience_s, caller)
         read = [await self._read(position, message, caller) for position, message in enumerate(messages)]
         questions = [item for item in read if isinstance(item, Question)]
         decided = iter(
@@ -206,6 +208,12 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             self._count(answer)
             answers.append(answer)
         return answers
+
+    async def _reach(self, at_least: int, patience_s: float, caller: Caller) -> None:
+        """Wait for the world asked for, before anything is read: it may lock the caller out, or take what it asserts."""
+        if at_least > self._replica.world.seq:
+            await self._decider.reach(at_least, patience_s)
+            await self._gate.authorise(caller, ASK)
 
     async def _read(self, position: int, message: decision_pb2.Question, caller: Caller) -> Question | Refusal:
         try:
