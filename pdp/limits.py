@@ -108,6 +108,8 @@ WATCH_RENEW_S: Final = MAX_STALENESS_S["high"] / 2
 noticed within the strictest staleness."""
 WATCH_PAUSE_S: Final = 0.2
 """Rest before a Watch that the PDP ended is opened again, so that one it keeps ending is no busy loop."""
+WATCH_FLOOR_S: Final = 0.05
+"""Shortest time between two looks of a Watch that no new world asked for: a bound that has just passed is no busy loop."""
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
 MAX_SMALL_RPC_BYTES: Final = 64 * 1024
 """A message that carries a few names."""

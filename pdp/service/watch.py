@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from pdp.errors import Reason
-from pdp.limits import HEARTBEAT_INTERVAL_S
+from pdp.limits import HEARTBEAT_INTERVAL_S, WATCH_FLOOR_S
 from pdp.model.decision import Answer, Decision, deny
 from pdp.model.request import Question
 from pdp.ports import Clock
@@ -77,7 +77,8 @@ def _due_s(
         bounds.append(decider.patience_s(question))
     elif decision.reason is Reason.WORLD_STALE:  # a heartbeat makes no new world, so nothing else would wake us
         bounds.append(HEARTBEAT_INTERVAL_S)
-    return max(0.0, min(bounds)) if bounds else None
+    # The floor: by signed time a credential may be over while by our own clock it is not, and then the bound stays nought.
+    return max(WATCH_FLOOR_S, min(bounds)) if bounds else None
 
 
 async def _until_due(changed: asyncio.Event, due_s: float | None) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from pdp.errors import PortcullisError, Reason
-from pdp.model.decision import Answer
+from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 from pdp.replica import Replica
@@ -211,3 +211,23 @@ async def test_a_watch_ends_quietly_when_the_callers_credential_does(scene: Scen
     assert await next_reason(seen) is Reason.GRANTED
     assert await next_reason(seen) is None
     await task
+
+
+async def test_a_clock_behind_signed_time_makes_no_busy_loop_of_a_watch(scene: Scene) -> None:
+    """For policy the credential has ended, by the wall clock it has not: the next look is due now, again and again."""
+    scene.clock.wall_ms -= 60_000
+    facts = CredentialFacts(issuer="https://i", jti="j", expires_at_s=START_MS // 1000 - 30)
+    looks, recheck = [], scene.decider.recheck
+
+    def counted(asked: Question) -> Decision:
+        looks.append(asked)
+        return recheck(asked)
+
+    scene.decider.recheck = counted  # type: ignore[method-assign]
+    task, seen = start(scene, question(credential=facts))
+    assert await next_reason(seen) is Reason.GRANTED
+    for _ in range(100):
+        await asyncio.sleep(0)
+    assert len(looks) < 10
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
