@@ -5,6 +5,7 @@ from typing import Any, Protocol
 
 from pdp.identity.issuers import Issuer
 from pdp.identity.keyset import KeySet
+from pdp.identity.kubernetes import Review
 from pdp.identity.types import Refusal
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
 from pdp.trust.feed import Ack, FeedItem, Hello
@@ -58,6 +59,42 @@ class WorldLog(Protocol):
         ...
 
 
+class Board(Protocol):
+    """Where the PDP processes over one store show each other what each alone knows: never believed unsigned."""
+
+    async def post(self, name: str, raw: bytes) -> None:
+        """Show `raw` under `name`, in the place of what stood there."""
+        ...
+
+    async def posted(self) -> Mapping[str, bytes]:
+        """Return what everybody shows, by name."""
+        ...
+
+
+class SharedLog(WorldLog, Board, Protocol):
+    """A log that several PDPs write: besides the port, what only such a store needs."""
+
+    async def forked(self) -> bytes:
+        """Return the mark that stops every writer, or nothing."""
+        ...
+
+    async def mark_fork(self, told: bytes) -> None:
+        """Set the mark, if there is none; empty removes it."""
+        ...
+
+    async def refill(self, entries: AsyncIterator[tuple[int, SignedEntry]], snapshot: SignedSnapshot | None) -> int:
+        """Replace the whole log; returns the number of entries."""
+        ...
+
+
+class Archive(WorldLog, Protocol):
+    """A PDP's own copy of the log."""
+
+    async def truncate(self, *, after: int) -> None:
+        """Forget the entries and snapshots above number `after`."""
+        ...
+
+
 class ReplicaStore(Protocol):
     """Where a replica keeps what it has verified, so that it can start without its PDP. Every call is durable on return."""
 
@@ -75,6 +112,18 @@ class ReplicaStore(Protocol):
 
     async def load(self) -> tuple[SignedSnapshot | None, Sequence[SignedEntry], SignedHeartbeat | None, int]:
         """Return snapshot, tail, last heartbeat and high-water mark as stored, unverified."""
+        ...
+
+    async def save_root(self, raw: bytes, *, version: int) -> None:
+        """Keep a root file that has been accepted."""
+        ...
+
+    async def roots(self) -> Sequence[bytes]:
+        """Return the root files kept, oldest first, unverified."""
+        ...
+
+    async def reset(self, *, after: int) -> None:
+        """Forget world, tail, heartbeat and mark: a root file has said that what follows `after` does not count."""
         ...
 
 
@@ -128,6 +177,14 @@ class KeyStore(Protocol):
 
     async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
         """Return the usable keys of `issuer`, fetched again if they are old or lack `kid`; `keys_unavailable` if none."""
+        ...
+
+
+class LiveCheck(Protocol):
+    """Asks an issuer whether a token still counts (IDENTITY.md KU-6)."""
+
+    async def review(self, issuer: Issuer, token: bytes) -> Review | Refusal:
+        """Return what the issuer says of `token`; `live_check_unavailable` if it does not answer."""
         ...
 
 

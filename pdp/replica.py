@@ -7,16 +7,17 @@ refused leaves the world as it was, is counted, and stands in `last_error`. Fres
 as stale as the newest heartbeat that named it (or that it has passed), and infinitely stale before the first.
 """
 
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 from pdp.errors import PortcullisError, Reason
-from pdp.limits import MAX_CLOCK_SKEW_S
+from pdp.limits import MAX_CLOCK_SKEW_S, RECEIPTS_KEPT
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, VerifiedHeartbeat
+from pdp.trust.keys import RootFile
 from pdp.trust.verifier import Fault, Refused, TrustVerifier
-from pdp.world import World, fold, from_state
+from pdp.world import World, empty_world, fold, from_state
 
 NEVER: Final = float("inf")
 
@@ -60,6 +61,7 @@ class Replica:
         self._mark = world.seq
         self._newest: _Heard | None = None
         self._fresh: _Heard | None = None
+        self._passed: OrderedDict[int, bytes] = OrderedDict()
         self._listeners: dict[object, Listener] = {}
         self.last_error = ""
         self.counters: Counter[str] = Counter()
@@ -83,6 +85,33 @@ class Replica:
     def mark(self) -> int:
         """The highest number ever held, also before the last restart."""
         return max(self._mark, self._world.seq)
+
+    def trust(self, root: RootFile) -> bool | Refused:
+        """Take the next root file; True if it rules that our world stands on a dead entry: persist that, then `forget`.
+
+        A root file of another version than the next, or not signed by the roots of the one held, changes nothing.
+        """
+        held = self._verifier.root
+        if not root.succeeds(held):
+            detail = f"root file {root.version} does not succeed {held.version}"
+            return self.refused(Refused(reason=Fault.ROOT_REFUSED, detail=detail))
+        self._verifier = self._verifier.succeeded_by(root)
+        self.counters["roots"] += 1
+        ruling = root.ruling
+        if ruling is None or ruling == held.ruling or self._world.seq < ruling.seq:
+            return False
+        passed = self._world.head if self._world.seq == ruling.seq else self._passed.get(ruling.seq)
+        return passed is None or passed.hex() != ruling.digest  # not known: begin anew rather than guess
+
+    def forget(self) -> None:
+        """Give up the world for an empty one, which allows nothing, and begin again: only a root file's ruling does."""
+        self._world = empty_world(self._verifier.tenant)
+        self._mark = 0
+        self._newest = self._fresh = None
+        self._passed.clear()
+        self.counters["forgotten"] += 1
+        for listener in tuple(self._listeners.values()):
+            listener(self._world)
 
     def remember(self, mark: int) -> None:
         """Take over the high-water mark that the disk remembers; nothing below it ever counts as fresh."""
@@ -146,6 +175,9 @@ class Replica:
             raise PortcullisError(Reason.CONFLICT, f"world {self._world.seq} came first")
         # INVARIANT: the one place where the reference is swapped.
         self._world = prepared.world
+        self._passed[prepared.world.seq] = prepared.world.head
+        if len(self._passed) > RECEIPTS_KEPT:
+            self._passed.popitem(last=False)
         self.counters["committed"] += 1
         self._promote()
         for listener in tuple(self._listeners.values()):

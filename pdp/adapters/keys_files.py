@@ -13,6 +13,7 @@ from pdp.limits import MAX_ROOT_FILE_BYTES
 from pdp.trust.keys import PdpKeys, Role, RootFile, SigningKey
 
 ROOT_FILE: Final = "root.json"
+ROOTS: Final = "roots"
 _PRIVATE: Final = 0o600
 _PUBLIC: Final = 0o644
 
@@ -70,6 +71,23 @@ def load_root(state_dir: Path) -> RootFile | None:
         raise ConfigError(f"`{path}`: {error.strerror}") from error
     except BadRequestError as error:
         raise ConfigError(f"`{path}`: {error.message}", advice="restore it from a backup") from error
+
+
+def load_roots(state_dir: Path) -> tuple[bytes, ...]:
+    """Return the signed root files kept in `state_dir`, oldest first, the one in force last."""
+    earlier = sorted((state_dir / ROOTS).glob("*.json"), key=lambda path: int(path.stem) if path.stem.isdigit() else 0)
+    current = load_root(state_dir)
+    files = [path.read_bytes() for path in earlier]
+    return tuple(raw for raw in files if current is None or raw != current.raw) + ((current.raw,) if current else ())
+
+
+def succeed_root(state_dir: Path, root: RootFile) -> None:
+    """Store the next root file; the one before stays under `roots`, for replicas that are pinned to it."""
+    held = load_root(state_dir)
+    if held is not None and held.raw != root.raw:
+        (state_dir / ROOTS).mkdir(mode=0o700, exist_ok=True)
+        write_durably(state_dir / ROOTS / f"{held.version}.json", held.raw, mode=_PUBLIC)
+    save_root(state_dir, root)
 
 
 def save_root(state_dir: Path, root: RootFile) -> None:

@@ -12,10 +12,10 @@ from pathlib import Path
 from typing import Final
 
 from pdp.adapters.sqlite_thread import SqliteThread, as_bytes
-from pdp.errors import ConflictError
+from pdp.errors import BadRequestError, ConflictError
 from pdp.limits import LOG_POLL_S, LOG_READ_ENTRIES, MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_SNAPSHOT_BYTES
 from pdp.trust.columns import pack_signatures, unpack_signatures
-from pdp.trust.entry import EMPTY, Head, SignedEntry, SignedSnapshot
+from pdp.trust.entry import EMPTY, Head, SignedEntry, SignedSnapshot, SnapshotHeader
 
 _SCHEMA: Final = """
 CREATE TABLE IF NOT EXISTS entries (
@@ -24,6 +24,7 @@ CREATE TABLE IF NOT EXISTS snapshots (
   seq INTEGER PRIMARY KEY, header BLOB NOT NULL, state BLOB NOT NULL, signatures BLOB NOT NULL);
 """
 _HEAD: Final = "SELECT seq, substr(header, 1, ?) FROM entries ORDER BY seq DESC LIMIT 1"
+_SNAPSHOT_HEAD: Final = "SELECT seq, substr(header, 1, ?) FROM snapshots ORDER BY seq DESC LIMIT 1"
 _READ: Final = """
 SELECT seq, substr(header, 1, ?), substr(payload, 1, ?), signatures FROM entries WHERE seq > ? ORDER BY seq LIMIT ?
 """
@@ -88,6 +89,18 @@ class SqliteWorldLog:
             return None
         return SignedSnapshot(header=as_bytes(row[0]), state=as_bytes(row[1]), signatures=unpack_signatures(row[2]))
 
+    async def truncate(self, *, after: int) -> None:
+        """Forget what stands above number `after`: a root file has said that it does not count."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                connection.execute("DELETE FROM entries WHERE seq > ?", (after,))
+                connection.execute("DELETE FROM snapshots WHERE seq > ?", (after,))
+
+        await self._db.run(work)
+        self._wake()
+
     async def close(self) -> None:
         """Close the file; whoever follows ends with `store_unavailable`."""
         await self._db.close()
@@ -122,7 +135,16 @@ class SqliteWorldLog:
 
 
 def _head(connection: sqlite3.Connection) -> Head:
+    """Return where the newest entry stands, or a snapshot above it: a log may begin, or go on, at a snapshot."""
     row = connection.execute(_HEAD, (_HEADER_BYTES,)).fetchone()
+    snapshot = connection.execute(_SNAPSHOT_HEAD, (_HEADER_BYTES,)).fetchone()
+    if snapshot is not None and (row is None or snapshot[0] > row[0]):
+        try:
+            named = SnapshotHeader.decode(as_bytes(snapshot[1]))
+        except BadRequestError:
+            pass  # damaged: the entries alone say where we are
+        else:
+            return Head(seq=named.seq, digest=bytes.fromhex(named.head))
     if row is None:
         return EMPTY
     digest = SignedEntry(header=as_bytes(row[1]), payload=b"", signatures=()).digest

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from pdp.adapters.sqlite_thread import CorruptStoreError, SqliteThread, as_bytes
-from pdp.limits import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_SNAPSHOT_BYTES
+from pdp.limits import MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_ROOT_FILE_BYTES, MAX_SNAPSHOT_BYTES
 from pdp.trust.columns import pack_signatures, unpack_signatures
 from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot
 
@@ -25,11 +25,13 @@ CREATE TABLE IF NOT EXISTS snapshot (
 CREATE TABLE IF NOT EXISTS heartbeat (
   one INTEGER PRIMARY KEY CHECK (one = 1), body BLOB NOT NULL, signatures BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS mark (one INTEGER PRIMARY KEY CHECK (one = 1), seq INTEGER NOT NULL);
+CREATE TABLE IF NOT EXISTS roots (version INTEGER PRIMARY KEY, raw BLOB NOT NULL);
 CREATE TABLE IF NOT EXISTS instance (one INTEGER PRIMARY KEY CHECK (one = 1), name TEXT NOT NULL);
 """
 _RAISE_MARK: Final = "INSERT INTO mark VALUES (1, ?) ON CONFLICT (one) DO UPDATE SET seq = max(seq, excluded.seq)"
 _ENTRIES: Final = "SELECT substr(header, 1, ?), substr(payload, 1, ?), signatures FROM entries ORDER BY seq"
 _SNAPSHOT: Final = "SELECT substr(header, 1, ?), substr(state, 1, ?), signatures FROM snapshot"
+_ROOTS: Final = "SELECT substr(raw, 1, ?) FROM roots ORDER BY version"
 _HEARTBEAT: Final = "SELECT substr(body, 1, ?), signatures FROM heartbeat"
 # One byte more than the cap is enough for the verifier to see that it is exceeded, and all that is ever read.
 _HEADER_BYTES: Final = MAX_HEADER_BYTES + 1
@@ -86,6 +88,28 @@ class SqliteReplicaStore:
             self.damage = error.message
             await self._db.set_aside()
             return await self._db.run(_load)
+
+    async def save_root(self, raw: bytes, *, version: int) -> None:
+        """Keep a root file that has been accepted."""
+        await self._db.run(
+            lambda connection: connection.execute("INSERT OR REPLACE INTO roots VALUES (?, ?)", (version, raw))
+        )
+
+    async def roots(self) -> Sequence[bytes]:
+        """Return the root files kept, oldest first, unverified."""
+        rows = await self._db.run(lambda connection: connection.execute(_ROOTS, (MAX_ROOT_FILE_BYTES + 1,)).fetchall())
+        return [as_bytes(raw) for (raw,) in rows]
+
+    async def reset(self, *, after: int) -> None:  # noqa: ARG002 - the port's; a replica begins anew, wherever it was
+        """Forget world, tail, heartbeat and mark; the root file that said so is kept."""
+
+        def work(connection: sqlite3.Connection) -> None:
+            with connection:
+                connection.execute("BEGIN IMMEDIATE")
+                for table in ("entries", "snapshot", "heartbeat", "mark"):
+                    connection.execute(f"DELETE FROM {table}")  # noqa: S608 - names of ours
+
+        await self._db.run(work)
 
     async def instance(self) -> str:
         """Return the random name of this replica, made once and kept."""

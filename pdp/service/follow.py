@@ -9,20 +9,20 @@ The world in force outlives the connection for as long as its last heartbeat all
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 from pdp.adapters.keys_files import load_root, save_root
-from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import RECONNECT_MAX_S, RECONNECT_MIN_S
 from pdp.ports import Clock, Feed, FeedSource, ReplicaStore
 from pdp.replica import Prepared, Replica
 from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot, peek_seq
 from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
 from pdp.trust.keys import RootFile
-from pdp.trust.verifier import Refused
+from pdp.trust.verifier import Fault, Refused
 from pdp.world import World
 
 Sleep = Callable[[float], Awaitable[None]]
@@ -38,6 +38,7 @@ def _no_audit() -> bytes:
 
 async def restore(replica: Replica, store: ReplicaStore, clock: Clock) -> None:
     """Put the stored world in force, verified as if it came from anywhere; what is refused is left out."""
+    _restore_roots(replica, await store.roots())
     snapshot, tail, heartbeat, mark = await store.load()
     replica.remember(mark)
     now_ms = clock.now_ms()
@@ -51,11 +52,36 @@ async def restore(replica: Replica, store: ReplicaStore, clock: Clock) -> None:
             return
 
 
+def _restore_roots(replica: Replica, files: Sequence[bytes]) -> None:
+    """Go from the pinned root file to the newest accepted one; a damaged one ends the way, and the PDP sends it again."""
+    for raw in files:
+        root = _parsed(raw)
+        if root is None or root.version <= replica.verifier.root.version:
+            continue
+        if isinstance(replica.trust(root), Refused):
+            return
+
+
+def _parsed(raw: bytes) -> RootFile | None:
+    try:
+        return RootFile.parse(raw)
+    except BadRequestError:
+        return None
+
+
 def _put(replica: Replica, prepared: Prepared | Refused) -> bool:
     if isinstance(prepared, Refused):
         return False
     replica.commit(prepared)
     return True
+
+
+async def give_up(replica: Replica, store: ReplicaStore, root: RootFile) -> None:
+    """Leave a world that a root file has ruled dead: off the disk first, so that no restart revives it."""
+    after = root.ruling.seq - 1 if root.ruling is not None else 0
+    await store.reset(after=after)
+    await store.save_root(root.raw, version=root.version)
+    replica.forget()
 
 
 class Follower:
@@ -140,18 +166,30 @@ class Follower:
                 await self._confirm(feed)
             return True
         if isinstance(item, RootFiles):
-            return self._trusted(item)
+            return await self._trusted(item)
         if isinstance(item, Resync):
             self._attempts = 0
             return False
         return await self._advance(item, feed)
 
-    def _trusted(self, roots: RootFiles) -> bool:
-        """Go on only with a PDP that builds on our root of trust; it could not convince us of anything else."""
-        if self._replica.verifier.root.raw in roots.files:
-            return True
-        self._replica.failed("root_unknown", "the PDP does not serve the root file that this replica is pinned to")
-        return False
+    async def _trusted(self, roots: RootFiles) -> bool:
+        """Go on only with a PDP that builds on our root of trust, and take over each root file that succeeds it."""
+        if self._replica.verifier.root.raw not in roots.files:
+            self._replica.failed("root_unknown", "the PDP does not serve the root file that this replica is pinned to")
+            return False
+        for raw in roots.files[roots.files.index(self._replica.verifier.root.raw) + 1 :]:
+            root = _parsed(raw)
+            if root is None:
+                self._replica.refused(Refused(reason=Fault.ROOT_REFUSED, detail="not a root file"))
+                return False
+            dead = self._replica.trust(root)
+            if isinstance(dead, Refused):
+                return False
+            if dead is True:
+                await give_up(self._replica, self._store, root)
+                return False  # subscribe again, from the beginning
+            await self._store.save_root(raw, version=root.version)
+        return True
 
     async def _advance(self, item: SignedEntry | SignedSnapshot, feed: Feed) -> bool:
         if isinstance(item, SignedEntry) and item.digest == self._replica.world.head:

@@ -6,18 +6,20 @@ persist, swap the reference, tell the followers.
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Final
 
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, SNAPSHOT_EVERY_ENTRIES, STORE_RETRY_S
 from pdp.ports import Clock, ReplicaStore, WorldLog
 from pdp.replica import Prepared, Replica
-from pdp.service.follow import Follower, obtain_root, restore
+from pdp.service.follow import Follower, give_up, obtain_root, restore
+from pdp.service.positions import Positions
 from pdp.service.subscribers import Receipt, ReplicaInfo, Subscribers, Subscription
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, peek_seq, seal_heartbeat, seal_next, seal_snapshot
-from pdp.trust.keys import PdpKeys
+from pdp.trust.keys import PdpKeys, RootFile
 from pdp.trust.verifier import Fault, Refused
 from pdp.world import to_state
 
@@ -128,12 +130,44 @@ class Publisher:
         """
         async with self._lock:
             if self._store is not None:
+                await self._obey_ruling()
                 await restore(self._replica, self._store, self._clock)
             await self._load_snapshot()
             await self._read_log()
 
-    async def _load_snapshot(self) -> None:
-        if self._replica.world.seq:
+    async def _obey_ruling(self) -> None:
+        """Leave what a root file, put in place while this PDP was down, has ruled dead: before anything is restored."""
+        root, store = self._replica.verifier.root, self._store
+        if store is None:
+            return
+        known = await store.roots()
+        if known and known[-1] == root.raw:
+            return
+        ruling = root.ruling
+        if ruling is not None and known:
+            held = await self._log.read(after=ruling.seq - 1, limit=1)
+            if not held or held[0].digest.hex() != ruling.digest:
+                await store.reset(after=ruling.seq - 1)
+        await store.save_root(root.raw, version=root.version)
+
+    async def trust(self, root: RootFile, keys: PdpKeys) -> bool:
+        """Take the next root file and this PDP's keys under it; False if it does not succeed the one in force."""
+        async with self._lock:
+            dead = self._replica.trust(root)
+            if isinstance(dead, Refused):
+                return False
+            self._keys = keys
+            if self._store is not None and not dead:
+                await self._store.save_root(root.raw, version=root.version)
+            if dead and self._store is not None:
+                await give_up(self._replica, self._store, root)
+        if dead:
+            await self.catch_up()
+        return True
+
+    async def _load_snapshot(self, *, behind: bool = False) -> None:
+        """Start from the log's snapshot; `behind`: the entries after our head are gone from the log."""
+        if self._replica.world.seq and not behind:
             return
         snapshot = await self._log.snapshot()
         if snapshot is None:
@@ -148,6 +182,12 @@ class Publisher:
     async def _read_log(self) -> None:
         """Take in every entry after our head, until one is refused."""
         while entries := await self._log.read(after=self._replica.world.seq, limit=LOG_READ_ENTRIES):
+            if peek_seq(entries[0]) > self._replica.world.seq + 1:
+                before = self._replica.world.seq
+                await self._load_snapshot(behind=True)
+                if self._replica.world.seq == before:
+                    return
+                continue
             for entry in entries:
                 if not await self._take(entry):
                     return
@@ -166,6 +206,11 @@ class Publisher:
             with suppress(_FollowError):
                 await self._follow_until_stuck()
             await asyncio.sleep(STORE_RETRY_S)
+            with suppress(
+                PortcullisError
+            ):  # what is missing may be in the store's snapshot; the failure stands already
+                async with self._lock:
+                    await self._read_log()
 
     async def _follow_until_stuck(self) -> None:
         try:
@@ -238,6 +283,10 @@ class HeartbeatLoop:
         self._store = store
         self._on_heartbeat = on_heartbeat
 
+    def trust(self, keys: PdpKeys) -> None:
+        """Sign with these keys from now on."""
+        self._keys = keys
+
     async def beat(self) -> bool:
         """Read the head, sign it, take it ourselves, send it; False if there was nothing to vouch for."""
         # The time is the start of the read: whatever was written after it, the heartbeat does not speak of.
@@ -279,12 +328,23 @@ class HeartbeatLoop:
             await asyncio.sleep(interval_s)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NextRoot:
+    """A root file that has been put in place, this PDP's keys, and every root file that replicas may start from."""
+
+    root: RootFile
+    keys: PdpKeys
+    files: Sequence[bytes]
+
+
 class Replication:
     """All of it for one PDP: what `pdp serve` starts and stops, and what its doors ask.
 
     Args:
         log, replica, keys, clock, store: as for `Publisher`.
         roots: the signed root files, oldest first; the replica's own if not given.
+        positions: shows the PDPs of a cluster each other's enforcement points.
+        watch_root: looks whether a new root file has come; None if not.
     """
 
     def __init__(
@@ -296,6 +356,8 @@ class Replication:
         clock: Clock,
         store: ReplicaStore | None = None,
         roots: Sequence[bytes] = (),
+        positions: Positions | None = None,
+        watch_root: Callable[[], Awaitable[NextRoot | None]] | None = None,
     ) -> None:
         self.subscribers = Subscribers(
             log=log, replica=replica, roots=roots or (replica.verifier.root.raw,), clock=clock
@@ -304,6 +366,8 @@ class Replication:
         self.publisher.on_entry(self.subscribers.announce)
         self.heartbeats = HeartbeatLoop(log, replica, keys, clock, store, on_heartbeat=self.subscribers.heartbeat)
         self._replica = replica
+        self._positions = positions
+        self._watch_root = watch_root
         self._tasks: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
@@ -313,10 +377,27 @@ class Replication:
         except PortcullisError as error:  # services start in any order (P12): not ready, but there
             self._replica.failed(error.reason.value, error.message)
         await self.heartbeats.beat()
-        loops = (self.publisher.follow(), self.heartbeats.run(), self.publisher.compact())
+        loops = [self.publisher.follow(), self.heartbeats.run(), self.publisher.compact()]
+        if self._positions is not None:
+            loops.append(self._positions.run(self.subscribers))
+        if self._watch_root is not None:
+            loops.append(self._follow_root(self._watch_root))
         self._tasks = [asyncio.create_task(loop) for loop in loops]
         for task in self._tasks:
             task.add_done_callback(self._ended)
+
+    async def _follow_root(self, look: Callable[[], Awaitable[NextRoot | None]]) -> None:
+        while True:
+            try:
+                found = await look()
+                if found is not None and await self.publisher.trust(found.root, found.keys):
+                    self.heartbeats.trust(found.keys)
+                    self.subscribers.trust(found.files)
+                    if self._positions is not None:
+                        self._positions.trust(found.keys.timestamp)
+            except PortcullisError as error:
+                self._replica.failed(error.reason.value, error.message)
+            await asyncio.sleep(HEARTBEAT_INTERVAL_S)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """A loop never ends by itself: if one does, it is our defect, and the world goes stale rather than wrong."""

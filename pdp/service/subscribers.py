@@ -8,8 +8,9 @@ long it may still be deciding by an old world.
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import LOG_READ_ENTRIES, MAX_STALENESS_S, RECEIPTS_KEPT, SUBSCRIBER_QUEUE_ENTRIES
@@ -43,6 +44,41 @@ class ReplicaInfo:
     staleness_s: float
     connected: bool
     audit_head: bytes = b""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Posted:
+    """What one PDP shows the others of a follower."""
+
+    identity: str
+    instance: str
+    role: str
+    version: str
+    seq: int
+    heartbeat_ms: int
+    audit_head: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """How a receipt names this enforcement point."""
+        return f"{self.identity} ({self.role})"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it as a posting holds it."""
+        return {**asdict(self), "audit_head": self.audit_head.hex()}
+
+    @classmethod
+    def from_json(cls, raw: Mapping[str, Any]) -> Self:
+        """Read what `to_json` wrote; anything else raises `TypeError`, `KeyError` or `ValueError`."""
+        item = cls(**{**raw, "audit_head": bytes.fromhex(raw["audit_head"])})
+        texts = (item.identity, item.instance, item.role, item.version)
+        if (
+            not all(type(text) is str for text in texts)
+            or type(item.seq) is not int
+            or type(item.heartbeat_ms) is not int
+        ):
+            raise TypeError("a posting of other types")
+        return item
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -95,6 +131,18 @@ class Subscribers:
         self._accepted: OrderedDict[int, float] = OrderedDict()
         self._slowest_ms: dict[int, float] = {}
         self._moved = asyncio.Event()
+        self._others: dict[tuple[str, str], Posted] = {}
+        self.waiting = 0
+
+    @property
+    def moved(self) -> asyncio.Event:
+        """Set at the next acknowledgement, heartbeat, coming or going; read it anew each time."""
+        return self._moved
+
+    def trust(self, roots: Sequence[bytes]) -> None:
+        """Serve these root files from now on, and tell every follower."""
+        self._roots = RootFiles(files=tuple(roots))
+        self._send(0, self._roots)
 
     def open(self, hello: Hello, identity: str) -> Subscription:
         """Register a follower that has been authorised as `identity`.
@@ -190,31 +238,79 @@ class Subscribers:
 
     def acknowledge(self, subscription: Subscription, ack: Ack) -> None:
         """Note what a follower enforces."""
-        now_ms, mono_s = self._clock.now_ms(), self._clock.mono_s()
+        now_ms = self._clock.now_ms()
         subscription.heartbeat_ms = max(subscription.heartbeat_ms, min(ack.heartbeat_ms, now_ms))
         subscription.audit_head = ack.audit_head
         reached = min(ack.seq, self._replica.world.seq)
-        for seq in range(max(subscription.acknowledged_seq, reached - RECEIPTS_KEPT) + 1, reached + 1):
-            if seq in self._accepted:
-                took_ms = (mono_s - self._accepted[seq]) * 1000
-                self._slowest_ms[seq] = max(self._slowest_ms.get(seq, 0.0), took_ms)
+        self._reached(subscription.acknowledged_seq, reached)
         subscription.acknowledged_seq = max(subscription.acknowledged_seq, reached)
         self._wake()
 
+    def _reached(self, before: int, reached: int) -> None:
+        """Note how long the changes after `before`, up to `reached`, took to one more enforcement point."""
+        mono_s = self._clock.mono_s()
+        for seq in range(max(before, reached - RECEIPTS_KEPT) + 1, reached + 1):
+            if seq in self._accepted:
+                took_ms = (mono_s - self._accepted[seq]) * 1000
+                self._slowest_ms[seq] = max(self._slowest_ms.get(seq, 0.0), took_ms)
+
     async def wait_all(self, seq: int, timeout_s: float) -> Receipt:
         """Wait until every connected enforcement point holds `seq`, at most `timeout_s` seconds; say who does not."""
+        self.waiting += 1
+        self._wake()  # whoever reads other PDPs' postings does so more often now
         try:
             async with asyncio.timeout(timeout_s):
                 while self.receipt(seq).missing:
                     await self._moved.wait()
         except TimeoutError:
             pass  # the receipt names who is missing: that is the answer, not an error
+        finally:
+            self.waiting -= 1
         return self.receipt(seq)
+
+    def posting(self) -> tuple[Posted, ...]:
+        """Return what this PDP knows of its own followers."""
+        return tuple(
+            Posted(
+                identity=identity,
+                instance=instance,
+                role=item.hello.role,
+                version=item.hello.version,
+                seq=item.acknowledged_seq,
+                heartbeat_ms=item.heartbeat_ms,
+                audit_head=item.audit_head,
+            )
+            for (identity, instance), item in sorted(self._known.items())
+            if self._age_s(item.heartbeat_ms) <= CONNECTED_S
+        )
+
+    def take(self, others: Sequence[Posted]) -> None:
+        """Take in what the other PDPs know of theirs; of one that has moved between PDPs the newest heartbeat counts."""
+        found: dict[tuple[str, str], Posted] = {}
+        for item in others:
+            key = (item.identity, item.instance)
+            if key not in found or found[key].heartbeat_ms < item.heartbeat_ms:
+                found[key] = item
+        for key, item in found.items():
+            before = self._others.get(key)
+            self._reached(before.seq if before else item.seq, min(item.seq, self._replica.world.seq))
+        if found != self._others:
+            self._others = found
+            self._wake()
+
+    def _everyone(self) -> dict[tuple[str, str], Posted]:
+        """Return every enforcement point that any PDP knows, by identity and instance."""
+        everyone = dict(self._others)
+        for item in self.posting():
+            key = (item.identity, item.instance)
+            if key not in everyone or everyone[key].heartbeat_ms <= item.heartbeat_ms:
+                everyone[key] = item
+        return {key: item for key, item in everyone.items() if self._age_s(item.heartbeat_ms) <= CONNECTED_S}
 
     def receipt(self, seq: int) -> Receipt:
         """Return who holds `seq` now."""
-        connected = [item for item in self._known.values() if self._connected(item)]
-        missing = tuple(sorted(item.name for item in connected if item.acknowledged_seq < seq))
+        connected = self._everyone().values()
+        missing = tuple(sorted(item.name for item in connected if item.seq < seq))
         return Receipt(
             world_seq=seq,
             connected=len(connected),
@@ -226,26 +322,42 @@ class Subscribers:
     def list(self) -> tuple[ReplicaInfo, ...]:
         """Return every follower known, open or lately gone."""
         self._forget_expired()
+        own = set(self._known)
+        elsewhere = [item for key, item in self._everyone().items() if key not in own]
+        return self._own() + tuple(
+            ReplicaInfo(
+                identity=item.identity,
+                role=item.role,
+                version=item.version,
+                seq=item.seq,
+                staleness_s=self._age_s(item.heartbeat_ms),
+                connected=True,
+                audit_head=item.audit_head,
+            )
+            for item in sorted(elsewhere, key=lambda item: item.name)
+        )
+
+    def _own(self) -> tuple[ReplicaInfo, ...]:
         return tuple(
             ReplicaInfo(
                 identity=item.identity,
                 role=item.hello.role,
                 version=item.hello.version,
                 seq=item.acknowledged_seq,
-                staleness_s=self._age_s(item),
+                staleness_s=self._age_s(item.heartbeat_ms),
                 connected=self._connected(item),
                 audit_head=item.audit_head,
             )
             for item in sorted(self._known.values(), key=lambda item: item.name)
         )
 
-    def _age_s(self, subscription: Subscription) -> float:
-        if not subscription.heartbeat_ms:
+    def _age_s(self, heartbeat_ms: int) -> float:
+        if not heartbeat_ms:
             return float("inf")
-        return max(0.0, (self._clock.now_ms() - subscription.heartbeat_ms) / 1000)
+        return max(0.0, (self._clock.now_ms() - heartbeat_ms) / 1000)
 
     def _connected(self, subscription: Subscription) -> bool:
-        return self._age_s(subscription) <= CONNECTED_S
+        return self._age_s(subscription.heartbeat_ms) <= CONNECTED_S
 
     def _forget_expired(self) -> None:
         self._known = {key: item for key, item in self._known.items() if item.open or self._connected(item)}

@@ -164,6 +164,19 @@ class RoleKeys:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Ruling:
+    """Of two entries under number `seq`, the one with this digest (hex) counts: what `pdp log adopt` has signed."""
+
+    seq: int
+    digest: str
+
+    def __post_init__(self) -> None:
+        _check_number(self.seq)
+        if self.seq < 1 or type(self.digest) is not str or len(bytes.fromhex(self.digest)) != _PUBLIC_BYTES:
+            raise BadRequestError("a ruling names a number from 1 and a digest")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RootFile:
     """The root of trust of one tenant, checked: who may sign what. `raw` are the bytes whose SHA-256 replicas pin."""
 
@@ -172,6 +185,7 @@ class RootFile:
     time_ms: int
     keys: Mapping[str, PublicKey]
     roles: Mapping[Role, RoleKeys]
+    ruling: Ruling | None = None
     raw: bytes = field(repr=False)
 
     @classmethod
@@ -193,7 +207,7 @@ class RootFile:
 
     @classmethod
     def _read(cls, raw: bytes, value: Any) -> Self:
-        if set(value) != {"signed", "signatures"} or set(value["signed"]) != _SIGNED_FIELDS:
+        if set(value) != {"signed", "signatures"} or set(value["signed"]) - {"ruling"} != _SIGNED_FIELDS:
             raise BadRequestError("it has other fields than a root file")
         signed = value["signed"]
         root = cls(
@@ -205,6 +219,7 @@ class RootFile:
                 Role(name): RoleKeys(threshold=role["threshold"], keys=frozenset(role["keys"]))
                 for name, role in signed["roles"].items()
             },
+            ruling=Ruling(**signed["ruling"]) if "ruling" in signed else None,
             raw=raw,
         )
         signatures = _signatures(value["signatures"])
@@ -282,11 +297,12 @@ def sign_root(
     roles: Mapping[Role, Iterable[PublicKey]],
     signing: Iterable[SigningKey],
     thresholds: Mapping[Role, int] | None = None,
+    ruling: Ruling | None = None,
 ) -> RootFile:
     """Return the root file that gives `roles` their keys, signed by `signing` (of old and new roots at a rotation)."""
     wanted = thresholds or {}
     members = {role: tuple(keys) for role, keys in roles.items()}
-    signed = {
+    signed: dict[str, Any] = {
         "tenant": tenant,
         "version": version,
         "time_ms": time_ms,
@@ -296,6 +312,8 @@ def sign_root(
             for role, keys in members.items()
         },
     }
+    if ruling is not None:
+        signed["ruling"] = {"seq": ruling.seq, "digest": ruling.digest}
     message = _root_message(signed)
     signatures = [[item.key_id, item.signature.hex()] for item in (key.sign(message) for key in signing)]
     return RootFile.parse(canonical.dumps({"signed": signed, "signatures": signatures}))

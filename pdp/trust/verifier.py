@@ -64,6 +64,7 @@ class Fault(StrEnum):
     FROM_THE_FUTURE = "from_the_future"
     ENGINE_TOO_OLD = "engine_too_old"
     FOLD_REFUSED = "fold_refused"
+    ROOT_REFUSED = "root_refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,6 +133,8 @@ class TrustVerifier:
             or self._ours(header.tenant)
             # V4: the successor of our head by number and by digest (rollback, omission, a forked log).
             or _succeeds(header, signed.digest, head)
+            # Where the root keys have ruled between two entries under one number, the other one is dead.
+            or self._ruled(header.seq, signed.digest)
             # V5: in time (expired content served on; a clock that ran away; a backdated entry).
             or _timely(header, now_ms=now_ms, not_before_ms=not_before_ms)
             # V6: an engine that does not know what an entry means refuses it (engine downgrade).
@@ -229,6 +232,16 @@ class TrustVerifier:
         if tenant == self._tenant:
             return None
         return Refused(reason=Fault.WRONG_TENANT, detail=f"signed for tenant `{tenant}`, we are `{self._tenant}`")
+
+    def _ruled(self, seq: int, digest: bytes) -> Refused | None:
+        ruling = self._root.ruling
+        if ruling is None or seq != ruling.seq or digest.hex() == ruling.digest:
+            return None
+        return Refused(reason=Fault.EQUIVOCATION, detail=f"the root keys chose another entry {seq}")
+
+    def succeeded_by(self, root: RootFile) -> "TrustVerifier":
+        """Return the verifier of the next root file; the caller has checked that it succeeds ours."""
+        return TrustVerifier(root, self._tenant, engine=self._engine)
 
     def _understood(self, min_engine: int) -> Refused | None:
         if min_engine <= self._engine:

@@ -20,7 +20,7 @@ from pdp.trust.entry import (
     seal_heartbeat,
     seal_snapshot,
 )
-from pdp.trust.keys import PdpKeys, PublicKey, Role, RootFile, SigningKey, sign_root
+from pdp.trust.keys import PdpKeys, PublicKey, Role, RootFile, Ruling, SigningKey, sign_root
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world, to_state
 
@@ -60,7 +60,12 @@ class Authority:
         return PdpKeys(publish=self.publish, timestamp=self.timestamp)
 
     def root(
-        self, *, publish: Sequence[PublicKey] | None = None, thresholds: Mapping[Role, int] | None = None
+        self,
+        *,
+        publish: Sequence[PublicKey] | None = None,
+        thresholds: Mapping[Role, int] | None = None,
+        version: int = 1,
+        ruling: Ruling | None = None,
     ) -> RootFile:
         roles = {
             Role.ROOT: [self.root_key.public],
@@ -68,7 +73,13 @@ class Authority:
             Role.TIMESTAMP: [self.timestamp.public],
         }
         return sign_root(
-            tenant=self.tenant, version=1, time_ms=START_MS, roles=roles, signing=[self.root_key], thresholds=thresholds
+            tenant=self.tenant,
+            version=version,
+            time_ms=START_MS,
+            roles=roles,
+            signing=[self.root_key],
+            thresholds=thresholds,
+            ruling=ruling,
         )
 
     def verifier(self, **root: Any) -> TrustVerifier:
@@ -202,6 +213,41 @@ class MemoryLog:
             raise PortcullisError(Reason.STORE_UNAVAILABLE, "the store is down")
 
 
+class MemoryShared(MemoryLog):
+    """A `SharedLog` in memory, whose entries, mark and board a test can read and lose; also an `Archive`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mark = b""
+        self.board: dict[str, bytes] = {}
+
+    async def forked(self) -> bytes:
+        self._check()
+        return self.mark
+
+    async def mark_fork(self, told: bytes) -> None:
+        self._check()
+        self.mark = (self.mark or told) if told else b""
+
+    async def refill(self, entries: AsyncIterator[tuple[int, SignedEntry]], snapshot: SignedSnapshot | None) -> int:
+        self._check()
+        self.entries = [entry async for _, entry in entries]
+        self.kept = snapshot
+        return len(self.entries)
+
+    async def post(self, name: str, raw: bytes) -> None:
+        self._check()
+        self.board[name] = raw
+
+    async def posted(self) -> Mapping[str, bytes]:
+        self._check()
+        return dict(self.board)
+
+    async def truncate(self, *, after: int) -> None:
+        del self.entries[after:]
+        self.wake()
+
+
 class MemoryStore:
     """A `ReplicaStore` in memory; `journal` tells in which order things were made durable."""
 
@@ -211,6 +257,7 @@ class MemoryStore:
         self.heartbeat: SignedHeartbeat | None = None
         self.mark = 0
         self.journal: list[str] = []
+        self.root_files: dict[int, bytes] = {}
 
     async def save(self, entry: SignedEntry, *, seq: int) -> None:
         self.tail[seq] = entry
@@ -225,6 +272,16 @@ class MemoryStore:
 
     async def save_heartbeat(self, heartbeat: SignedHeartbeat) -> None:
         self.heartbeat = heartbeat
+
+    async def save_root(self, raw: bytes, *, version: int) -> None:
+        self.root_files[version] = raw
+
+    async def roots(self) -> Sequence[bytes]:
+        return [self.root_files[version] for version in sorted(self.root_files)]
+
+    async def reset(self, *, after: int) -> None:
+        self.kept, self.tail, self.heartbeat, self.mark = None, {}, None, 0
+        self.journal.append(f"reset {after}")
 
     async def load(self) -> tuple[SignedSnapshot | None, Sequence[SignedEntry], SignedHeartbeat | None, int]:
         return self.kept, [self.tail[seq] for seq in sorted(self.tail)], self.heartbeat, self.mark
