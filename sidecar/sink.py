@@ -10,8 +10,9 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
+from pdp.adapters.follow_grpc import bearer
 from pdp.errors import PortcullisError, Reason
-from pdp.limits import DEFAULT_DEADLINE_S, MAX_TOKEN_BYTES
+from pdp.limits import DEFAULT_DEADLINE_S
 from pdp.v1 import audit_pb2, audit_pb2_grpc
 from sidecar.config import PdpAccess
 
@@ -58,11 +59,8 @@ class GrpcAuditSink:
         return grpc.aio.secure_channel(self._access.address, credentials)
 
     def _metadata(self) -> tuple[tuple[str, str], ...]:
-        token = _read(self._access.token_file)
-        if token is None:
-            return ()
-        text = token[: MAX_TOKEN_BYTES + 1].decode("ascii", errors="replace").strip()
-        return (("authorization", f"Bearer {text}"),)
+        file = self._access.token_file
+        return (("authorization", bearer(file)),) if file is not None else ()
 
 
 def _read(path: Path | None) -> bytes | None:

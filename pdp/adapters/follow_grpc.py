@@ -7,6 +7,7 @@ Sizes and a minimum rate are enforced while a snapshot is read, not afterwards (
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -34,6 +35,7 @@ from pdp.v1.replication_pb2_grpc import ReplicationServiceStub
 _MESSAGE_BYTES: Final = MAX_ENTRY_BYTES + 2 * MAX_HEADER_BYTES
 """One entry, its header, and its signatures."""
 _EOF: Final[Any] = getattr(grpc.aio, "EOF")  # noqa: B009 - the stubs lack it
+_TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
 _DETAIL_KEY: Final = "pdp-error-bin"
 _REFUSALS: Final = {
     grpc.StatusCode.UNAUTHENTICATED: Reason.CREDENTIAL_MISSING,
@@ -97,8 +99,7 @@ class GrpcFeedSource:
     def _metadata(self) -> tuple[tuple[str, str], ...]:
         if self._token is None:
             return ()
-        token = _read(self._token)[: MAX_TOKEN_BYTES + 1].decode("ascii", errors="replace").strip()
-        return (("authorization", f"Bearer {token}"),)
+        return (("authorization", bearer(self._token)),)
 
 
 class GrpcFeed:
@@ -294,6 +295,19 @@ def _detail(error: grpc.RpcError) -> types_pb2.ErrorDetail | None:
             except DecodeError:
                 return None
     return None
+
+
+def bearer(path: Path) -> str:
+    """Return the `authorization` value for the token in a file.
+
+    Raises:
+        PortcullisError: `credential_missing` if it cannot be read, or holds what no header can carry: gRPC would raise an
+            error of its own kind, by which a file caught half-written would end the process.
+    """
+    token = _read(path)[: MAX_TOKEN_BYTES + 2].strip()
+    if len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
+        raise PortcullisError(Reason.CREDENTIAL_MISSING, f"`{path}` holds no token")
+    return f"Bearer {token.decode('ascii')}"
 
 
 def _read(path: Path) -> bytes:
