@@ -58,10 +58,10 @@ class KeyStore:
     ) -> None:
         """Prepare the sources; relative file names are below `directory`, that of `trust.yaml`."""
         self._sources: dict[str, _FileKeys | _HttpKeys] = {
-            iss: _HttpKeys(issuer, directory, clock, timeout_s)
+            issuer.iss: _HttpKeys(issuer, directory, clock, timeout_s)
             if issuer.keys.url
             else _FileKeys(issuer, directory, clock)
-            for iss, issuer in issuers.issuers.items()
+            for issuer in issuers.key_holders
         }
 
     async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
@@ -95,7 +95,7 @@ class _Held:
 
     def replace(self, raw: bytes) -> None:
         """Take a fetched set, or note why not; only a whole good set replaces the last one (JW-3, JW-8)."""
-        keys = parse_jwks(raw, issuer=self.issuer.iss, algs=frozenset(self.issuer.algs))
+        keys = parse_jwks(raw, issuer=self.issuer.iss, algs=frozenset(self.issuer.algs), spiffe=self.issuer.profile == "jwt_svid")
         if isinstance(keys, Refusal):
             self.error = keys.detail
         else:

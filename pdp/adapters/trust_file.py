@@ -24,9 +24,12 @@ def load_trust(path: Path) -> IssuerTable:
     except UnicodeDecodeError as error:
         raise ConfigError(f"{path}: not UTF-8") from error
     table = parse_trust(text, file=str(path))
-    for issuer in table.issuers.values():
+    for issuer in table.key_holders:
         _check_key_file(issuer, path.parent)
-    authorities = {name: _read_authorities(domain, path.parent) for name, domain in sorted(table.trust_domains.items())}
+    authorities = {
+        name: _read_authorities(domain, path.parent / domain.ca) if domain.ca is not None else ()
+        for name, domain in sorted(table.trust_domains.items())
+    }
     return table.with_authorities(authorities)
 
 
@@ -36,13 +39,12 @@ def _check_key_file(issuer: Issuer, directory: Path) -> None:
         return
     path = directory / issuer.keys.file
     raw = _read(path, MAX_JWKS_BYTES, advice=f"it holds the key set of issuer `{issuer.iss}`")
-    keys = parse_jwks(raw, issuer=issuer.iss, algs=frozenset(issuer.algs))
+    keys = parse_jwks(raw, issuer=issuer.iss, algs=frozenset(issuer.algs), spiffe=issuer.profile == "jwt_svid")
     if isinstance(keys, Refusal):
         raise ConfigError(f"{path}: {keys.detail}", advice=f"write the public keys of issuer `{issuer.iss}`")
 
 
-def _read_authorities(domain: TrustDomain, directory: Path) -> tuple[bytes, ...]:
-    path = directory / domain.ca
+def _read_authorities(domain: TrustDomain, path: Path) -> tuple[bytes, ...]:
     raw = _read(path, MAX_TRUST_FILE_BYTES, advice=f"it holds the CA certificates of trust domain `{domain.domain}`")
     try:
         certificates = x509.load_pem_x509_certificates(raw)

@@ -13,6 +13,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pdp.errors import BadNameError, Reason
 from pdp.identity.types import Refusal
+from pdp.limits import MAX_ATTRIBUTE_BYTES
 from pdp.model.names import SpiffeId
 
 _T = TypeVar("_T", bound=x509.ExtensionType)
@@ -25,10 +26,12 @@ class PeerCertificate:
     """The leaf that *our* TLS layer saw. `fingerprint` is SHA-256 of the DER in hex; times in seconds since the epoch.
 
     `spiffe_id` is None for a certificate without any URI name: it can confirm a bound token, but names no workload.
+    `issuer` is the distinguished name of who signed it, as RFC 4514 writes it.
     """
 
     spiffe_id: SpiffeId | None
     fingerprint: str
+    issuer: str
     serial: int
     not_before_s: int
     not_after_s: int
@@ -55,9 +58,13 @@ def _read(der: bytes) -> PeerCertificate:
     certificate = x509.load_der_x509_certificate(der)
     spiffe_id = _spiffe_id(certificate.extensions)
     _check_leaf(certificate.extensions, workload=spiffe_id is not None)
+    issuer = certificate.issuer.rfc4514_string()
+    if len(issuer.encode()) > MAX_ATTRIBUTE_BYTES or not issuer.isprintable():
+        raise _BadLeafError("its issuer's name is too long, or could be read in two ways")
     return PeerCertificate(
         spiffe_id=spiffe_id,
         fingerprint=hashlib.sha256(der).hexdigest(),
+        issuer=issuer,
         serial=certificate.serial_number,
         not_before_s=int(certificate.not_valid_before_utc.timestamp()),
         not_after_s=int(certificate.not_valid_after_utc.timestamp()),

@@ -12,10 +12,12 @@ from pdp.identity.issuers import Issuer, IssuerTable, compile_pattern
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_GROUPS, MAX_KID_BYTES, MAX_TIME_S
 from pdp.model.attributes import AttributeType, Value, check_value
-from pdp.model.names import GROUPING_PREFIXES, Kind, Principal, check_grouping_name, check_identifier
+from pdp.model.names import GROUPING_PREFIXES, Kind, Principal, SpiffeId, check_grouping_name, check_identifier
 
 Claims = Mapping[str, Any]
 
+ABSENT: Final = object()
+"""No such claim; null is a claim."""
 _RESERVED: Final = (*GROUPING_PREFIXES, *(f"{kind.value}:" for kind in Kind))
 _EXACT_TYPES: Final = {
     bool: AttributeType.BOOL,
@@ -71,12 +73,28 @@ def _check_strings(claims: Claims, issuer: Issuer) -> Refusal | None:
 
 def _check_lists(claims: Claims, issuer: Issuer) -> Refusal | None:
     for name in (*issuer.rules.string_lists, *issuer.group_claims):
-        if name not in claims:
+        value = claim_at(claims, name)
+        if value is ABSENT:
             continue
-        value = claims[name]
         if type(value) is not list or len(value) > MAX_GROUPS or any(type(item) is not str for item in value):
             return _mistyped(name)  # T-47: in a string, a role would match as a substring
     return None
+
+
+def claim_at(claims: Claims, name: str) -> Any:
+    """Return the claim that an entry of the issuer table names, or `ABSENT`.
+
+    `realm_access.roles` is `roles` within `realm_access`; a name with a `/`, such as an address, is one claim's whole name.
+    Where something else stands than an object, the claim is null, to be refused for its type.
+    """
+    value: Any = claims
+    for step in (name,) if "/" in name else name.split("."):
+        if type(value) is not dict and value is not claims:
+            return None
+        if step not in value:
+            return ABSENT
+        value = value[step]
+    return value
 
 
 def _check_identifiers(claims: Claims) -> Refusal | None:
@@ -94,7 +112,7 @@ def _check_identifiers(claims: Claims) -> Refusal | None:
 
 def read_times(claims: Claims) -> Times:
     """Return the times of a token whose types have been checked."""
-    return Times(issued_at_s=claims["iat"], not_before_s=claims.get("nbf", 0), expires_at_s=claims["exp"])
+    return Times(issued_at_s=claims.get("iat", 0), not_before_s=claims.get("nbf", 0), expires_at_s=claims["exp"])
 
 
 def check_times(times: Times, issuer: Issuer, now_ms: int) -> Refusal | None:
@@ -106,7 +124,9 @@ def check_times(times: Times, issuer: Issuer, now_ms: int) -> Refusal | None:
         return Refusal(reason=Reason.TOKEN_NOT_YET_VALID)  # T-37
     if times.issued_at_s * 1000 > now_ms + leeway_ms:
         return Refusal(reason=Reason.TOKEN_ISSUED_IN_FUTURE)  # T-37
-    if times.expires_at_s - times.issued_at_s > issuer.max_lifetime_s:
+    # A JWT-SVID need not say when it was issued: then the cap counts from now.
+    begins_ms = times.issued_at_s * 1000 if "iat" in issuer.rules.required else now_ms
+    if times.expires_at_s * 1000 - begins_ms > issuer.max_lifetime_s * 1000:
         return Refusal(reason=Reason.TOKEN_LIFETIME_EXCEEDED, detail=f"over {issuer.max_lifetime_s} s")  # T-36, T-38
     return None
 
@@ -127,6 +147,8 @@ def check_audience(claims: Claims, issuer: Issuer) -> Refusal | None:
 
 def read_principal(text: str, *, kind: Kind, issuer: Issuer, table: IssuerTable) -> Principal | Refusal:
     """Return the principal that a subject or actor names, within what its issuer may speak for (NA-1..5, IS-3)."""
+    if issuer.profile == "jwt_svid":
+        return _read_svid_subject(text, issuer)
     if text.lower().startswith(_RESERVED):
         return Refusal(reason=Reason.SUBJECT_RESERVED, detail="it begins like a role, group or principal")  # T-43, NA-3
     prefix = f"{issuer.namespace}/" if issuer.namespace else ""
@@ -143,6 +165,17 @@ def read_principal(text: str, *, kind: Kind, issuer: Issuer, table: IssuerTable)
     return principal
 
 
+def _read_svid_subject(text: str, issuer: Issuer) -> Principal | Refusal:
+    """Return the workload of a JWT-SVID: of the very trust domain whose key verified it (SP-3)."""
+    try:
+        domain = SpiffeId.parse(text).trust_domain
+    except BadNameError as error:
+        return Refusal(reason=Reason.SPIFFE_ID_INVALID, detail=error.message)  # T-52
+    if issuer.iss != f"spiffe://{domain}":
+        return Refusal(reason=Reason.TRUST_DOMAIN_UNKNOWN, detail="not of the trust domain that signed")  # T-53
+    return Principal(kind=Kind.WORKLOAD, id=text)
+
+
 def check_forbidden(claims: Claims, issuer: Issuer) -> Refusal | None:
     """Refuse what makes the token one of another kind (T-46)."""
     if not issuer.rules.forbidden.isdisjoint(claims):
@@ -152,7 +185,7 @@ def check_forbidden(claims: Claims, issuer: Issuer) -> Refusal | None:
 
 def read_groups(claims: Claims, issuer: Issuer) -> frozenset[str] | Refusal:
     """Return the groups from the claims which the issuer's entry names, and from no other; never a role (NA-2, NA-3)."""
-    groups = frozenset(f"group:{item}" for name in issuer.group_claims for item in claims.get(name, ()))
+    groups = frozenset(f"group:{item}" for name in issuer.group_claims for item in _items(claim_at(claims, name)))
     if len(groups) > MAX_GROUPS:
         return _mistyped("groups")
     for group in groups:
@@ -164,13 +197,19 @@ def read_groups(claims: Claims, issuer: Issuer) -> frozenset[str] | Refusal:
     return groups
 
 
+def _items(value: Any) -> list[str]:
+    """Return the list of a claim whose type has been checked."""
+    return value if type(value) is list else []
+
+
 def read_attributes(claims: Claims, issuer: Issuer) -> dict[str, Value] | Refusal:
     """Return the `subject.*` attributes from the claims which the issuer's entry names."""
     found: dict[str, Value] = {}
     for claim, name in issuer.attribute_claims.items():
-        if claim not in claims:
+        value = claim_at(claims, claim)
+        if value is ABSENT:
             continue
-        value = tuple(claims[claim]) if type(claims[claim]) is list else claims[claim]
+        value = tuple(value) if type(value) is list else value
         kind = _EXACT_TYPES.get(type(value))
         if kind is None:
             return _mistyped(claim)

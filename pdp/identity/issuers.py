@@ -53,10 +53,13 @@ JKT: Final = "jkt"
 _SPIFFE_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9-]{0,63}")
 _ATTRIBUTE: Final = re.compile(r"subject\.[a-z][a-z0-9_]{0,62}")
+_WORKLOAD_PROFILES: Final = ("k8s_sa", "jwt_svid")
+_LEGACY_ACCOUNTS: Final = "kubernetes/serviceaccount"
+"""The issuer of the old service-account tokens, which never end."""
 _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
     {
         "iss": "write the issuer exactly as its tokens do",
-        "profile": "write `profile: at_jwt`",
+        "profile": "write `profile: at_jwt`, or `k8s_sa` for a cluster",
         "keys": "write `keys: {file: jwks.json}` or `keys: {url: https://…}`",
         "algs": "list what the issuer signs with, such as `algs: [ES256]`",
         "audiences": "name us as the issuer's tokens do, such as `audiences: [portcullis]`; "
@@ -124,24 +127,43 @@ class _Entry(BaseModel):
 class KeySource(_Entry):
     """Where an issuer's keys come from: a JWK set in a file, or at an address that we choose (JW-1).
 
-    `allow_private` names hosts, addresses or networks that may be private, and reached by plain http; `ca` is a file.
+    `discovery` is the address of an OpenID Provider's metadata, which must name this issuer and a key set on one of
+    `jwks_hosts` (by default the host of `discovery`, JW-2). `workload_api` is the Unix socket of a SPIFFE Workload API.
+    `allow_private` names hosts, addresses or networks that may be private, and reached by plain http; `ca` is a file, and
+    so is `fetch_credential`, which holds a token to fetch with.
     """
 
     file: Name | None = None
     url: Name | None = None
+    discovery: Name | None = None
+    workload_api: Name | None = None
+    jwks_hosts: tuple[Name, ...] = ()
     ca: Name | None = None
+    fetch_credential: Name | None = None
     allow_private: tuple[Annotated[Name, AfterValidator(_private_name)], ...] = ()
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
-        if (self.file is None) == (self.url is None):
-            raise ValueError("name either a `file` or a `url`")
-        if self.url is not None:
-            _check_url(self.url, private=bool(self.allow_private))
+        if sum(source is not None for source in (self.file, self.url, self.discovery, self.workload_api)) != 1:
+            raise ValueError("name one of `file`, `url`, `discovery` and `workload_api`")
+        if self.jwks_hosts and self.discovery is None:
+            raise ValueError("`jwks_hosts` belongs to `discovery`")
+        if self.workload_api is not None and not self.workload_api.startswith("unix:"):
+            raise ValueError("a Workload API is `unix:/path/to/its.sock`")
+        address = self.url or self.discovery
+        if address is not None:
+            check_url(address, private=bool(self.allow_private))
+        elif self.fetch_credential is not None:
+            raise ValueError("`fetch_credential` belongs to `url` or `discovery`")
         return self
 
 
-def _check_url(url: str, *, private: bool) -> None:
+def check_url(url: str, *, private: bool) -> None:
+    """Refuse an address from which no keys are fetched (JW-1).
+
+    Raises:
+        ValueError: not https, no host, or more than an address has.
+    """
     parts = urlsplit(url)
     if parts.scheme != "https" and not (parts.scheme == "http" and private):
         raise ValueError("use https; plain http only to a host that `allow_private` names")
@@ -154,7 +176,7 @@ class Issuer(_Entry):
 
     iss: Annotated[Name, AfterValidator(_issuer_name)]
     intake: Literal["bearer"] = "bearer"
-    profile: Literal["at_jwt"]
+    profile: Literal["at_jwt", "k8s_sa", "jwt_svid"]
     keys: KeySource
     algs: Annotated[tuple[Annotated[StrictStr, AfterValidator(_algorithm)], ...], Field(min_length=1)]
     audiences: Names
@@ -177,7 +199,29 @@ class Issuer(_Entry):
     refresh_s: Annotated[StrictInt, Field(gt=0)] = JWKS_REFRESH_S
     cooldown_s: Annotated[StrictInt, Field(gt=0)] = JWKS_COOLDOWN_S
     stale_max_s: Annotated[StrictInt, Field(gt=0)] = JWKS_STALE_MAX_S
-    live_check: Literal["none"] = "none"
+    live_check: Literal["none", "token_review"] = "none"
+    account_uids: dict[Name, Name] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _default_kind(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("profile") in _WORKLOAD_PROFILES:
+            return {"kind": Kind.WORKLOAD.value} | values
+        return values
+
+    @model_validator(mode="after")
+    def _fits_profile(self) -> Self:
+        if not self.rules.algs.issuperset(self.algs):
+            raise ValueError(f"profile `{self.profile}` is signed with {', '.join(sorted(self.rules.algs))} only")
+        if (self.profile == "jwt_svid") != self.iss.startswith("spiffe:"):
+            raise ValueError("JWT-SVIDs belong to their trust domain: write `jwt:` below `trust_domains`")
+        if self.profile != "at_jwt" and (self.cnf_kinds or self.max_act_depth or self.kind is not Kind.WORKLOAD):
+            raise ValueError(f"profile `{self.profile}` names workloads, and neither binds nor delegates")
+        if self.profile == "k8s_sa" and (not self.namespace or not self.require_jti or self.iss == _LEGACY_ACCOUNTS):
+            raise ValueError("a cluster has a `namespace` of its own, and tokens with an end and a `jti` (KU-1)")
+        if self.profile != "k8s_sa" and (self.live_check != "none" or self.account_uids):
+            raise ValueError("`live_check: token_review` and `account_uids` belong to profile `k8s_sa`")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -211,11 +255,44 @@ def _spiffe_domain(text: str) -> str:
     return text
 
 
+class SvidTokens(_Entry):
+    """How the JWT-SVIDs of a trust domain are verified; the fields are those of an issuer."""
+
+    bundle: KeySource
+    algs: tuple[Annotated[StrictStr, AfterValidator(_algorithm)], ...] = ("ES256", "ES384", "ES512", "RS256")
+    audiences: Names
+    max_lifetime_s: Annotated[StrictInt, Field(gt=0)]
+    leeway_s: Annotated[StrictInt, Field(ge=0, le=MAX_LEEWAY_S)] = DEFAULT_LEEWAY_S
+    refresh_s: Annotated[StrictInt, Field(gt=0)] = JWKS_REFRESH_S
+    cooldown_s: Annotated[StrictInt, Field(gt=0)] = JWKS_COOLDOWN_S
+    stale_max_s: Annotated[StrictInt, Field(gt=0)] = JWKS_STALE_MAX_S
+
+
 class TrustDomain(_Entry):
-    """A SPIFFE trust domain whose workloads may authenticate by certificate; `ca` is the file of its CA certificates."""
+    """A SPIFFE trust domain whose workloads may authenticate: by certificate, by JWT-SVID, or both.
+
+    `ca` is the file of its CA certificates, `jwt` says how its JWT-SVIDs are verified.
+    """
 
     domain: Annotated[Name, AfterValidator(_spiffe_domain)]
-    ca: Name
+    ca: Name | None = None
+    jwt: SvidTokens | None = None
+
+    @model_validator(mode="after")
+    def _some_bundle(self) -> Self:
+        if self.ca is None and self.jwt is None:
+            raise ValueError("name the file of its CA certificates as `ca`, or the keys of its JWT-SVIDs as `jwt`")
+        self.issuer()  # so that what does not fit the profile is found now
+        return self
+
+    def issuer(self) -> Issuer | None:
+        """Return this domain's authority as the issuer of its JWT-SVIDs."""
+        if self.jwt is None:
+            return None
+        rules = self.jwt.model_dump(exclude={"bundle"})
+        return Issuer(
+            iss=f"spiffe://{self.domain}", profile="jwt_svid", keys=self.jwt.bundle, require_jti=False, **rules
+        )
 
 
 class _TrustFile(_Entry):
@@ -228,7 +305,8 @@ class _TrustFile(_Entry):
 class IssuerTable:
     """All that `trust.yaml` says. `generation` is its digest, part of every cache key and of audit records (TC-1).
 
-    `authorities` holds the CA certificates (DER) of each trust domain, once a caller has read the files.
+    `svids` holds, by trust domain, who issues its JWT-SVIDs. `authorities` holds the CA certificates (DER) of each trust
+    domain, once a caller has read the files.
     """
 
     issuers: Mapping[str, Issuer]
@@ -236,7 +314,13 @@ class IssuerTable:
     development: bool
     generation: str
     namespaces: frozenset[str]
+    svids: Mapping[str, Issuer] = field(default_factory=lambda: MappingProxyType({}))
     authorities: Mapping[str, tuple[bytes, ...]] = field(default_factory=lambda: MappingProxyType({}))
+
+    @property
+    def key_holders(self) -> tuple[Issuer, ...]:
+        """Everybody whose keys are needed."""
+        return (*self.issuers.values(), *self.svids.values())
 
     def with_authorities(self, authorities: Mapping[str, tuple[bytes, ...]]) -> "IssuerTable":
         """Return this table with the CA certificates of its trust domains, which belong to its generation."""
@@ -269,6 +353,9 @@ def _table(trust: _TrustFile) -> IssuerTable:
     return IssuerTable(
         issuers=MappingProxyType({issuer.iss: issuer for issuer in trust.issuers}),
         trust_domains=MappingProxyType({entry.domain: entry for entry in trust.trust_domains}),
+        svids=MappingProxyType(
+            {entry.domain: issuer for entry in trust.trust_domains if (issuer := entry.issuer()) is not None}
+        ),
         development=trust.development,
         generation=hashlib.sha256(content).hexdigest(),
         namespaces=frozenset(issuer.namespace for issuer in trust.issuers if issuer.namespace),
@@ -284,6 +371,8 @@ def _duplicates(trust: _TrustFile, document: Document) -> list[str]:
         where = document.where(("issuers", index))
         if issuers[issuer.iss] > 1:
             found.append(f"{where}: issuer `{issuer.iss}` stands twice; merge the entries")
+        elif issuer.profile == "jwt_svid":
+            found.append(f"{where}: JWT-SVIDs belong to their trust domain: write `jwt:` below `trust_domains`")
         elif any(spoken[triple] > 1 for triple in issuer.speaks_for):
             found.append(f"{where}: another issuer names the same kind of principals; give each its own `namespace`")
     domains = Counter(entry.domain for entry in trust.trust_domains)

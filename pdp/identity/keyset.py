@@ -26,17 +26,13 @@ from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey, RSAPubli
 
 from pdp.errors import Reason
 from pdp.identity.gate import decode_base64url, read_object
-from pdp.identity.profiles import KID
+from pdp.identity.profiles import CURVE_ALGORITHMS, KID, RSA_ALGORITHMS
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_JWKS_BYTES, MAX_JWKS_KEYS, RSA_KEY_BITS
 from pdp.model import canonical
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
 
-RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
-CURVE_ALGORITHMS: Final[Mapping[str, str]] = MappingProxyType(
-    {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
-)
 ALGORITHMS: Final = RSA_ALGORITHMS | frozenset(CURVE_ALGORITHMS.values())
 """Every algorithm that an issuer's entry may list: asymmetric, byte-exact. No HS*, no `none` (IS-2)."""
 
@@ -68,11 +64,15 @@ class VerificationKey:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KeySet:
-    """The usable keys of one issuer; `dropped` counts the others by what made them unfit. Issuers never share keys (JW-9)."""
+    """The usable keys of one issuer; `dropped` counts the others by what made them unfit. Issuers never share keys (JW-9).
+
+    `refresh_hint_s` is how often a SPIFFE bundle says that it changes; 0 = it does not say.
+    """
 
     issuer: str
     keys: tuple[VerificationKey, ...]
     dropped: Mapping[str, int]
+    refresh_hint_s: int = 0
 
     def find(self, kid: str | None) -> VerificationKey | Refusal:
         """Return the key that a header names; without `kid`, the only key there is."""
@@ -95,28 +95,46 @@ class _DroppedError(ValueError):
     """A key that the set keeps but nobody may use; the message is what it is counted under."""
 
 
-def parse_jwks(raw: bytes, *, issuer: str, algs: frozenset[str]) -> KeySet | Refusal:
+def parse_jwks(raw: bytes, *, issuer: str, algs: frozenset[str], spiffe: bool = False) -> KeySet | Refusal:
     """Return the usable keys of a JWK set, or refuse it whole (JW-3..5, JW-8).
 
     Args:
         raw: the document, at most 64 KiB.
         issuer: whose keys these are.
         algs: the algorithms that the issuer's entry allows.
+        spiffe: it is a SPIFFE bundle, of which only the keys for JWT-SVIDs count, each with a `kid`.
     """
-    entries = _entries(raw)
-    if isinstance(entries, Refusal):
-        return entries
+    document = _document(raw)
+    if isinstance(document, Refusal):
+        return document
+    entries = document["keys"]
     keys: list[VerificationKey] = []
     dropped: Counter[str] = Counter()
     for entry in entries:
         try:
-            keys.append(_usable(entry, algs))
+            if spiffe:
+                _check_spiffe(entry)
+            keys.append(_usable(entry, algs, use="jwt-svid" if spiffe else "sig"))
         except _DroppedError as why:
             dropped[str(why)] += 1
     kids = [key.kid for key in keys if key.kid is not None]
     if len(set(kids)) != len(kids):
         return _refused("one `kid` names two keys")  # T-27, JW-3
-    return KeySet(issuer=issuer, keys=tuple(keys), dropped=MappingProxyType(dict(dropped)))
+    hint_s = document.get("spiffe_refresh_hint") if spiffe else 0
+    return KeySet(
+        issuer=issuer,
+        keys=tuple(keys),
+        dropped=MappingProxyType(dict(dropped)),
+        refresh_hint_s=hint_s if type(hint_s) is int and hint_s > 0 else 0,
+    )
+
+
+def _check_spiffe(entry: Mapping[str, Any]) -> None:
+    """Drop what is no key for JWT-SVIDs: a bundle holds those for X.509, too (SPIFFE Bundle section 4.2.2)."""
+    if "use" not in entry:
+        raise _DroppedError("use")
+    if "kid" not in entry:
+        raise _DroppedError("kid")
 
 
 def _refused(detail: str) -> Refusal:
@@ -133,22 +151,24 @@ def parse_public_jwk(jwk: Any, *, alg: str) -> VerificationKey | Refusal:
         return Refusal(reason=Reason.DPOP_PROOF_INVALID, detail=f"`jwk` is unfit: {why}", dpop=True)
 
 
-def _entries(raw: bytes) -> list[Mapping[str, Any]] | Refusal:
-    """Return the entries of a well-formed set without secrets (JW-1, JW-3)."""
+def _document(raw: bytes) -> Mapping[str, Any] | Refusal:
+    """Return a well-formed set without secrets (JW-1, JW-3)."""
     if len(raw) > MAX_JWKS_BYTES:
         return _refused(f"more than {MAX_JWKS_BYTES} bytes")
     document = read_object(raw, duplicate=Reason.TOKEN_MALFORMED)
-    entries = None if isinstance(document, Refusal) else document.get("keys")
+    if isinstance(document, Refusal):
+        return _refused("not a strict JSON object with a list of `keys`")
+    entries = document.get("keys")
     if type(entries) is not list or any(type(entry) is not dict for entry in entries):
         return _refused("not a strict JSON object with a list of `keys`")
     if len(entries) > MAX_JWKS_KEYS:
         return _refused(f"more than {MAX_JWKS_KEYS} keys")
     if any(entry.get("kty") == "oct" or not _PRIVATE_MEMBERS.isdisjoint(entry) for entry in entries):
         return _refused("it holds a symmetric or private key")  # T-27, JW-3
-    return entries
+    return document
 
 
-def _usable(entry: Mapping[str, Any], algs: frozenset[str]) -> VerificationKey:
+def _usable(entry: Mapping[str, Any], algs: frozenset[str], *, use: str = "sig") -> VerificationKey:
     """Return the key of one entry.
 
     Raises:
@@ -157,7 +177,7 @@ def _usable(entry: Mapping[str, Any], algs: frozenset[str]) -> VerificationKey:
     kid = entry.get("kid")
     if kid is not None and (type(kid) is not str or not KID.fullmatch(kid)):
         raise _DroppedError("kid")
-    if entry.get("use", "sig") != "sig":
+    if entry.get("use", use) != use:
         raise _DroppedError("use")  # T-26
     operations = entry.get("key_ops", ["verify"])
     if type(operations) is not list or "verify" not in operations:

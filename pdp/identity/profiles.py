@@ -1,6 +1,7 @@
 """Profiles: one table row per kind of token, chosen by configuration and never by the token (PR-1, RFC 8725 section 3.12).
 
-This version has `at_jwt` (RFC 9068). The rule sets are mutually exclusive: no token satisfies two of them.
+Access tokens (RFC 9068), projected service-account tokens of Kubernetes, JWT-SVIDs of SPIFFE. The rule sets are mutually
+exclusive: no token satisfies two of them. A security event token satisfies none: its type and its `events` are refused.
 """
 
 import re
@@ -13,6 +14,11 @@ from pdp.errors import Reason
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_KID_BYTES
 
+RSA_ALGORITHMS: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
+CURVE_ALGORITHMS: Final[Mapping[str, str]] = MappingProxyType(
+    {"P-256": "ES256", "P-384": "ES384", "P-521": "ES512", "Ed25519": "EdDSA"}
+)
+
 KID: Final = re.compile(rf"(?!/)(?!.*\.\.)(?!.*//)[A-Za-z0-9._~+/=-]{{1,{MAX_KID_BYTES}}}")
 """A key id that can be no path, query, pipe or URL (T-18)."""
 
@@ -21,8 +27,9 @@ KID: Final = re.compile(rf"(?!/)(?!.*\.\.)(?!.*//)[A-Za-z0-9._~+/=-]{{1,{MAX_KID
 class Profile:
     """The static rules of one kind of token.
 
-    `typ` holds the accepted header types in lower case. `required` claims are present and not null; `aud` and `iss` have
-    rules of their own. `strings` and `string_lists` have that type wherever they stand; `forbidden` never stand.
+    `typ` holds the accepted header types in lower case, the empty one for none at all. `required` claims are present and not
+    null; `aud` and `iss` have rules of their own. `strings` and `string_lists` have that type
+    wherever they stand; `forbidden` never stand.
     """
 
     name: str
@@ -34,6 +41,7 @@ class Profile:
     strings: tuple[str, ...]
     string_lists: tuple[str, ...]
     forbidden: frozenset[str]
+    algs: frozenset[str]
 
 
 AT_JWT: Final = Profile(
@@ -46,9 +54,36 @@ AT_JWT: Final = Profile(
     strings=("sub", "client_id", "jti", "scope", "sid"),
     string_lists=("roles", "groups", "entitlements"),
     forbidden=frozenset({"nonce", "at_hash", "events"}),  # an ID token's, an ID token's, a security event's (T-46)
+    algs=RSA_ALGORITHMS | frozenset(CURVE_ALGORITHMS.values()),
 )
 
-PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({AT_JWT.name: AT_JWT})
+K8S_SA: Final = Profile(
+    name="k8s_sa",
+    header_names=frozenset({"alg", "kid", "typ"}),
+    typ=frozenset({"", "jwt"}),
+    kid_required=True,
+    required=("exp", "sub", "iat", "nbf", "jti", "kubernetes.io"),
+    times=("exp", "iat", "nbf"),
+    strings=("sub", "jti"),
+    string_lists=(),
+    forbidden=frozenset({"nonce", "at_hash", "events", "act"}),
+    algs=frozenset({"RS256", "ES256"}),
+)
+
+JWT_SVID: Final = Profile(
+    name="jwt_svid",
+    header_names=frozenset({"alg", "kid", "typ"}),
+    typ=frozenset({"", "jwt", "jose"}),
+    kid_required=True,
+    required=("exp", "sub"),
+    times=("exp", "iat", "nbf"),
+    strings=("sub", "jti"),
+    string_lists=(),
+    forbidden=frozenset({"nonce", "at_hash", "events", "act", "kubernetes.io"}),
+    algs=RSA_ALGORITHMS | frozenset({"ES256", "ES384", "ES512"}),  # JWT-SVID section 2.1
+)
+
+PROFILES: Final[Mapping[str, Profile]] = MappingProxyType({rules.name: rules for rules in (AT_JWT, K8S_SA, JWT_SVID)})
 
 
 def check_header(
@@ -65,7 +100,7 @@ def check_header(
     return (
         _check_names(header, profile.header_names | unread)
         or _check_algorithm(header.get("alg"), algs)
-        or _check_typ(header.get("typ"), profile)
+        or _check_typ(header, profile)
         or _check_kid(header, profile)
     )
 
@@ -86,7 +121,10 @@ def _check_algorithm(alg: Any, algs: frozenset[str]) -> Refusal | None:
     return None
 
 
-def _check_typ(typ: Any, profile: Profile) -> Refusal | None:
+def _check_typ(header: Mapping[str, Any], profile: Profile) -> Refusal | None:
+    typ = header.get("typ", "")
+    if typ == "" and "typ" in header:
+        typ = None  # absent is one thing, empty another
     # `isascii`: some letters beyond ASCII become ASCII in lower case.
     if type(typ) is not str or not typ.isascii() or typ.lower() not in profile.typ:
         return Refusal(reason=Reason.TYP_NOT_ALLOWED, detail=f"not the type of profile `{profile.name}`")  # T-23

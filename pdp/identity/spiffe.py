@@ -11,7 +11,7 @@ from cryptography.exceptions import InvalidSignature
 
 from pdp.errors import BadNameError, Reason
 from pdp.identity.certificates import PeerCertificate
-from pdp.identity.issuers import IssuerTable
+from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.types import Refusal
 from pdp.model.names import Kind, Principal, SpiffeId
 
@@ -31,14 +31,16 @@ def read_workload(peer: PeerCertificate, *, table: IssuerTable, now_ms: int) -> 
     return Principal(kind=Kind.WORKLOAD, id=str(peer.spiffe_id))
 
 
-def refuse_svid(sub: str, table: IssuerTable) -> Refusal:
-    """Say why a token whose subject is a SPIFFE ID is refused: this version holds no JWT bundle (PR-1, SP-3)."""
+def select_svid_issuer(sub: str, table: IssuerTable) -> Issuer | Refusal:
+    """Return whose keys verify a token with this SPIFFE ID as its subject, whatever its `iss` says (PR-1, SP-3)."""
     try:
         domain = SpiffeId.parse(sub).trust_domain
     except BadNameError as error:
         return Refusal(reason=Reason.SPIFFE_ID_INVALID, detail=error.message)  # T-52
     known = "has no JWT bundle" if domain in table.trust_domains else "is not one of ours"
-    return Refusal(reason=Reason.TRUST_DOMAIN_UNKNOWN, detail=f"the trust domain {known}")  # T-53
+    return table.svids.get(domain) or Refusal(
+        reason=Reason.TRUST_DOMAIN_UNKNOWN, detail=f"the trust domain {known}"
+    )  # T-53
 
 
 @lru_cache(maxsize=1024)

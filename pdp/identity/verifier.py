@@ -33,10 +33,11 @@ from pdp.identity.delegation import read_actors
 from pdp.identity.gate import Credential, ParsedToken, Scheme
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet, VerificationKey
-from pdp.identity.profiles import check_header
+from pdp.identity.kubernetes import Account, Review, check_review, read_account
+from pdp.identity.profiles import K8S_SA, check_header
 from pdp.identity.proof import BoundRequest, token_digest
 from pdp.identity.signature import check_signature
-from pdp.identity.spiffe import read_workload, refuse_svid
+from pdp.identity.spiffe import read_workload, select_svid_issuer
 from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
 from pdp.model.attributes import Attributes
 from pdp.model.names import Principal
@@ -70,6 +71,7 @@ class VerifiedToken(Sealed):
     actors: tuple[Party, ...]
     times: Times
     facts: CredentialFacts
+    account: Account | None
     confirmation: Confirmation
     attributes: Attributes
     kid: str | None
@@ -95,6 +97,7 @@ def verify(
     keys: Mapping[str, KeySet],
     peer: PeerCertificate | None = None,
     request: BoundRequest | None = None,
+    review: Review | None = None,
     now_ms: int,
 ) -> VerifiedIdentity | Refusal:
     """Return who presents this credential, given the issuers' key sets: all three steps at once.
@@ -105,6 +108,7 @@ def verify(
         keys: the usable key set of each issuer, by `iss`.
         peer: the client certificate which our own TLS layer verified.
         request: what a DPoP proof must name; that a proof is new is for the caller to see to.
+        review: what the live check answered, where the issuer's entry asks for one.
         now_ms: wall clock.
     """
     if authorization is None and peer is not None:
@@ -124,7 +128,7 @@ def verify(
     token = verify_token(candidate, keys=key_set, connection=connection, table=table, now_ms=now_ms)
     if isinstance(token, Refusal):
         return token
-    return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms)
+    return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms, review=review)
 
 
 def examine(credential: Credential, *, table: IssuerTable) -> Candidate | Refusal:
@@ -145,7 +149,7 @@ def _select_issuer(claims: Claims, table: IssuerTable) -> Issuer | Refusal:
     """Return the entry that configuration has for this issuer: exact, before any fetch (PR-1, IS-1, T-30)."""
     sub, iss = claims.get("sub"), claims.get("iss")
     if type(sub) is str and sub[:7].lower() == "spiffe:":
-        return refuse_svid(sub, table)
+        return select_svid_issuer(sub, table)
     issuer = table.issuers.get(iss) if type(iss) is str else None
     return issuer or Refusal(reason=Reason.ISSUER_UNKNOWN, detail="no entry for this `iss`")
 
@@ -199,13 +203,14 @@ def _read_token(
     actors = read_actors(claims, issuer=issuer, table=table)
     if isinstance(actors, Refusal):
         return actors
-    groups, attributes = profile
+    groups, attributes, account = profile
     return VerifiedToken(
         issuer=issuer,
         party=Party(principal=subject, groups=groups),
         actors=actors,
         times=read_times(claims),
-        facts=_facts(claims),
+        facts=_facts(claims, issuer, account),
+        account=account,
         confirmation=confirmation,
         attributes=attributes,
         kid=candidate.kid,
@@ -214,7 +219,7 @@ def _read_token(
     )
 
 
-def _read_profile_claims(claims: Claims, issuer: Issuer) -> tuple[frozenset[str], Attributes] | Refusal:
+def _read_profile_claims(claims: Claims, issuer: Issuer) -> tuple[frozenset[str], Attributes, Account | None] | Refusal:
     forbidden = check_forbidden(claims, issuer)
     if forbidden is not None:
         return forbidden
@@ -223,45 +228,73 @@ def _read_profile_claims(claims: Claims, issuer: Issuer) -> tuple[frozenset[str]
         return groups
     if isinstance(attributes, Refusal):
         return attributes
-    return groups, MappingProxyType(attributes)
+    account = read_account(claims, issuer) if issuer.profile == K8S_SA.name else None
+    return account if isinstance(account, Refusal) else (groups, MappingProxyType(attributes), account)
 
 
-def _facts(claims: Mapping[str, Any]) -> CredentialFacts:
+def _facts(claims: Mapping[str, Any], issuer: Issuer, account: Account | None) -> CredentialFacts:
     return CredentialFacts(
-        issuer=claims["iss"],
+        issuer=issuer.iss,
         jti=claims.get("jti", ""),
         session=claims.get("sid", ""),
-        issued_at_s=claims["iat"],
+        issued_at_s=claims.get("iat", 0),
         expires_at_s=claims["exp"],
+        account_uid=account.uid if account else "",
+        pod_uid=account.pod_uid if account else "",
     )
 
 
 def admit(
-    token: VerifiedToken, *, keys: KeySet, connection: Connection, table: IssuerTable, now_ms: int
+    token: VerifiedToken,
+    *,
+    keys: KeySet,
+    connection: Connection,
+    table: IssuerTable,
+    now_ms: int,
+    review: Review | None = None,
 ) -> VerifiedIdentity | Refusal:
-    """Return the identity of a verified token on this connection, now: every rule whose input can change (TC-3)."""
+    """Return the identity of a verified token on this connection, now: every rule whose input can change (TC-3).
+
+    `review` is the answer of the live check, where the issuer's entry asks for one.
+    """
     refusal = check_times(token.times, token.issuer, now_ms) or check_binding(token.confirmation, connection, now_ms)
     if refusal is not None:
         return refusal
     if keys.issuer != token.issuer.iss or not keys.holds(kid=token.kid, thumbprint=token.thumbprint):
         empty = Reason.KEY_UNKNOWN if keys.keys else Reason.ISSUER_KEYS_EMPTY
         return Refusal(reason=empty, detail="the key that verified this token was withdrawn")  # T-28
-    workload, fingerprint, until_s = None, "", token.refused_from_s
-    if connection.peer is not None:
-        named = read_workload(connection.peer, table=table, now_ms=now_ms)
-        if isinstance(named, Refusal):
-            return named
-        workload, fingerprint = named, connection.peer.fingerprint
-        until_s = min(until_s, connection.peer.not_after_s + 1)
-    return _identity(token, workload=workload, fingerprint=fingerprint, until_s=until_s)
+    dead = _check_live(token, review)
+    if dead is not None:
+        return dead
+    if connection.peer is None:
+        return _identity(token, workload=None, facts=token.facts, until_s=token.refused_from_s)
+    workload = read_workload(connection.peer, table=table, now_ms=now_ms)
+    if isinstance(workload, Refusal):
+        return workload
+    until_s = min(token.refused_from_s, connection.peer.not_after_s + 1)
+    return _identity(token, workload=workload, facts=_with_certificate(token.facts, connection.peer), until_s=until_s)
 
 
-def _identity(token: VerifiedToken, *, workload: Principal | None, fingerprint: str, until_s: int) -> VerifiedIdentity:
+def _with_certificate(facts: CredentialFacts, peer: PeerCertificate) -> CredentialFacts:
+    return replace(facts, fingerprint=peer.fingerprint, certificate_issuer=peer.issuer, serial=str(peer.serial))
+
+
+def _check_live(token: VerifiedToken, review: Review | None) -> Refusal | None:
+    if token.issuer.live_check == "none" or token.account is None:
+        return None
+    if review is None:
+        return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no answer of the live check")
+    return check_review(token.account, review, token.issuer)
+
+
+def _identity(
+    token: VerifiedToken, *, workload: Principal | None, facts: CredentialFacts, until_s: int
+) -> VerifiedIdentity:
     return VerifiedIdentity(
         party=token.party,
         actors=token.actors,
         workload=workload,
-        facts=replace(token.facts, fingerprint=fingerprint),
+        facts=facts,
         expires_at_s=until_s,
         issuer=token.issuer.iss,
         attributes=token.attributes,
@@ -279,7 +312,7 @@ def verify_certificate(peer: PeerCertificate, *, table: IssuerTable, now_ms: int
     return VerifiedIdentity(
         party=Party(principal=workload),
         workload=workload,
-        facts=CredentialFacts(expires_at_s=peer.not_after_s, fingerprint=peer.fingerprint),
+        facts=_with_certificate(CredentialFacts(expires_at_s=peer.not_after_s), peer),
         expires_at_s=peer.not_after_s + 1,
         seal=_SEAL,
     )

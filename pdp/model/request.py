@@ -28,7 +28,8 @@ class Party:
 class CredentialFacts:
     """What a lock can match in the credential behind a question; times in seconds since the epoch, 0 = unknown.
 
-    `jti` and `session` are those of `issuer`; `fingerprint` is SHA-256 of the client certificate in hex, or empty.
+    `jti` and `session` are those of `issuer`, as are the uids of a Kubernetes account and pod. `fingerprint` is SHA-256 of
+    the client certificate in hex, or empty; `certificate_issuer` and `serial` (decimal) name the same certificate.
     """
 
     issuer: str = ""
@@ -37,6 +38,10 @@ class CredentialFacts:
     issued_at_s: int = 0
     expires_at_s: int = 0
     fingerprint: str = ""
+    certificate_issuer: str = ""
+    serial: str = ""
+    account_uid: str = ""
+    pod_uid: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

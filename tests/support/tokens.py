@@ -66,8 +66,10 @@ def keys_of(*signers: DevelopmentIssuer, algs: tuple[str, ...] = ALGS, iss: str 
     return key_set([item.public_jwk for item in signers], algs=algs, iss=iss)
 
 
-def key_set(jwks: list[dict[str, Any]], *, algs: tuple[str, ...] = ALGS, iss: str = ISS) -> KeySet:
-    parsed = parse_jwks(json.dumps({"keys": jwks}).encode(), issuer=iss, algs=frozenset(algs))
+def key_set(
+    jwks: list[dict[str, Any]], *, algs: tuple[str, ...] = ALGS, iss: str = ISS, spiffe: bool = False
+) -> KeySet:
+    parsed = parse_jwks(json.dumps({"keys": jwks}).encode(), issuer=iss, algs=frozenset(algs), spiffe=spiffe)
     assert isinstance(parsed, KeySet), parsed
     return parsed
 

@@ -17,6 +17,7 @@ def question(**changes: object) -> Question:
         "actors": (Party(principal=Principal.parse("agent:etl")),),
         "workload": Principal.parse("workload:spiffe://x/apps/shop"),
         "attributes": {"request.purpose": "fraud", "request.outputs": ("a", "b")},
+        "claims": {"subject.acr": "gold"},
         "credential": CredentialFacts(issuer="https://x", jti="t1", expires_at_s=9),
         "supports": frozenset({"mask"}),
     }
@@ -33,7 +34,7 @@ def record(asked: Question, **changes: object) -> dict[str, object]:
     )
     values: dict[str, object] = {
         "decision_id": "d", "decision": decision, "question": asked, "digest": "sha256:x", "now_ms": 1,
-        "staleness_ms": 2, "door": "grpc", "caller": "user:gate", "time_ms": 4,
+        "staleness_ms": 2, "clock_off": False, "door": "grpc", "caller": "user:gate", "time_ms": 4,
     }  # fmt: skip
     return decision_record(**(values | changes))  # type: ignore[arg-type]
 
@@ -46,6 +47,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
         "time_ms": 4,
         "now_ms": 1,
         "staleness_ms": 2,
+        "clock_off": False,
         "decision_id": "d",
         "world_seq": 3,
         "principal": "user:bob@x.org",
@@ -58,6 +60,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
         "resource_digest": "sha256:x",
         "serves": "",
         "attributes": {"request.purpose": "fraud", "request.outputs": ["a", "b"]},
+        "claims": {"subject.acr": "gold"},
         "credential": {"issuer": "https://x", "jti": "t1", "expires_at_s": 9},
         "supports": ["mask"],
         "effect": "allow",
@@ -73,6 +76,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
 def test_what_could_be_a_token_has_no_place_in_a_record() -> None:
     assert {field.name for field in fields(CredentialFacts)} == {
         "issuer", "jti", "session", "issued_at_s", "expires_at_s", "fingerprint",
+        "certificate_issuer", "serial", "account_uid", "pod_uid",
     }  # fmt: skip
 
 
