@@ -1,4 +1,4 @@
-"""The issuers' verification keys, from files and from addresses that configuration chose (IDENTITY.md JW-1, JW-6, JW-7).
+"""The issuers' verification keys, from files, addresses and sockets that configuration chose (IDENTITY.md JW-1..JW-8).
 
 Theory of operation. Each issuer has its own source, so that one issuer's trouble never touches another. A file is read
 again when it changes. An address is fetched when nothing is held, when the set is `refresh_s` old, and when a token names
@@ -6,6 +6,9 @@ a key that the set lacks; each time by one task for all who wait, and never twic
 for. From half of `refresh_s` on, a request starts the next fetch without waiting for it. A failed fetch keeps the last
 good set until `stale_max_s` after the last success; then the issuer's tokens are refused with `keys_unavailable`. A
 successful one replaces the set, and never merges into it: an empty set withdraws every key.
+
+An OpenID Provider's metadata is fetched in front of its key set, each time, and must name the issuer exactly (JW-2). A
+SPIFFE Workload API tells each change itself: see `workload_api`.
 
 The connected address is the one that was checked: the name is resolved once, and TLS still verifies the name.
 """
@@ -17,13 +20,17 @@ import ssl
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
+from urllib.parse import urlsplit
 
 import httpx
 
+from pdp.adapters.workload_api import WorkloadApi, WorkloadApis
 from pdp.errors import Reason
-from pdp.identity.issuers import Issuer, IssuerTable, KeySource
+from pdp.identity.gate import read_object
+from pdp.identity.issuers import Issuer, IssuerTable, KeySource, check_url
 from pdp.identity.keyset import KeySet, VerificationKey, parse_jwks
 from pdp.identity.types import Refusal
 from pdp.limits import JWKS_TIMEOUT_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
@@ -57,12 +64,17 @@ class KeyStore:
         self, *, issuers: IssuerTable, directory: Path, clock: Clock, timeout_s: float = JWKS_TIMEOUT_S
     ) -> None:
         """Prepare the sources; relative file names are below `directory`, that of `trust.yaml`."""
-        self._sources: dict[str, _FileKeys | _HttpKeys] = {
-            issuer.iss: _HttpKeys(issuer, directory, clock, timeout_s)
-            if issuer.keys.url
-            else _FileKeys(issuer, directory, clock)
-            for issuer in issuers.key_holders
+        self._bundles = WorkloadApis()
+        self._sources = {
+            issuer.iss: self._source(issuer, directory, clock, timeout_s) for issuer in issuers.key_holders
         }
+
+    def _source(self, issuer: Issuer, directory: Path, clock: Clock, timeout_s: float) -> "_Source":
+        if issuer.keys.file is not None:
+            return _FileKeys(issuer, directory, clock)
+        if issuer.keys.workload_api is not None:
+            return _ApiKeys(issuer, clock, self._bundles.at(issuer.keys.workload_api), timeout_s)
+        return _HttpKeys(issuer, directory, clock, timeout_s)
 
     async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
         """Return the usable keys of `issuer`; see `pdp.ports.KeyStore`."""
@@ -76,6 +88,17 @@ class KeyStore:
         """End every fetch under way."""
         for source in self._sources.values():
             await source.close()
+        await self._bundles.close()
+
+
+class _Source(Protocol):
+    """Where the keys of one issuer come from."""
+
+    held: "_Held"
+
+    async def key_set(self, kid: str | None) -> KeySet | Refusal: ...
+
+    async def close(self) -> None: ...
 
 
 class KeyFetchError(Exception):
@@ -95,12 +118,18 @@ class _Held:
 
     def replace(self, raw: bytes) -> None:
         """Take a fetched set, or note why not; only a whole good set replaces the last one (JW-3, JW-8)."""
-        keys = parse_jwks(raw, issuer=self.issuer.iss, algs=frozenset(self.issuer.algs), spiffe=self.issuer.profile == "jwt_svid")
+        keys = parse_jwks(
+            raw, issuer=self.issuer.iss, algs=frozenset(self.issuer.algs), spiffe=self.issuer.profile == "jwt_svid"
+        )
         if isinstance(keys, Refusal):
             self.error = keys.detail
         else:
             self.keys, self.error = keys, ""
             self.confirm()
+
+    def unload(self, why: str) -> None:
+        """Forget the keys: the source says that they are no longer to be trusted."""
+        self.keys, self.error = None, why
 
     def confirm(self) -> None:
         """Note that the set held is the issuer's at this moment."""
@@ -161,6 +190,35 @@ class _FileKeys:
         """A file leaves nothing open."""
 
 
+class _ApiKeys:
+    """Keys that a SPIFFE Workload API tells: each message is the full state (SP-3)."""
+
+    def __init__(self, issuer: Issuer, clock: Clock, api: WorkloadApi, timeout_s: float) -> None:
+        self.held = _Held(issuer, clock)
+        self._api = api
+        self._timeout_s = timeout_s
+        self._seen = 0
+
+    async def key_set(self, _kid: str | None) -> KeySet | Refusal:
+        await self._api.told(self._timeout_s)
+        if self._seen != self._api.messages:
+            self._seen = self._api.messages
+            self.held.fetches += 1
+            raw = self._api.bundles.get(self.held.issuer.iss)
+            if raw is None:
+                self.held.unload("the Workload API tells no bundle of this trust domain")
+            else:
+                self.held.replace(raw)
+        if self._api.error:
+            self.held.error = self._api.error
+        elif self.held.keys is not None and not self.held.error:
+            self.held.confirm()  # while the stream stands, silence means that nothing has changed
+        return self.held.answer()
+
+    async def close(self) -> None:
+        """The stream is closed by who opened it."""
+
+
 class _HttpKeys:
     """Keys behind an address: single flight, cool-down, unknown ids remembered."""
 
@@ -169,6 +227,7 @@ class _HttpKeys:
         self._issuer = issuer
         self._clock = clock
         self._timeout_s = timeout_s
+        self._directory = directory
         self._context = _tls_context(issuer.keys, directory)
         self._tried_s = _NEVER
         self._flight: asyncio.Task[None] | None = None
@@ -180,14 +239,19 @@ class _HttpKeys:
             fetched = await self._refresh()
             if fetched and self._lacks(kid):
                 self._remember(kid)
-        elif self.held.age_s() >= self._issuer.refresh_s / 2:
+        elif self.held.age_s() >= self._refresh_s() / 2:
             self._start()
         return self.held.answer()
 
     def _expired(self) -> bool:
         """Tell whether to wait for a new set: it is due, and the source was well when last asked (JW-6)."""
         # While fetching fails, nobody waits: the last good set serves, and the next try runs beside (JW-7).
-        return self.held.age_s() >= self._issuer.refresh_s and not self.held.error
+        return self.held.age_s() >= self._refresh_s() and not self.held.error
+
+    def _refresh_s(self) -> int:
+        """Return the age at which the set is fetched again; a SPIFFE bundle may ask for a shorter one (JW-6)."""
+        hint_s = self.held.keys.refresh_hint_s if self.held.keys is not None else 0
+        return max(self._issuer.cooldown_s, min(hint_s, self._issuer.refresh_s)) if hint_s else self._issuer.refresh_s
 
     def _wanted(self, kid: str | None) -> bool:
         """Tell whether a fetch could bring a key that a token asks for; an id just found unknown waits for nothing."""
@@ -225,13 +289,26 @@ class _HttpKeys:
     async def _fetch(self) -> None:
         self.held.fetches += 1
         try:
-            self.held.replace(await fetch(self._issuer.keys, context=self._context, timeout_s=self._timeout_s))
+            self.held.replace(await self._fetched())
         except KeyFetchError as error:
             self.held.error = str(error)
         except Exception as error:  # noqa: BLE001 - the outermost boundary of a background task: a failed fetch (JW-7)
             self.held.error = f"{type(error).__name__} while fetching"
         finally:
             self._flight = None
+
+    async def _fetched(self) -> bytes:
+        """Return the key set, found through the provider's metadata where configuration says so."""
+        source = self._issuer.keys
+        ask = partial(fetch, source, context=self._context, timeout_s=self._timeout_s, credential=self._credential())
+        if source.discovery is None:
+            return await ask(str(source.url))
+        return await ask(jwks_address(await ask(source.discovery), self._issuer))
+
+    def _credential(self) -> str | None:
+        """Return the token to fetch with, read again each time: it rotates."""
+        name = self._issuer.keys.fetch_credential
+        return None if name is None else (self._directory / name).read_text("ascii").strip()
 
     async def close(self) -> None:
         """End the fetch under way."""
@@ -244,17 +321,43 @@ def _tls_context(source: KeySource, directory: Path) -> ssl.SSLContext:
     return ssl.create_default_context(cafile=str(directory / source.ca) if source.ca else None)
 
 
-async def fetch(source: KeySource, *, context: ssl.SSLContext, timeout_s: float) -> bytes:
-    """Return the body behind a key set's address: one answer 200, from a checked address, within all caps (JW-1).
+def jwks_address(raw: bytes, issuer: Issuer) -> str:
+    """Return the address of the key set that a provider's metadata names (JW-2).
+
+    Raises:
+        KeyFetchError: it is another issuer's metadata, or the address is none that configuration admits.
+    """
+    metadata = read_object(raw, duplicate=Reason.TOKEN_MALFORMED)
+    if isinstance(metadata, Refusal):
+        raise KeyFetchError("the provider's metadata is no strict JSON object")
+    if metadata.get("issuer") != issuer.iss:
+        raise KeyFetchError("the provider's metadata is that of another issuer")
+    address, source = metadata.get("jwks_uri"), issuer.keys
+    if type(address) is not str or not address.isascii() or not address.isprintable():
+        raise KeyFetchError("the provider's metadata names no `jwks_uri`")
+    try:
+        check_url(address, private=bool(source.allow_private))
+        host, own = urlsplit(address).hostname, urlsplit(str(source.discovery)).hostname
+    except ValueError as error:
+        raise KeyFetchError("the provider's `jwks_uri` is no address we fetch from") from error
+    if host not in (source.jwks_hosts or (own,)):
+        raise KeyFetchError("the provider's `jwks_uri` is on a host that `jwks_hosts` does not name")
+    return address
+
+
+async def fetch(
+    source: KeySource, address: str, *, context: ssl.SSLContext, timeout_s: float, credential: str | None = None
+) -> bytes:
+    """Return the body behind an address: one answer 200, from a checked address, within all caps (JW-1).
 
     Raises:
         KeyFetchError: anything else, redirects included.
     """
-    url = httpx.URL(str(source.url))
+    url = httpx.URL(address)
     try:
         async with asyncio.timeout(timeout_s):
-            address = await _resolve(url, source.allow_private)
-            return await _get(url, address, context)
+            checked = await _resolve(url, source.allow_private)
+            return await _get(url, checked, context, credential)
     except TimeoutError as error:
         raise KeyFetchError(f"no whole answer within {timeout_s} s") from error
     except (httpx.HTTPError, OSError) as error:
@@ -299,8 +402,10 @@ def is_public(address: Address) -> bool:
     return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 
-async def _get(url: httpx.URL, address: Address, context: ssl.SSLContext) -> bytes:
+async def _get(url: httpx.URL, address: Address, context: ssl.SSLContext, credential: str | None) -> bytes:
     headers = {"Host": url.netloc.decode("ascii"), "Accept": "application/json", "Accept-Encoding": "identity"}
+    if credential is not None:
+        headers["Authorization"] = f"Bearer {credential}"
     async with (
         # No proxy from the environment, no redirect: the address we checked is the one we talk to.
         httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False) as client,

@@ -18,11 +18,12 @@ from pdp.identity.binding import Connection
 from pdp.identity.certificates import PeerCertificate
 from pdp.identity.gate import Credential, Scheme
 from pdp.identity.issuers import Issuer, IssuerTable
+from pdp.identity.kubernetes import Review
 from pdp.identity.proof import BoundRequest, Proof
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.identity.verifier import VerifiedToken, admit, examine, verify_certificate, verify_token
-from pdp.limits import DEFAULT_LEEWAY_S, TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
-from pdp.ports import Clock, KeyStore, ReplayMemory
+from pdp.limits import DEFAULT_LEEWAY_S, LIVE_CHECK_LIFE_S, TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
+from pdp.ports import Clock, KeyStore, LiveCheck, ReplayMemory
 from pdp.service.nonces import Nonces
 from pdp.signals.locks import LockKind, LockSet
 
@@ -60,12 +61,18 @@ class Authenticator:
         clock: Clock,
         replay: ReplayMemory | None = None,
         nonces: Nonces | None = None,
+        live: LiveCheck | None = None,
         entries: int = TOKEN_CACHE_ENTRIES,
     ) -> None:
-        """Prepare; without `replay` no DPoP proof is taken, without `nonces` none that needs one."""
+        """Prepare; without `replay` no DPoP proof is taken, without `nonces` none that needs one.
+
+        Without `live` no token is taken of an issuer whose entry asks for a live check.
+        """
         self.issuers = issuers
         self._replay = replay
         self._nonces = nonces
+        self._live = live
+        self._reviews: OrderedDict[bytes, tuple[Review, float]] = OrderedDict()
         self.counters: Counter[str] = Counter()
         self._keys = keys
         self._clock = clock
@@ -128,10 +135,37 @@ class Authenticator:
         keys = await self._keys.key_set(token.issuer, kid=token.kid)
         if isinstance(keys, Refusal):
             return keys
-        identity = admit(token, keys=keys, connection=connection, table=self.issuers, now_ms=self._clock.now_ms())
+        review = await self._review(token.issuer, credential, connection.token)
+        if isinstance(review, Refusal):
+            return review
+        identity = admit(
+            token,
+            keys=keys,
+            connection=connection,
+            table=self.issuers,
+            now_ms=self._clock.now_ms(),
+            review=review,
+        )
         if isinstance(identity, Refusal) and identity.reason in (Reason.KEY_UNKNOWN, Reason.ISSUER_KEYS_EMPTY):
             self._cache.pop(key, None)
         return identity
+
+    async def _review(self, issuer: Issuer, credential: Credential, digest: bytes) -> Review | Refusal | None:
+        """Return what the issuer says of a token now; a yes is remembered for half a minute (IS-5), a no never."""
+        if issuer.live_check == "none":
+            return None
+        known, until_s = self._reviews.get(digest, (None, 0.0))
+        if known is not None and self._clock.mono_s() < until_s:
+            return known
+        if self._live is None:
+            return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no live check here")
+        review = await self._live.review(issuer, credential.token)
+        if isinstance(review, Review) and review.authenticated is True:
+            self._reviews[digest] = (review, self._clock.mono_s() + LIVE_CHECK_LIFE_S)
+            self._reviews.move_to_end(digest)
+            if len(self._reviews) > self._entries:
+                self._reviews.popitem(last=False)
+        return review
 
     def _with_nonces(self, connection: Connection, issuer: Issuer) -> Connection:
         """Ask a DPoP proof for a nonce of ours where the issuer's entry does."""

@@ -369,3 +369,95 @@ def test_a_file_is_read_again_when_it_changes_and_its_loss_is_bounded(tmp_path: 
             assert kids(await store.key_set(issuer, kid=None)) == [kid_of(FIRST)]
 
     asyncio.run(run())
+
+
+def metadata(server: Server, **changes: Any) -> Answer:
+    """An OpenID Provider: metadata at one address, the key set at another."""
+    said = {"issuer": ISS, "jwks_uri": f"http://127.0.0.1:{server.port}/keys"} | changes
+    return server.body(json.dumps({name: value for name, value in said.items() if value is not ...}).encode())
+
+
+def provider(**changes: Any) -> Callable[[Server], Answer]:
+    def answers(server: Server) -> Answer:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            known = server.requests[-1].startswith(b"GET /meta ")
+            await (metadata(server, **changes) if known else server.jwks(FIRST))(reader, writer)
+
+        return answer
+
+    return answers
+
+
+def discover(story: Story, answer: Callable[[Server], Answer], **keys: Any) -> None:
+    async def run() -> None:
+        async with serving() as server:
+            server.answer = answer(server)
+            source = {"discovery": f"http://127.0.0.1:{server.port}/meta", "allow_private": LOCAL} | keys
+            trust, clock = table(entry(keys=source)), Clock()
+            async with store_of(trust, clock) as (store, issuer):
+                await story(server, store, issuer, clock)
+
+    asyncio.run(run())
+
+
+def test_jw2_keys_are_found_through_the_providers_metadata() -> None:
+    async def story(server: Server, store: KeyStore, issuer: Issuer, _clock: Clock) -> None:
+        assert kids(await store.key_set(issuer, kid=None)) == [kid_of(FIRST)]
+        assert [line.split(b" ")[1] for line in server.requests] == [b"/meta", b"/keys"]
+
+    discover(story, provider())
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"issuer": ISS + "/"}, "another issuer"),
+        ({"issuer": ISS.upper()}, "another issuer"),
+        ({"issuer": [ISS]}, "another issuer"),
+        ({"issuer": ...}, "another issuer"),
+        ({"jwks_uri": ...}, "names no `jwks_uri`"),
+        ({"jwks_uri": ["https://login.example/keys"]}, "names no `jwks_uri`"),
+        ({"jwks_uri": "https://evil.example/keys"}, "`jwks_hosts`"),
+        ({"jwks_uri": "https://127.0.0.1.evil.example/keys"}, "`jwks_hosts`"),
+        ({"jwks_uri": "https://eve@127.0.0.1/keys"}, "no address"),
+        ({"jwks_uri": "file:///etc/passwd"}, "no address"),
+        ({"jwks_uri": "/keys"}, "no address"),
+        ({"jwks_uri": "https://[::1/keys"}, "no address"),
+    ],
+)
+def test_jw2_metadata_that_leads_elsewhere_is_a_failed_fetch(changes: dict[str, Any], told: str) -> None:
+    async def story(server: Server, store: KeyStore, issuer: Issuer, _clock: Clock) -> None:
+        found = await store.key_set(issuer, kid=None)
+        assert isinstance(found, Refusal)
+        assert (found.reason, told in found.detail) == (Reason.KEYS_UNAVAILABLE, True), found
+        assert len(server.requests) == 1
+
+    discover(story, provider(**changes))
+
+
+def test_metadata_is_read_as_strictly_as_a_token() -> None:
+    async def story(_server: Server, store: KeyStore, issuer: Issuer, _clock: Clock) -> None:
+        found = await store.key_set(issuer, kid=None)
+        assert isinstance(found, Refusal)
+        assert "strict JSON" in found.detail
+
+    discover(story, lambda server: server.body(b'{"issuer": "a", "issuer": "b"}'))
+
+
+def test_a_credential_to_fetch_with_is_read_anew_for_each_fetch(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with serving() as server:
+            (tmp_path / "token").write_text("one\n")
+            trust = trust_of(f"http://127.0.0.1:{server.port}/keys", keys={"fetch_credential": "token"})
+            clock = Clock()
+            async with store_of(trust, clock, tmp_path) as (store, issuer):
+                await store.key_set(issuer, kid=None)
+                (tmp_path / "token").write_text("two\n")
+                clock.s += issuer.refresh_s
+                await store.key_set(issuer, kid=None)
+            assert [b"uthorization: Bearer one" in server.requests[0], b"Bearer two" in server.requests[1]] == [
+                True,
+                True,
+            ]
+
+    asyncio.run(run())
