@@ -409,7 +409,10 @@ def _ext_proc() -> Json:
         "route_cache_action": "RETAIN",
         "mutation_rules": {
             "disallow_all": True,
-            "allow_expression": {"regex": "(:path|content-length|authorization|dpop|x-pdp-.*)"},
+            # The rules hold for our refusals, too: the last three are what a refused client is told beside its status.
+            "allow_expression": {
+                "regex": "(:path|content-length|authorization|dpop|x-pdp-.*|content-type|retry-after|www-authenticate)"
+            },
             "disallow_is_error": True,
         },
         "request_attributes": list(_ATTRIBUTES),

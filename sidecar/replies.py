@@ -64,7 +64,9 @@ def denial(reason: Reason, decision_id: str, *, reveal: bool) -> Denial:
     status = status_of(reason)
     headers = [("content-type", "application/json")]
     if status == UNAUTHENTICATED:
-        headers.append(("www-authenticate", 'Bearer error="invalid_token"'))
+        # Who shows no credential has made no error (RFC 6750 section 3.1).
+        missing = reason is Reason.CREDENTIAL_MISSING
+        headers.append(("www-authenticate", "Bearer" if missing else 'Bearer error="invalid_token"'))
     if status in {TOO_MANY, UNAVAILABLE}:
         headers.append(("retry-after", "1"))
     said = {"error": _SENTENCES[status], "reason": word_of(reason, reveal=reveal), "decision_id": decision_id}

@@ -12,7 +12,7 @@ import pytest
 from pdp.errors import Reason
 from sidecar import envoy
 from sidecar.limits import LIMITS
-from tests.e2e.sidecar.test_streams import PATIENCE_S, noted, opened
+from tests.e2e.sidecar.test_streams import PATIENCE_S, STREAM, noted, opened
 from tests.e2e.sidecar.test_unary import INFER, status
 from tests.support.upstream import Exchange
 
@@ -99,5 +99,22 @@ def test_no_header_turns_a_method_into_another(in_lab: Callable[..., None]) -> N
         names = ("x-http-method-override", "x-http-method", "X-Method-Override")
         assert status(await lab.post(INFER, *(f"{name}: DELETE" for name in names))) == 200
         assert not {name.lower() for name in names} & set(lab.model.seen[0].headers)
+
+    in_lab(body)
+
+
+def test_a_refused_stream_says_as_much_as_a_refused_unary_request(in_lab: Callable[..., None]) -> None:
+    """Envoy drops the headers of a refusal that its mutation rules do not name; a 401 must say how to authenticate."""
+
+    async def body(lab: Any) -> None:
+        for target in (INFER, STREAM):
+            missing = (await lab.post(target, token=None)).lower()
+            assert b"\r\nwww-authenticate: bearer\r\n" in missing, target
+            assert b"\r\ncontent-type: application/json\r\n" in missing, target
+            lab.decider.reason = Reason.TOKEN_EXPIRED
+            expired = (await lab.post(target)).lower()
+            assert b'\r\nwww-authenticate: bearer error="invalid_token"\r\n' in expired, target
+        lab.decider.reason = Reason.WORLD_STALE
+        assert b"\r\nretry-after: 1\r\n" in (await lab.post(STREAM)).lower()
 
     in_lab(body)
