@@ -31,7 +31,7 @@ SEGMENTATION: Final = "2"
 
 def decide(world: World, question: Question, now_ms: int) -> Decision:
     """Decide `question` in `world` at wall-clock time `now_ms` (milliseconds since the epoch)."""
-    case = _open(world, question)
+    case = open_case(world, question)
     if isinstance(case, Decision):
         return case
     verdict = _judge(case, now_ms)
@@ -41,7 +41,7 @@ def decide(world: World, question: Question, now_ms: int) -> Decision:
 def explain(world: World, question: Question, now_ms: int) -> Decision:
     """As `decide`; a deny that some rule nearly turned into an allow also carries the nearest miss."""
     decision = decide(world, question, now_ms)
-    case = _open(world, question)
+    case = open_case(world, question)
     if decision.allowed or isinstance(case, Decision):
         return decision
     miss = _miss(case, decision, now_ms)
@@ -62,7 +62,7 @@ def max_staleness_s(world: World, question: Question) -> float:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Case:
+class Case:
     """A well-formed question about a registered asset, with everything that the engine reads."""
 
     world: World
@@ -84,7 +84,7 @@ class _Case:
         )
 
 
-def _open(world: World, question: Question) -> _Case | Decision:
+def open_case(world: World, question: Question) -> Case | Decision:
     """Check the question against the world's vocabulary and inventory; locks are looked at in `_judge`."""
     snapshot = world.snapshot
     if snapshot is None:
@@ -96,7 +96,7 @@ def _open(world: World, question: Question) -> _Case | Decision:
     if asset is None or (question.serves is not None and world.asset(question.serves) is None):
         return _unregistered(world, question, asset)
     info = snapshot.vocabulary.types[question.action.type]
-    return _Case(
+    return Case(
         world=world,
         snapshot=snapshot,
         question=question,
@@ -169,7 +169,7 @@ class _Granted:
     outcomes: tuple[Outcome, ...]
 
 
-def _judge(case: _Case, now_ms: int) -> _Granted | Decision:
+def _judge(case: Case, now_ms: int) -> _Granted | Decision:
     """Run the stages; return the first refusal, or all the outcomes that granted."""
     lock = case.world.locks.match(case.question, now_ms)
     if lock is not None:
@@ -182,25 +182,26 @@ def _judge(case: _Case, now_ms: int) -> _Granted | Decision:
     return _Granted(outcomes=tuple(outcomes))
 
 
-def _stages(case: _Case, now_ms: int) -> Iterator[Outcome | Decision]:
+def _stages(case: Case, now_ms: int) -> Iterator[Outcome | Decision]:
     """Yield the outcome of each stage that allowed, or the refusal of the first that did not."""
     if case.segmented:
-        reach = evaluate(case.snapshot, _segmentation(case, now_ms), now_ms)
+        reach = evaluate(case.snapshot, segmentation_request(case, now_ms), now_ms)
         yield _or_refusal(case, reach, Reason.SEGMENT_DENIED)
-    own = evaluate(case.snapshot, _grant(case, case.question.subject), now_ms)
+    own = evaluate(case.snapshot, grant_request(case, case.question.subject), now_ms)
     yield _or_refusal(case, own, own.reason)
     for depth, actor in enumerate(case.question.actors):
-        acting = evaluate(case.snapshot, _grant(case, actor), now_ms)
+        acting = evaluate(case.snapshot, grant_request(case, actor), now_ms)
         # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts.
         if depth == 0 or acting.reason is not Reason.NO_GRANT:
             yield _or_refusal(case, acting, Reason.DELEGATION_DENIED)
 
 
-def _or_refusal(case: _Case, outcome: Outcome, reason: Reason) -> Outcome | Decision:
+def _or_refusal(case: Case, outcome: Outcome, reason: Reason) -> Outcome | Decision:
     return outcome if outcome.effect is Effect.ALLOW else case.deny(reason, outcome)
 
 
-def _grant(case: _Case, party: Party) -> EngineRequest:
+def grant_request(case: Case, party: Party) -> EngineRequest:
+    """Return the question whether `party` is granted the access."""
     question = case.question
     return EngineRequest(
         context=GRANTS,
@@ -210,8 +211,8 @@ def _grant(case: _Case, party: Party) -> EngineRequest:
     )
 
 
-def _segmentation(case: _Case, now_ms: int) -> EngineRequest:
-    """Segmentation starts at the caller's own workload; who has none, or no segment, is in `segment:none`."""
+def segmentation_request(case: Case, now_ms: int) -> EngineRequest:
+    """Return the question of segmentation: from the caller's own workload; who has none, or no segment, is in `segment:none`."""
     source = _source(case.question)
     name = str(source) if source else NO_SEGMENT
     target = str(case.question.resource)
@@ -233,7 +234,7 @@ def _source(question: Question) -> Principal | None:
     return asking if asking.kind is Kind.WORKLOAD else None
 
 
-def _settle(case: _Case, verdict: _Granted | Decision, now_ms: int) -> Decision:
+def _settle(case: Case, verdict: _Granted | Decision, now_ms: int) -> Decision:
     """Turn the stages' verdict into the decision, with merged obligations and the time of the next look."""
     if isinstance(verdict, Decision):
         return verdict
@@ -257,7 +258,7 @@ def _settle(case: _Case, verdict: _Granted | Decision, now_ms: int) -> Decision:
 
 
 def _next_look_s(
-    case: _Case, outcomes: tuple[Outcome, ...], obligations: tuple[Obligation, ...], now_ms: int
+    case: Case, outcomes: tuple[Outcome, ...], obligations: tuple[Obligation, ...], now_ms: int
 ) -> float | None:
     """Return the least of: obligation, role bound, lock bound, token expiry, and 30 s if a condition reads `now`."""
     bounds = [(outcome.valid_until_ms - now_ms) / 1000 for outcome in outcomes if outcome.valid_until_ms is not None]
@@ -271,12 +272,12 @@ def _next_look_s(
     return max(0.0, min(bounds)) if bounds else None
 
 
-def _miss(case: _Case, decision: Decision, now_ms: int) -> NearestMiss | None:
+def _miss(case: Case, decision: Decision, now_ms: int) -> NearestMiss | None:
     """Return the nearest miss of the stage that refused."""
     if decision.reason is Reason.SEGMENT_DENIED:
-        return nearest_miss(case.snapshot, _segmentation(case, now_ms), now_ms)
+        return nearest_miss(case.snapshot, segmentation_request(case, now_ms), now_ms)
     if decision.reason is Reason.DELEGATION_DENIED:
-        return nearest_miss(case.snapshot, _grant(case, case.question.actors[0]), now_ms)
+        return nearest_miss(case.snapshot, grant_request(case, case.question.actors[0]), now_ms)
     if decision.reason in {Reason.NO_GRANT, Reason.DENIED_BY_RULE, Reason.CONDITION_ERROR}:
-        return nearest_miss(case.snapshot, _grant(case, case.question.subject), now_ms)
+        return nearest_miss(case.snapshot, grant_request(case, case.question.subject), now_ms)
     return None

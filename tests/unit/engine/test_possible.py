@@ -1,0 +1,73 @@
+import pytest
+
+from pdp.engine.classes import NameClass, fresh, objects, subjects
+from pdp.engine.evaluate import EngineRequest
+from pdp.engine.possible import Access, possible
+from tests.unit.engine.conftest import Workbench
+
+GRANT = "p, role:a, dataset.read, dataset/**, dev,"
+OPEN = "request.purpose == 'x'"
+VALUES = ("role:a", "dataset.read", "dataset/q", "dev")
+
+
+def asked(attributes: dict[str, bool | str]) -> EngineRequest:
+    return EngineRequest(context="", values=VALUES, memberships={}, attributes=attributes)
+
+
+@pytest.mark.parametrize(
+    ("rows", "access", "depends_on"),
+    [
+        ((f"{GRANT} , , allow",), Access.ALLOW, ()),
+        ((f"{GRANT} {OPEN}, , allow",), Access.CONDITIONAL, (OPEN,)),
+        ((f"{GRANT} , , allow", f"{GRANT} {OPEN}, , deny"), Access.CONDITIONAL, (OPEN,)),
+        ((f"{GRANT} , , allow", f"{GRANT} {OPEN}, max_rows=1, allow"), Access.ALLOW, ()),
+        # A duty that may contradict the one that holds: whether it is an allow depends on the question.
+        ((f"{GRANT} , purpose=a, allow", f"{GRANT} {OPEN}, purpose=b, allow"), Access.CONDITIONAL, (OPEN,)),
+        ((f"{GRANT} , purpose=a, allow", f"{GRANT} , purpose=b, allow"), Access.DENY, ()),
+        ((f"{GRANT} {OPEN}, , allow", f"{GRANT} , , deny"), Access.DENY, ()),
+        # Without any grant, a deny that might hold changes nothing.
+        ((f"{GRANT} {OPEN}, , deny",), Access.DENY, ()),
+        # The inventory does not say: nobody will.
+        ((f"{GRANT} resource.signature_verified, , allow",), Access.DENY, ()),
+        ((f"{GRANT} , , allow", f"{GRANT} resource.signature_verified, , deny"), Access.DENY, ()),
+        # Decided without the attribute that is missing.
+        ((f"{GRANT} \"{OPEN} || resource.owner == 'me'\", , allow",), Access.ALLOW, ()),
+    ],
+)
+def test_what_is_known_and_what_is_left_open(
+    bench: Workbench, rows: tuple[str, ...], access: Access, depends_on: tuple[str, ...]
+) -> None:
+    request = asked({"resource.owner": "me"})
+    found = possible(bench.snapshot("\n".join(rows)), request, lambda name: name.startswith("request."), 0)
+    assert (found.access, found.depends_on) == (access, depends_on)
+
+
+def test_resources_fall_into_the_classes_that_patterns_tell_apart() -> None:
+    names = ("dataset/a/*", "dataset/*/b", "dataset/**", "dataset/a/b@1", "collection:pii", "workload:spiffe://d/**")
+    found = {one.label: one.member for one in objects(names, ("dataset", "model"))}
+    assert found == {
+        "dataset/**": "dataset/a",
+        "dataset/a/*": "dataset/a/any",
+        "dataset/*/b": "dataset/any/b",
+        "dataset/*/b & dataset/a/*": "dataset/a/b",
+        "dataset/a/b@1": "dataset/a/b@1",
+        "model/**": "model/any",
+    }
+
+
+def test_many_overlapping_patterns_end() -> None:
+    names = [f"dataset/{'*/' * before}x/**" for before in range(12)]
+    found = objects(names, ("dataset",))
+    assert len(found) > len(names)
+
+
+def test_subjects_are_principals_groups_patterns_and_everyone_else() -> None:
+    names = ("user:a", "role:r", "group:g", "workload:spiffe://d/a/**", "segment:s", "user:any")
+    assert subjects(names) == (
+        NameClass(label="*", member="user:any-x", named=False),
+        NameClass(label="group:g", member="user:any-x", named=False, memberships=("group:g",)),
+        NameClass(label="user:a", member="user:a", named=True),
+        NameClass(label="user:any", member="user:any", named=True),
+        NameClass(label="workload:spiffe://d/a/**", member="workload:spiffe://d/a/any", named=False),
+    )
+    assert fresh("user:", ("user:any", "user:any-xy")) == "user:any-x-x"
