@@ -23,7 +23,8 @@ def add(
         typer.Argument(
             metavar="TARGET",
             help="`user:…`, `agent:…`, `workload:…`, `resource:PATTERN`, `jti:ISS#ID`, `session:ISS#ID`, "
-            "`certificate:HEX` or `issued-before:ISS#TIME[#PRINCIPAL]`.",
+            "`certificate:HEX`, `serial:NAME#NUMBER`, "
+            "`account-uid:ISS#UID`, `pod-uid:ISS#UID` or `issued-before:ISS#TIME[#PRINCIPAL]`.",
         ),
     ],
     *,

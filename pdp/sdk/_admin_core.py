@@ -184,10 +184,11 @@ def target_message(target: LockTarget) -> lock_pb2.LockTarget:
             return lock_pb2.LockTarget(resource=target.resource)
         case LockKind.CERTIFICATE:
             return lock_pb2.LockTarget(certificate=target.value)
-        case LockKind.JTI:
-            return lock_pb2.LockTarget(jti=lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value))
-        case LockKind.SESSION:
-            return lock_pb2.LockTarget(session=lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value))
+        case LockKind.JTI | LockKind.SESSION | LockKind.SERIAL | LockKind.ACCOUNT_UID | LockKind.POD_UID:
+            scoped = lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value)
+            message = lock_pb2.LockTarget()
+            getattr(message, target.kind.value).CopyFrom(scoped)
+            return message
         case LockKind.ISSUED_BEFORE:
             before = lock_pb2.IssuedBefore(issuer=target.issuer, time_s=target.time_s, principal=target.principal)
             return lock_pb2.LockTarget(issued_before=before)
@@ -227,10 +228,9 @@ def _target(message: lock_pb2.LockTarget) -> LockTarget:
             return LockTarget(kind=kind, resource=message.resource)
         case LockKind.CERTIFICATE:
             return LockTarget(kind=kind, value=message.certificate)
-        case LockKind.JTI:
-            return LockTarget(kind=kind, issuer=message.jti.issuer, value=message.jti.id)
-        case LockKind.SESSION:
-            return LockTarget(kind=kind, issuer=message.session.issuer, value=message.session.id)
+        case LockKind.JTI | LockKind.SESSION | LockKind.SERIAL | LockKind.ACCOUNT_UID | LockKind.POD_UID:
+            scoped = getattr(message, kind.value)
+            return LockTarget(kind=kind, issuer=scoped.issuer, value=scoped.id)
         case LockKind.ISSUED_BEFORE:
             before = message.issued_before
             return LockTarget(kind=kind, issuer=before.issuer, time_s=before.time_s, principal=before.principal)

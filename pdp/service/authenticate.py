@@ -35,6 +35,7 @@ _LOCK_REASONS: Final = {  # T-57
     LockKind.SESSION: Reason.TOKEN_REVOKED,
     LockKind.ISSUED_BEFORE: Reason.TOKEN_REVOKED,
     LockKind.CERTIFICATE: Reason.CERTIFICATE_REVOKED,
+    LockKind.SERIAL: Reason.CERTIFICATE_REVOKED,
 }
 
 

@@ -4,6 +4,7 @@ A `LockSet` is immutable and indexed by what a lock names, so that matching cost
 and not as much as there are locks: a few dictionary look-ups for each party, one for each *shape* of resource pattern in use.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,6 +20,11 @@ from pdp.model.request import CredentialFacts, Question
 
 _FINGERPRINT_CHARS: Final = 64
 _BELOW: Final = "/**"
+_EVERY_ACCOUNT: Final = ":*"
+_ACCOUNTS: Final = re.compile(r"workload:([a-z0-9-]{1,63}/)?system:serviceaccount:[a-z0-9-]{1,63}:\*")
+"""Every service account of one namespace in one cluster."""
+_SERIAL_DIGITS: Final = len(str(2**160))
+"""A serial number has at most 20 octets (RFC 5280 section 4.1.2.2)."""
 
 Key = tuple[str, ...]
 Shape = tuple[int, tuple[int, ...], bool, bool]
@@ -34,6 +40,21 @@ class LockKind(StrEnum):
     SESSION = "session"
     ISSUED_BEFORE = "issued_before"
     CERTIFICATE = "certificate"
+    SERIAL = "serial"
+    ACCOUNT_UID = "account_uid"
+    POD_UID = "pod_uid"
+
+    @property
+    def word(self) -> str:
+        """How a person writes it."""
+        return self.value.replace("_", "-")
+
+
+SCOPED: Final = frozenset({LockKind.JTI, LockKind.SESSION, LockKind.SERIAL, LockKind.ACCOUNT_UID, LockKind.POD_UID})
+"""The kinds that name a value of one issuer: of tokens or, for a serial number, of certificates."""
+
+
+_SCOPED_WORDS: Final = {kind.word: kind for kind in SCOPED}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,8 +62,10 @@ class LockTarget:
     """What a lock matches, valid once made.
 
     `principal` names a subject, actor or workload; a workload may end in `/**`: every SPIFFE ID below it, by whole
-    segments. `resource` is a pattern; `issuer` with `value` a token id or session; `issuer` with `time_s` (and `principal`)
-    every token issued up to then; `value` alone the SHA-256 of a certificate in lower-case hex.
+    segments; `workload:CLUSTER/system:serviceaccount:NAMESPACE:*` is every account there. `resource` is a pattern; `issuer`
+    with `value` a token id, session or uid; `issuer` with `time_s` (and `principal`) every token issued up to then; `value`
+    alone the SHA-256 of a certificate in lower-case hex. The issuer of a serial number is the distinguished name of the
+    authority as RFC 4514 writes it, and the number is decimal.
     """
 
     kind: LockKind
@@ -67,12 +90,15 @@ class LockTarget:
             ResourcePattern.parse(self.resource)
         if self.kind is LockKind.CERTIFICATE:
             _check_fingerprint(self.value)
+        if self.kind is LockKind.SERIAL:
+            _check_serial(self.value)
 
     @classmethod
     def parse(cls, text: str) -> Self:
         """Return the target that a person wrote.
 
         `user:…`, `agent:…`, `workload:…`, `resource:PATTERN`, `jti:ISS#ID`, `session:ISS#ID`, `certificate:HEX`,
+        `serial:NAME#NUMBER` with NUMBER decimal, or hex with colons, `account-uid:ISS#UID`, `pod-uid:ISS#UID`,
         `issued-before:ISS#TIME[#PRINCIPAL]` with TIME in RFC 3339 or seconds.
 
         Raises:
@@ -83,9 +109,11 @@ class LockTarget:
             return cls(kind=LockKind.PRINCIPAL, principal=text)
         if word == "resource":
             return cls(kind=LockKind.RESOURCE, resource=rest)
-        if word in ("jti", "session"):
-            issuer, _, value = rest.partition("#")
-            return cls(kind=LockKind(word), issuer=issuer, value=value)
+        if word in _SCOPED_WORDS:
+            # A distinguished name may hold `#`; a value never does.
+            issuer, _, value = rest.rpartition("#")
+            kind = _SCOPED_WORDS[word]
+            return cls(kind=kind, issuer=issuer, value=_decimal(value) if kind is LockKind.SERIAL else value)
         if word == "certificate":
             return cls(kind=LockKind.CERTIFICATE, value=rest.lower().replace(":", ""))
         if word == "issued-before":
@@ -94,7 +122,8 @@ class LockTarget:
             return cls(kind=LockKind.ISSUED_BEFORE, issuer=issuer, time_s=_seconds(time), principal=principal)
         raise BadRequestError(
             "a lock's target is `user:…`, `agent:…`, `workload:…`, `resource:…`, `jti:ISS#ID`, `session:ISS#ID`, "
-            "`certificate:HEX` or `issued-before:ISS#TIME[#PRINCIPAL]`"
+            "`certificate:HEX`, `serial:NAME#NUMBER`, `account-uid:ISS#UID`, `pod-uid:ISS#UID` or "
+            "`issued-before:ISS#TIME[#PRINCIPAL]`"
         )
 
     def __str__(self) -> str:
@@ -107,7 +136,7 @@ class LockTarget:
         if self.kind is LockKind.ISSUED_BEFORE:
             tail = f"#{self.principal}" if self.principal else ""
             return f"issued-before:{self.issuer}#{self.time_s}{tail}"
-        return f"{self.kind.value}:{self.issuer}#{self.value}"
+        return f"{self.kind.word}:{self.issuer}#{self.value}"
 
     def to_json(self) -> dict[str, Any]:
         """Return the fields that this kind has."""
@@ -128,8 +157,7 @@ _FIELDS: Final[Mapping[LockKind, tuple[frozenset[str], frozenset[str]]]] = Mappi
     {
         LockKind.PRINCIPAL: (frozenset({"principal"}), _NO_FIELDS),
         LockKind.RESOURCE: (frozenset({"resource"}), _NO_FIELDS),
-        LockKind.JTI: (frozenset({"issuer", "value"}), _NO_FIELDS),
-        LockKind.SESSION: (frozenset({"issuer", "value"}), _NO_FIELDS),
+        **{kind: (frozenset({"issuer", "value"}), _NO_FIELDS) for kind in SCOPED},
         LockKind.ISSUED_BEFORE: (frozenset({"issuer", "time_s"}), frozenset({"principal"})),
         LockKind.CERTIFICATE: (frozenset({"value"}), _NO_FIELDS),
     }
@@ -303,9 +331,14 @@ def _credential_keys(principals: Sequence[Principal], credential: CredentialFact
         yield from (("principal", name) for name in _principal_names(principal))
     if credential.fingerprint:
         yield ("certificate", "", credential.fingerprint)
+    if credential.serial:
+        yield ("serial", credential.certificate_issuer, credential.serial)
     if credential.issuer:
         yield ("jti", credential.issuer, credential.jti)
         yield ("session", credential.issuer, credential.session)
+        if credential.account_uid:
+            yield ("account_uid", credential.issuer, credential.account_uid)
+            yield ("pod_uid", credential.issuer, credential.pod_uid)
         yield ("issued_before", credential.issuer, "")
         for principal in principals:
             yield from (("issued_before", credential.issuer, name) for name in _principal_names(principal))
@@ -319,9 +352,17 @@ def _target_keys(question: Question, shapes: Mapping[Shape, int]) -> Iterator[Ke
 
 
 def _principal_names(principal: Principal) -> Iterator[str]:
-    """Yield a principal's own name and, for a SPIFFE ID, those of every whole-segment prefix."""
+    """Yield a principal's own name and those of the groups of workloads that it is in.
+
+    For a SPIFFE ID, every whole-segment prefix; for a service account, its namespace in its cluster.
+    """
     yield str(principal)
-    if principal.kind is not Kind.WORKLOAD or not principal.id.startswith("spiffe://"):
+    if principal.kind is not Kind.WORKLOAD:
+        return
+    if not principal.id.startswith("spiffe://"):
+        namespace, colon, _ = str(principal).rpartition(":")
+        if colon and _ACCOUNTS.fullmatch(namespace + _EVERY_ACCOUNT):
+            yield namespace + _EVERY_ACCOUNT
         return
     spiffe = SpiffeId.parse(principal.id)
     prefix = f"{Kind.WORKLOAD.value}:spiffe://{spiffe.trust_domain}"
@@ -343,7 +384,9 @@ def _resource_keys(resource: Resource, shape: Shape) -> Iterator[Key]:
 
 
 def _check_principal(text: str) -> None:
-    """Refuse what names no principal; `workload:spiffe://<trust domain>[/<path>]/**` names all below it."""
+    """Refuse what names no principal; the patterns of workloads are those of `_principal_names`."""
+    if _ACCOUNTS.fullmatch(text):
+        return
     prefix = f"{Kind.WORKLOAD.value}:spiffe://"
     if text.startswith(prefix) and text.endswith(_BELOW):
         SpiffeId.parse("spiffe://" + text.removeprefix(prefix).removesuffix(_BELOW) + "/x")
@@ -354,6 +397,20 @@ def _check_principal(text: str) -> None:
 def _check_fingerprint(text: str) -> None:
     if len(text) != _FINGERPRINT_CHARS or not set(text) <= set("0123456789abcdef"):
         raise BadRequestError("a certificate is named by its SHA-256: 64 lower-case hex digits")
+
+
+def _decimal(text: str) -> str:
+    """Return a serial number as decimals: tools print it as such, or as pairs of hex digits."""
+    digits = text.replace(":", "")
+    try:
+        return str(int(digits, 16) if ":" in text else int(digits))
+    except ValueError as error:
+        raise BadRequestError("a serial number is decimal, or pairs of hex digits with colons") from error
+
+
+def _check_serial(text: str) -> None:
+    if len(text) > _SERIAL_DIGITS or not text.isascii() or not text.isdecimal() or (text[0] == "0" and text != "0"):
+        raise BadRequestError("a serial number is decimal, without leading zeros, and has at most 20 octets")
 
 
 def _check_texts(*texts: object) -> None:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11pdp/v1/lock.proto\x12\x06pdp.v1\"\xd3\x01\n\nLockTarget\x12\x13\n\tprincipal\x18\x01 \x01(\tH\x00\x12\x12\n\x08resource\x18\x02 \x01(\tH\x00\x12#\n\x03jti\x18\x03 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12\'\n\x07session\x18\x04 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12-\n\rissued_before\x18\x05 \x01(\x0b\x32\x14.pdp.v1.IssuedBeforeH\x00\x12\x15\n\x0b\x63\x65rtificate\x18\x06 \x01(\tH\x00\x42\x08\n\x06target\"*\n\x0cIssuerScoped\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"A\n\x0cIssuedBefore\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0e\n\x06time_s\x18\x02 \x01(\x03\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x8b\x01\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.pdp.v1.LockTarget\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\tworld_seq\x18\x05 \x01(\x04\x12\x10\n\x08start_ms\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x07 \x01(\x03\"c\n\x0bLockRequest\x12\"\n\x06target\x18\x01 \x01(\x0b\x32\x12.pdp.v1.LockTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\x03\x12\x10\n\x08wait_all\x18\x04 \x01(\x08\"L\n\x0cLockResponse\x12\x1a\n\x04lock\x18\x01 \x01(\x0b\x32\x0c.pdp.v1.Lock\x12 \n\x07receipt\x18\x02 \x01(\x0b\x32\x0f.pdp.v1.Receipt\"e\n\x07Receipt\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x11\n\tconnected\x18\x02 \x01(\r\x12\x0f\n\x07holding\x18\x03 \x01(\r\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12\x12\n\nslowest_ms\x18\x05 \x01(\x01\"\x1b\n\rUnlockRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x0eUnlockResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"\x12\n\x10ListLocksRequest\"C\n\x11ListLocksResponse\x12\x1b\n\x05locks\x18\x01 \x03(\x0b\x32\x0c.pdp.v1.Lock\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x32\xb6\x01\n\x0bLockService\x12\x31\n\x04Lock\x12\x13.pdp.v1.LockRequest\x1a\x14.pdp.v1.LockResponse\x12\x37\n\x06Unlock\x12\x15.pdp.v1.UnlockRequest\x1a\x16.pdp.v1.UnlockResponse\x12;\n\x04List\x12\x18.pdp.v1.ListLocksRequest\x1a\x19.pdp.v1.ListLocksResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x11pdp/v1/lock.proto\x12\x06pdp.v1\"\xd1\x02\n\nLockTarget\x12\x13\n\tprincipal\x18\x01 \x01(\tH\x00\x12\x12\n\x08resource\x18\x02 \x01(\tH\x00\x12#\n\x03jti\x18\x03 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12\'\n\x07session\x18\x04 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12-\n\rissued_before\x18\x05 \x01(\x0b\x32\x14.pdp.v1.IssuedBeforeH\x00\x12\x15\n\x0b\x63\x65rtificate\x18\x06 \x01(\tH\x00\x12&\n\x06serial\x18\x07 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12+\n\x0b\x61\x63\x63ount_uid\x18\x08 \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x12\'\n\x07pod_uid\x18\t \x01(\x0b\x32\x14.pdp.v1.IssuerScopedH\x00\x42\x08\n\x06target\"*\n\x0cIssuerScoped\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\n\n\x02id\x18\x02 \x01(\t\"A\n\x0cIssuedBefore\x12\x0e\n\x06issuer\x18\x01 \x01(\t\x12\x0e\n\x06time_s\x18\x02 \x01(\x03\x12\x11\n\tprincipal\x18\x03 \x01(\t\"\x8b\x01\n\x04Lock\x12\n\n\x02id\x18\x01 \x01(\t\x12\"\n\x06target\x18\x02 \x01(\x0b\x32\x12.pdp.v1.LockTarget\x12\x0e\n\x06reason\x18\x03 \x01(\t\x12\x0e\n\x06source\x18\x04 \x01(\t\x12\x11\n\tworld_seq\x18\x05 \x01(\x04\x12\x10\n\x08start_ms\x18\x06 \x01(\x03\x12\x0e\n\x06\x65nd_ms\x18\x07 \x01(\x03\"c\n\x0bLockRequest\x12\"\n\x06target\x18\x01 \x01(\x0b\x32\x12.pdp.v1.LockTarget\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x65nd_ms\x18\x03 \x01(\x03\x12\x10\n\x08wait_all\x18\x04 \x01(\x08\"L\n\x0cLockResponse\x12\x1a\n\x04lock\x18\x01 \x01(\x0b\x32\x0c.pdp.v1.Lock\x12 \n\x07receipt\x18\x02 \x01(\x0b\x32\x0f.pdp.v1.Receipt\"e\n\x07Receipt\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x11\n\tconnected\x18\x02 \x01(\r\x12\x0f\n\x07holding\x18\x03 \x01(\r\x12\x0f\n\x07missing\x18\x04 \x03(\t\x12\x12\n\nslowest_ms\x18\x05 \x01(\x01\"\x1b\n\rUnlockRequest\x12\n\n\x02id\x18\x01 \x01(\t\"#\n\x0eUnlockResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"\x12\n\x10ListLocksRequest\"C\n\x11ListLocksResponse\x12\x1b\n\x05locks\x18\x01 \x03(\x0b\x32\x0c.pdp.v1.Lock\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x32\xb6\x01\n\x0bLockService\x12\x31\n\x04Lock\x12\x13.pdp.v1.LockRequest\x1a\x14.pdp.v1.LockResponse\x12\x37\n\x06Unlock\x12\x15.pdp.v1.UnlockRequest\x1a\x16.pdp.v1.UnlockResponse\x12;\n\x04List\x12\x18.pdp.v1.ListLocksRequest\x1a\x19.pdp.v1.ListLocksResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,27 +32,27 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.lock_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_LOCKTARGET']._serialized_start=30
-  _globals['_LOCKTARGET']._serialized_end=241
-  _globals['_ISSUERSCOPED']._serialized_start=243
-  _globals['_ISSUERSCOPED']._serialized_end=285
-  _globals['_ISSUEDBEFORE']._serialized_start=287
-  _globals['_ISSUEDBEFORE']._serialized_end=352
-  _globals['_LOCK']._serialized_start=355
-  _globals['_LOCK']._serialized_end=494
-  _globals['_LOCKREQUEST']._serialized_start=496
-  _globals['_LOCKREQUEST']._serialized_end=595
-  _globals['_LOCKRESPONSE']._serialized_start=597
-  _globals['_LOCKRESPONSE']._serialized_end=673
-  _globals['_RECEIPT']._serialized_start=675
-  _globals['_RECEIPT']._serialized_end=776
-  _globals['_UNLOCKREQUEST']._serialized_start=778
-  _globals['_UNLOCKREQUEST']._serialized_end=805
-  _globals['_UNLOCKRESPONSE']._serialized_start=807
-  _globals['_UNLOCKRESPONSE']._serialized_end=842
-  _globals['_LISTLOCKSREQUEST']._serialized_start=844
-  _globals['_LISTLOCKSREQUEST']._serialized_end=862
-  _globals['_LISTLOCKSRESPONSE']._serialized_start=864
-  _globals['_LISTLOCKSRESPONSE']._serialized_end=931
-  _globals['_LOCKSERVICE']._serialized_start=934
-  _globals['_LOCKSERVICE']._serialized_end=1116
+  _globals['_LOCKTARGET']._serialized_end=367
+  _globals['_ISSUERSCOPED']._serialized_start=369
+  _globals['_ISSUERSCOPED']._serialized_end=411
+  _globals['_ISSUEDBEFORE']._serialized_start=413
+  _globals['_ISSUEDBEFORE']._serialized_end=478
+  _globals['_LOCK']._serialized_start=481
+  _globals['_LOCK']._serialized_end=620
+  _globals['_LOCKREQUEST']._serialized_start=622
+  _globals['_LOCKREQUEST']._serialized_end=721
+  _globals['_LOCKRESPONSE']._serialized_start=723
+  _globals['_LOCKRESPONSE']._serialized_end=799
+  _globals['_RECEIPT']._serialized_start=801
+  _globals['_RECEIPT']._serialized_end=902
+  _globals['_UNLOCKREQUEST']._serialized_start=904
+  _globals['_UNLOCKREQUEST']._serialized_end=931
+  _globals['_UNLOCKRESPONSE']._serialized_start=933
+  _globals['_UNLOCKRESPONSE']._serialized_end=968
+  _globals['_LISTLOCKSREQUEST']._serialized_start=970
+  _globals['_LISTLOCKSREQUEST']._serialized_end=988
+  _globals['_LISTLOCKSRESPONSE']._serialized_start=990
+  _globals['_LISTLOCKSRESPONSE']._serialized_end=1057
+  _globals['_LOCKSERVICE']._serialized_start=1060
+  _globals['_LOCKSERVICE']._serialized_end=1242
 # @@protoc_insertion_point(module_scope)

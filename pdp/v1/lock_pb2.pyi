@@ -7,20 +7,26 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class LockTarget(_message.Message):
-    __slots__ = ("principal", "resource", "jti", "session", "issued_before", "certificate")
+    __slots__ = ("principal", "resource", "jti", "session", "issued_before", "certificate", "serial", "account_uid", "pod_uid")
     PRINCIPAL_FIELD_NUMBER: _ClassVar[int]
     RESOURCE_FIELD_NUMBER: _ClassVar[int]
     JTI_FIELD_NUMBER: _ClassVar[int]
     SESSION_FIELD_NUMBER: _ClassVar[int]
     ISSUED_BEFORE_FIELD_NUMBER: _ClassVar[int]
     CERTIFICATE_FIELD_NUMBER: _ClassVar[int]
+    SERIAL_FIELD_NUMBER: _ClassVar[int]
+    ACCOUNT_UID_FIELD_NUMBER: _ClassVar[int]
+    POD_UID_FIELD_NUMBER: _ClassVar[int]
     principal: str
     resource: str
     jti: IssuerScoped
     session: IssuerScoped
     issued_before: IssuedBefore
     certificate: str
-    def __init__(self, principal: _Optional[str] = ..., resource: _Optional[str] = ..., jti: _Optional[_Union[IssuerScoped, _Mapping]] = ..., session: _Optional[_Union[IssuerScoped, _Mapping]] = ..., issued_before: _Optional[_Union[IssuedBefore, _Mapping]] = ..., certificate: _Optional[str] = ...) -> None: ...
+    serial: IssuerScoped
+    account_uid: IssuerScoped
+    pod_uid: IssuerScoped
+    def __init__(self, principal: _Optional[str] = ..., resource: _Optional[str] = ..., jti: _Optional[_Union[IssuerScoped, _Mapping]] = ..., session: _Optional[_Union[IssuerScoped, _Mapping]] = ..., issued_before: _Optional[_Union[IssuedBefore, _Mapping]] = ..., certificate: _Optional[str] = ..., serial: _Optional[_Union[IssuerScoped, _Mapping]] = ..., account_uid: _Optional[_Union[IssuerScoped, _Mapping]] = ..., pod_uid: _Optional[_Union[IssuerScoped, _Mapping]] = ...) -> None: ...
 
 class IssuerScoped(_message.Message):
     __slots__ = ("issuer", "id")

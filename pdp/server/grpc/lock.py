@@ -7,7 +7,7 @@ from pdp.server.callers import CALLER
 from pdp.server.grpc.convert import need, wait_s
 from pdp.service.locks import Locks
 from pdp.service.replicate import Receipt
-from pdp.signals.locks import Lock, LockKind, LockTarget
+from pdp.signals.locks import SCOPED, Lock, LockKind, LockTarget
 from pdp.v1 import lock_pb2, lock_pb2_grpc
 
 
@@ -46,7 +46,7 @@ def target_of(message: lock_pb2.LockTarget) -> LockTarget:
         BadRequestError, BadNameError: nothing, or something malformed.
     """
     field = message.WhichOneof("target")
-    if field in ("jti", "session"):
+    if field in SCOPED:
         scoped = getattr(message, field)
         return LockTarget(kind=LockKind(field), issuer=scoped.issuer, value=scoped.id)
     if field == "issued_before":
@@ -64,11 +64,11 @@ def target_of(message: lock_pb2.LockTarget) -> LockTarget:
 
 
 def _target_message(target: LockTarget) -> lock_pb2.LockTarget:
-    if target.kind in (LockKind.JTI, LockKind.SESSION):
+    if target.kind in SCOPED:
         scoped = lock_pb2.IssuerScoped(issuer=target.issuer, id=target.value)
-        if target.kind is LockKind.JTI:
-            return lock_pb2.LockTarget(jti=scoped)
-        return lock_pb2.LockTarget(session=scoped)
+        message = lock_pb2.LockTarget()
+        getattr(message, target.kind.value).CopyFrom(scoped)
+        return message
     if target.kind is LockKind.ISSUED_BEFORE:
         before = lock_pb2.IssuedBefore(issuer=target.issuer, time_s=target.time_s, principal=target.principal)
         return lock_pb2.LockTarget(issued_before=before)

@@ -206,6 +206,15 @@ def test_intake_asks_about_the_credential_alone() -> None:
         f"issued-before:{ISSUER}#soon",
         "workload:spiffe://prod.example/ns/m*/**",
         "user:spiffe/**",
+        "serial:CN=ca#",
+        "serial:CN=ca#12x",
+        "serial:CN=ca#-1",
+        "serial:#12",
+        "serial:CN=ca#" + "9" * 60,
+        "workload:cluster-a/system:serviceaccount:*:*",
+        "workload:cluster-a/system:serviceaccount:ml:s*",
+        "user:cluster-a/system:serviceaccount:ml:*",
+        "pod-uid:only-issuer",
     ],
 )
 def test_a_malformed_target_is_refused(text: str) -> None:
@@ -222,6 +231,10 @@ def test_a_malformed_target_is_refused(text: str) -> None:
         f"jti:{ISSUER}#abc",
         f"session:{ISSUER}#abc",
         "certificate:" + "ab" * 32,
+        "serial:CN=ca #1,O=prod#12345",
+        f"account-uid:{ISSUER}#0d4b",
+        f"pod-uid:{ISSUER}#0d4b",
+        "workload:cluster-a/system:serviceaccount:ml:*",
         f"issued-before:{ISSUER}#{NOW_S}",
         f"issued-before:{ISSUER}#{NOW_S}#user:alice",
     ],
@@ -256,6 +269,39 @@ def test_a_target_with_other_fields_than_its_kind_is_refused(raw: dict[str, obje
         LockTarget.from_json(raw)
 
 
+def test_a_certificate_is_locked_by_authority_and_serial_number() -> None:
+    shown = question(certificate_issuer="CN=ca", serial="2748")
+    assert locked("serial:CN=ca#2748", shown)
+    assert locked("serial:CN=ca#0a:bc", shown)
+    for other in (
+        question(certificate_issuer="CN=other", serial="2748"),
+        question(certificate_issuer="CN=ca", serial="1"),
+    ):
+        assert not locked("serial:CN=ca#2748", other)
+    assert not locked("serial:CN=ca#0", question())
+
+
+def test_an_account_and_a_pod_are_locked_by_their_uids() -> None:
+    shown = question(issuer=ISSUER, account_uid="a", pod_uid="p")
+    assert locked(f"account-uid:{ISSUER}#a", shown)
+    assert locked(f"pod-uid:{ISSUER}#p", shown)
+    assert not locked(f"pod-uid:{ISSUER}#a", shown)
+    assert not locked("pod-uid:https://other#p", shown)
+
+
+def test_a_namespace_of_a_cluster_is_locked_whole_and_alone() -> None:
+    target = "workload:cluster-a/system:serviceaccount:ml:*"
+    assert locked(target, question("workload:cluster-a/system:serviceaccount:ml:scorer"))
+    assert locked(target, question(workload="workload:cluster-a/system:serviceaccount:ml:x"))
+    for other in (
+        "workload:cluster-b/system:serviceaccount:ml:scorer",
+        "workload:cluster-a/system:serviceaccount:mlops:scorer",
+        "workload:system:serviceaccount:ml:scorer",
+        "user:cluster-a/system:serviceaccount:ml:scorer",
+    ):
+        assert not locked(target, question(other))
+
+
 SEGMENT = st.sampled_from(["a", "b", "c"])
 PATTERN = st.tuples(
     st.sampled_from(["dataset", "model"]),
@@ -283,5 +329,6 @@ def test_the_index_agrees_with_looking_at_every_lock(patterns: list[str], resour
 
 def test_every_kind_of_target_has_its_fields() -> None:
     assert {LockTarget.parse(t).kind for t in (
-        "user:a", "resource:dataset/a", "jti:i#a", "session:i#a", "issued-before:i#1", "certificate:" + "0" * 64
+        "user:a", "resource:dataset/a", "jti:i#a", "session:i#a", "issued-before:i#1", "certificate:" + "0" * 64,
+        "serial:CN=a#1", "account-uid:i#a", "pod-uid:i#a",
     )} == set(LockKind)  # fmt: skip
