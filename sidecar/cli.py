@@ -179,7 +179,7 @@ def doctor(
     key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
     probes: Annotated[str, typer.Option(help="The sidecar's probes, HOST:PORT.")] = "127.0.0.1:9082",
     model_ports: Annotated[
-        list[int] | None, typer.Option(help="The model server's own ports, which must refuse.")
+        list[int] | None, typer.Option(min=1, max=65_535, help="The model server's own ports, which must refuse.")
     ] = None,
     served: Annotated[str, typer.Option(help="A served name, to try without a token.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,

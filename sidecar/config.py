@@ -153,6 +153,8 @@ def load_routes(path: Path) -> RouteTable:
         raise ConfigError(f"--routes: cannot read `{path}`: {fault.strerror}", advice="name a readable file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--routes: `{path}` is not UTF-8") from None
+    except RecursionError:
+        raise ConfigError(f"--routes: `{path}` is nested too deeply") from None
     except yaml.YAMLError as fault:
         raise ConfigError(f"--routes: `{path}` is not valid YAML: {' '.join(str(fault).split())}") from None
     except ValidationError as fault:

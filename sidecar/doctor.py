@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from pdp.errors import ConfigError
 from sidecar.envoy import Address
 
 _PATIENCE_S = 5.0
@@ -63,9 +64,14 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
 def _tls(subject: Subject) -> ssl.SSLContext | None:
     if subject.ca is None:
         return None
-    context = ssl.create_default_context(cafile=str(subject.ca))
-    if subject.cert is not None:
-        context.load_cert_chain(subject.cert, subject.key)
+    try:
+        context = ssl.create_default_context(cafile=str(subject.ca))
+        if subject.cert is not None:
+            # Without the callback OpenSSL would ask the terminal for the passphrase, and wait for ever.
+            context.load_cert_chain(subject.cert, subject.key, password=lambda: "")
+    except OSError as fault:
+        message = f"--ca, --cert, --key: {fault.strerror or fault}"
+        raise ConfigError(message, advice="name PEM files, the key without a passphrase") from None
     return context
 
 

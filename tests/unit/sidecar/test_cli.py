@@ -62,3 +62,26 @@ def test_bad_input_is_one_line_that_says_what_to_do(  # noqa: PLR0917 - fixtures
     assert says in said
     assert said.startswith("pdp-sidecar: ")
     assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("config", "--upstream", "http://127.0.0.1:1", "--routes", "{bad}"), "nested too deeply"),
+        (("doctor", "--ca", "{bad}"), "--ca, --cert, --key"),
+        (("doctor", "--model-ports", "99999"), "--model-ports"),
+    ],
+)
+def test_rubbish_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    says: str,
+) -> None:
+    bad = tmp_path / "bad"
+    bad.write_text("served: " + "[" * 20_000)
+    assert call(monkeypatch, *(one.replace("{bad}", str(bad)) for one in arguments)) == 2
+    said = capsys.readouterr().err
+    assert says in said
+    assert "Traceback" not in said
