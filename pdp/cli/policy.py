@@ -7,28 +7,36 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli.casbin import FromCasbin, lint_from_casbin
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
 from pdp.engine.findings import Finding, PackRefused, errors
 from pdp.engine.pack import load_pack
-from pdp.errors import MEANINGS, Reason
+from pdp.errors import MEANINGS, BadRequestError, Reason
 
 app = noun("Lint, test and apply a policy pack; show the live one.")
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]
+DirectoryOrNone = Annotated[
+    Path | None, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")
+]
 
 _REFUSED = MEANINGS[Reason.POLICY_REFUSED].exit_code
 
 
 @app.command()
-def lint(directory: Directory, *, as_json: AsJson = False) -> None:
+def lint(directory: DirectoryOrNone = None, *, from_casbin: FromCasbin = None, as_json: AsJson = False) -> None:
     """Check a pack whole and print every finding as `file:line:column: PCnnn name: message`. Needs no server.
 
     Exit code 0 if there is no error (warnings do not count), 2 if the pack would be refused.
 
-    Example: `pdp policy lint policies`
+    Example: `pdp policy lint policies`, or `pdp policy lint --from-casbin model.conf policy.csv`
     """
+    if (directory is None) is (from_casbin is None):
+        raise BadRequestError("give either a pack or `--from-casbin MODEL POLICY`")
+    if directory is None:
+        raise typer.Exit(lint_from_casbin(*(from_casbin or ()), as_json=as_json))
     pack = load_pack(read_pack(directory))
     findings = pack if isinstance(pack, tuple) else pack.warnings
     refused = bool(errors(findings)) or isinstance(pack, tuple)

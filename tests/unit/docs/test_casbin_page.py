@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from pdp.engine.casbin_codes import CODES, NARROWER, WARNINGS, WIDER, divergence_of
+
 ROOT = Path(__file__).parents[3]
 DESIGN = (ROOT / "docs/design/CASBIN.md").read_text(encoding="utf-8")
 PAGE = (ROOT / "docs/casbin.md").read_text(encoding="utf-8")
@@ -38,3 +40,15 @@ def test_each_entry_has_the_codes_names_and_marks_of_the_specification(entry: st
 
 def test_every_code_of_the_specification_stands_on_the_page() -> None:
     assert codes(DESIGN) <= codes(PAGE)
+
+
+def test_the_table_that_commands_read_is_that_of_the_specification() -> None:
+    for entry, row in ROWS.items():
+        for code, name in re.findall(r"(PC\d{3}) ([a-z_0-9]+)", row):
+            assert CODES[code] == (name, entry)
+        for code in re.findall(r"(PC\d{3}) \(W\)", row):
+            assert code in WARNINGS
+            assert divergence_of(code) == entry
+    assert {entry for entry, row in ROWS.items() if "**(N)**" in row} == NARROWER
+    assert {entry for entry, row in ROWS.items() if "**(A)**" in row} == WIDER
+    assert not divergence_of("PC999")
