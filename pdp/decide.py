@@ -9,7 +9,7 @@ Both segmentation and grants must allow; a delegated access needs an allow for t
 every nested actor may only tighten (IDENTITY.md AC-1, AC-2).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -17,8 +17,9 @@ from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.explain import nearest_miss
 from pdp.engine.obligations import merge, recheck_after_s
+from pdp.engine.roles import Timed
 from pdp.errors import BadRequestError, Reason
-from pdp.limits import MAX_RECHECK_S, MAX_STALENESS_S
+from pdp.limits import MAX_CLOCK_SKEW_S, MAX_RECHECK_S, MAX_STALENESS_S
 from pdp.model.attributes import Value, check_value
 from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
 from pdp.model.names import NO_SEGMENT, Kind, Principal
@@ -27,20 +28,44 @@ from pdp.world import Asset, World
 
 GRANTS: Final = ""
 SEGMENTATION: Final = "2"
+CLOCK_OFF: Final = (
+    f"this clock is over {MAX_CLOCK_SKEW_S:.0f} s off signed time: roles with a start or an end do not count"
+)
+"""Detail of a deny while the clock is off (FAILURE.md F12)."""
 
 
-def decide(world: World, question: Question, now_ms: int) -> Decision:
-    """Decide `question` in `world` at wall-clock time `now_ms` (milliseconds since the epoch)."""
+def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = False) -> Decision:
+    """Decide `question` in `world` at wall-clock time `now_ms` (milliseconds since the epoch).
+
+    With `clock_off` the clock is too far off signed time to say whether a role with a start or an end is in force: such a
+    role then allows nothing, and what it denies stays denied.
+    """
     case = open_case(world, question)
     if isinstance(case, Decision):
         return case
-    verdict = _judge(case, now_ms)
-    return _settle(case, verdict, now_ms)
+    return _doubted(case, now_ms) if clock_off else _decided(case, now_ms)
 
 
-def explain(world: World, question: Question, now_ms: int) -> Decision:
+def _decided(case: "Case", now_ms: int) -> Decision:
+    return _settle(case, _judge(case, now_ms), now_ms)
+
+
+def _doubted(case: "Case", now_ms: int) -> Decision:
+    """Allow only what is allowed whichever of the timed roles are in force.
+
+    Allow rows can only be fewer than with none of them, deny rows only more than with all of them, so that both together
+    bound every time there is.
+    """
+    every, no = (_decided(replace(case, snapshot=case.snapshot.under(how)), now_ms) for how in (Timed.ALL, Timed.NONE))
+    decision = no if every.allowed else every
+    soon = MAX_RECHECK_S if decision.recheck_after_s is None else min(MAX_RECHECK_S, decision.recheck_after_s)
+    detail = decision.detail if decision.allowed or decision.detail else CLOCK_OFF
+    return replace(decision, recheck_after_s=soon, detail=detail)
+
+
+def explain(world: World, question: Question, now_ms: int, *, clock_off: bool = False) -> Decision:
     """As `decide`; a deny that some rule nearly turned into an allow also carries the nearest miss."""
-    decision = decide(world, question, now_ms)
+    decision = decide(world, question, now_ms, clock_off=clock_off)
     case = open_case(world, question)
     if decision.allowed or isinstance(case, Decision):
         return decision
@@ -56,9 +81,9 @@ def bounded(decision: Decision, world: World, question: Question, staleness_s: f
 
 
 def max_staleness_s(world: World, question: Question) -> float:
-    """Return how old, in seconds, the signed head may be for the asset in question."""
-    asset = world.asset(question.resource)
-    return MAX_STALENESS_S[asset.sensitivity if asset else "high"]
+    """Return how old, in seconds, the signed head may be for the asset in question, and for the model behind it."""
+    touched = [world.asset(name) for name in (question.resource, question.serves) if name is not None]
+    return min(MAX_STALENESS_S[asset.sensitivity if asset else "high"] for asset in touched)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -173,31 +198,35 @@ def _judge(case: Case, now_ms: int) -> _Granted | Decision:
     """Run the stages; return the first refusal, or all the outcomes that granted."""
     lock = case.world.locks.match(case.question, now_ms)
     if lock is not None:
-        return case.deny(Reason.LOCKED, detail=f"lock `{lock.id}`")
+        locked = case.deny(Reason.LOCKED, detail=f"lock `{lock.id}`")
+        return replace(locked, recheck_after_s=(lock.end_ms - now_ms) / 1000) if lock.end_ms else locked
     outcomes: list[Outcome] = []
-    for stage in _stages(case, now_ms):
-        if isinstance(stage, Decision):
-            return stage
-        outcomes.append(stage)
+    for outcome, refusal in _stages(case, now_ms):
+        outcomes.append(outcome)
+        if refusal is not None:
+            # Time alone may turn a deny around, too: a role starts, a condition reads the clock.
+            again_s = _next_look_s(case, outcomes, (), now_ms)
+            return replace(case.deny(refusal, outcome), recheck_after_s=again_s)
     return _Granted(outcomes=tuple(outcomes))
 
 
-def _stages(case: Case, now_ms: int) -> Iterator[Outcome | Decision]:
-    """Yield the outcome of each stage that allowed, or the refusal of the first that did not."""
+def _stages(case: Case, now_ms: int) -> Iterator[tuple[Outcome, Reason | None]]:
+    """Yield the outcome of each stage, and why it refuses; None if it does not."""
     if case.segmented:
         reach = evaluate(case.snapshot, segmentation_request(case, now_ms), now_ms)
-        yield _or_refusal(case, reach, Reason.SEGMENT_DENIED)
+        yield reach, _unless_allowed(reach, Reason.SEGMENT_DENIED)
     own = evaluate(case.snapshot, grant_request(case, case.question.subject), now_ms)
-    yield _or_refusal(case, own, own.reason)
+    yield own, _unless_allowed(own, own.reason)
     for depth, actor in enumerate(case.question.actors):
         acting = evaluate(case.snapshot, grant_request(case, actor), now_ms)
-        # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts.
-        if depth == 0 or acting.reason is not Reason.NO_GRANT:
-            yield _or_refusal(case, acting, Reason.DELEGATION_DENIED)
+        # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts. Its outcome
+        # goes along all the same, for a role that starts later may bring that rule.
+        indifferent = depth > 0 and acting.reason is Reason.NO_GRANT
+        yield acting, None if indifferent else _unless_allowed(acting, Reason.DELEGATION_DENIED)
 
 
-def _or_refusal(case: Case, outcome: Outcome, reason: Reason) -> Outcome | Decision:
-    return outcome if outcome.effect is Effect.ALLOW else case.deny(reason, outcome)
+def _unless_allowed(outcome: Outcome, reason: Reason) -> Reason | None:
+    return None if outcome.effect is Effect.ALLOW else reason
 
 
 def grant_request(case: Case, party: Party) -> EngineRequest:
@@ -258,9 +287,9 @@ def _settle(case: Case, verdict: _Granted | Decision, now_ms: int) -> Decision:
 
 
 def _next_look_s(
-    case: Case, outcomes: tuple[Outcome, ...], obligations: tuple[Obligation, ...], now_ms: int
+    case: Case, outcomes: Sequence[Outcome], obligations: tuple[Obligation, ...], now_ms: int
 ) -> float | None:
-    """Return the least of: obligation, role bound, lock bound, token expiry, and 30 s if a condition reads `now`."""
+    """Return the least of: obligation, role bound, token expiry, and 30 s if a condition reads `now`."""
     bounds = [(outcome.valid_until_ms - now_ms) / 1000 for outcome in outcomes if outcome.valid_until_ms is not None]
     if case.question.credential.expires_at_s:
         bounds.append(case.question.credential.expires_at_s - now_ms / 1000)

@@ -21,6 +21,7 @@ _NO_QUESTION: Final[dict[str, Any]] = {
     "v": VERSION,
     "kind": "decision",
     "staleness_ms": 0,
+    "clock_off": False,
     "principal": "",
     "groups": [],
     "actors": [],
@@ -29,6 +30,7 @@ _NO_QUESTION: Final[dict[str, Any]] = {
     "resource_digest": "",
     "serves": "",
     "attributes": {},
+    "claims": {},
     "credential": {},
     "supports": None,
     "effect": "deny",
@@ -45,6 +47,7 @@ def decision_record(
     digest: str,
     now_ms: int,
     staleness_ms: int,
+    clock_off: bool,
     door: str,
     caller: str,
     time_ms: int,
@@ -52,7 +55,8 @@ def decision_record(
     """Return the record of one decision.
 
     `digest` is the content digest that the inventory holds for the resource, `now_ms` the time that conditions read,
-    `staleness_ms` the age of the world, `caller` who asked: the subject itself, or an enforcement point.
+    `staleness_ms` the age of the world, `clock_off` that roles with a start or an end did not count, `caller` who asked:
+    the subject itself, or an enforcement point.
     """
     resource = question.resource
     return {
@@ -61,6 +65,7 @@ def decision_record(
         "time_ms": time_ms,
         "now_ms": now_ms,
         "staleness_ms": staleness_ms,
+        "clock_off": clock_off,
         "decision_id": decision_id,
         "world_seq": decision.world_seq,
         "principal": str(question.subject.principal),
@@ -73,6 +78,7 @@ def decision_record(
         "resource_digest": digest,
         "serves": "" if question.serves is None else str(question.serves),
         "attributes": _attributes(question.attributes),
+        "claims": _attributes(question.claims),
         "credential": _credential(question.credential),
         "supports": None if question.supports is None else sorted(question.supports),
         "effect": _effect(decision.effect),

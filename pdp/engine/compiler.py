@@ -12,7 +12,7 @@ A decision then needs only what its own question names. The snapshot is never ch
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -25,7 +25,7 @@ from pdp.engine.functions import ANY, action_alternatives
 from pdp.engine.index import ExactStep, MixedStep, RoleStep, Step, insert, is_pattern, level_of, split_version
 from pdp.engine.obligations import ObligationError, parse_then
 from pdp.engine.plan import EQUAL, ROLE, Column, Plan, make_plan
-from pdp.engine.roles import RoleGraph, close
+from pdp.engine.roles import RoleGraph, Timed, close
 from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.model.decision import Obligation
 from pdp.model.vocabulary import Vocabulary
@@ -80,6 +80,11 @@ class Snapshot:
             return frozenset()
         standing, _ = graph.standing((name,), domain, now_ms)
         return frozenset(standing - {name})
+
+    def under(self, timed: Timed) -> "Snapshot":
+        """Return this snapshot with links that have a start or an end counting as `timed` says."""
+        graphs = {section: replace(graph, timed=timed) for section, graph in self.graphs.items()}
+        return replace(self, graphs=MappingProxyType(graphs))
 
 
 def compile_texts(model_text: str, vocabulary_text: str, rows: Sequence[Row]) -> Snapshot | tuple[Finding, ...]:

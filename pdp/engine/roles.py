@@ -12,6 +12,7 @@ are any. Nothing is inserted on lookup.
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, NamedTuple
 
 from pdp.engine.casbin_text import OPEN, RoleDefinition, Row
@@ -23,6 +24,14 @@ from pdp.model.attributes import instant_ms
 
 FOREVER: Final = 1 << 62
 """Beyond any instant, in milliseconds."""
+
+
+class Timed(Enum):
+    """How links with a start or an end count: by the clock; where that is not to be trusted, none of them, or all."""
+
+    CLOCK = "clock"
+    NONE = "none"
+    ALL = "all"
 
 
 class Window(NamedTuple):
@@ -70,6 +79,7 @@ class RoleGraph:
     links: Mapping[str, tuple[Link, ...]]
     patterns: Trie | None
     named_resources: bool
+    timed: Timed = Timed.CLOCK
 
     def standing(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
         """Return all that `names` stand for now, themselves included, and the next instant at which that may change."""
@@ -83,7 +93,10 @@ class RoleGraph:
                 continue
             found |= reach.always
             if reach.timed:
-                until = _timed(reach, now_ms, found, until)
+                if self.timed is Timed.CLOCK:
+                    until = _timed(reach, now_ms, found, until)
+                elif self.timed is Timed.ALL:
+                    found.update(target for target, _ in reach.timed)
         return found, until
 
     def nodes(self, names: Iterable[str]) -> Iterable[str]:

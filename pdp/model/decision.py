@@ -39,8 +39,10 @@ class NearestMiss:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """What `decide` answers. `recheck_after_s` is when an access that lasts must be decided again; None = no bound.
+    """What `decide` answers.
 
+    `recheck_after_s` is when an access that lasts must be decided again, or when time alone may turn a deny around;
+    None = no bound.
     `determining` holds row ids (`grants.csv:6`), `role_path` the links from the subject to the determining rule's role.
     """
 

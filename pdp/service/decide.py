@@ -7,16 +7,40 @@ An allow leaves only after its record is durable; a record that cannot be writte
 import asyncio
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from dataclasses import dataclass
+from math import ceil
+from typing import Final
 
 from pdp import decide as engine
 from pdp.audit.record import decision_record, refusal_record, stream_record
 from pdp.errors import PortcullisError, Reason
+from pdp.limits import MAX_CLOCK_SKEW_S
 from pdp.model.decision import Answer, Decision, deny
 from pdp.model.request import Question
 from pdp.ports import AuditTrail, Clock
 from pdp.replica import Replica
 from pdp.world import World
+
+_UNKNOWN_AGE_S: Final = 1e9
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """All that a decision reads beside its question: pinned once, and noted in the record, so that it can be replayed.
+
+    `staleness_ms` is rounded up *before* anything is compared with it, so that the record holds what was compared.
+    """
+
+    world: World
+    now_ms: int
+    staleness_ms: int
+    clock_off: bool
+
+    def decide(self, question: Question, *, explain: bool = False) -> Decision:
+        """Decide `question` in this moment, bounded by the age of the world."""
+        judge = engine.explain if explain else engine.decide
+        decision = judge(self.world, question, self.now_ms, clock_off=self.clock_off)
+        return engine.bounded(decision, self.world, question, self.staleness_ms / 1000)
 
 
 class Decider:
@@ -68,15 +92,13 @@ class Decider:
             PortcullisError: `world_behind` if the world did not arrive in time.
         """
         await self.reach(at_least, wait_s)
-        world = self._replica.world  # INVARIANT: read once; every answer of this call is this world's.
-        judge = engine.explain if explain else engine.decide
-        now_ms, staleness_s = self._now(), self._staleness_s()
-        decisions = tuple(
-            engine.bounded(judge(world, question, now_ms), world, question, staleness_s) for question in questions
-        )
+        moment = self.moment()  # INVARIANT: one for all; every answer of this call is of the same world and time.
+        decisions = [moment.decide(question, explain=explain) for question in questions]
         answers = tuple(Answer(decision=decision, decision_id=self._new_id()) for decision in decisions)
-        record = partial(_record, world=world, now_ms=now_ms, staleness_s=staleness_s, door=door, caller=caller)
-        records = [record(answer, question) for answer, question in zip(answers, questions, strict=True)]
+        records = [
+            _record(answer, question, moment, door=door, caller=caller)
+            for answer, question in zip(answers, questions, strict=True)
+        ]
         return await self._release(answers, records)
 
     async def reach(self, at_least: int, wait_s: float) -> None:
@@ -100,22 +122,29 @@ class Decider:
 
     def recheck(self, question: Question) -> Decision:
         """Decide again on the current world, without a record: for accesses that last."""
-        world = self._replica.world
-        decision = engine.decide(world, question, self._now())
-        return engine.bounded(decision, world, question, self._staleness_s())
+        return self.moment().decide(question)
+
+    def moment(self) -> Moment:
+        """Return the world, the time and how far both can be trusted, as of now."""
+        wall_ms, mono_s = self._clock.now_ms(), self._clock.mono_s()
+        staleness_s = self._replica.staleness_s(now_ms=wall_ms, mono_s=mono_s)
+        return Moment(
+            world=self._replica.world,
+            now_ms=self._replica.now_ms(wall_ms),
+            staleness_ms=ceil(min(staleness_s, _UNKNOWN_AGE_S) * 1000),
+            clock_off=abs(self._replica.skew_s(now_ms=wall_ms, mono_s=mono_s)) > MAX_CLOCK_SKEW_S,
+        )
 
     def patience_s(self, question: Question) -> float:
         """Return for how many more seconds the held world may decide on the asset in question."""
         return engine.max_staleness_s(self._replica.world, question) - self._staleness_s()
 
-    async def confirm(self, question: Question, decision: Decision, *, caller: str, door: str) -> Answer:
-        """Record a decision that `recheck` made and that is about to take effect."""
-        world, now_ms = self._replica.world, self._now()
+    async def confirm(
+        self, question: Question, decision: Decision, moment: Moment, *, caller: str, door: str
+    ) -> Answer:
+        """Record a decision that was made in `moment` and is about to take effect."""
         answer = Answer(decision=decision, decision_id=self._new_id())
-        record = _record(
-            answer, question, world=world, now_ms=now_ms, staleness_s=self._staleness_s(), door=door, caller=caller
-        )
-        return (await self._release((answer,), [record]))[0]
+        return (await self._release((answer,), [_record(answer, question, moment, door=door, caller=caller)]))[0]
 
     async def refuse(
         self,
@@ -164,9 +193,6 @@ class Decider:
             return tuple(_unrecorded(answer, error) for answer in answers)
         return answers
 
-    def _now(self) -> int:
-        return self._replica.now_ms(self._clock.now_ms())
-
     def _staleness_s(self) -> float:
         return self._replica.staleness_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
 
@@ -179,25 +205,17 @@ def _unrecorded(answer: Answer, error: PortcullisError) -> Answer:
     return Answer(decision=decision, decision_id=answer.decision_id)
 
 
-def _record(
-    answer: Answer,
-    question: Question,
-    *,
-    world: World,
-    now_ms: int,
-    staleness_s: float,
-    door: str,
-    caller: str,
-) -> dict[str, object]:
-    asset = world.asset(question.serves or question.resource)
+def _record(answer: Answer, question: Question, moment: Moment, *, door: str, caller: str) -> dict[str, object]:
+    asset = moment.world.asset(question.serves or question.resource)
     return decision_record(
         decision_id=answer.decision_id,
         decision=answer.decision,
         question=question,
         digest=asset.digest if asset else "",
-        now_ms=now_ms,
-        staleness_ms=min(int(min(staleness_s, 1e9) * 1000), 10**12),
+        now_ms=moment.now_ms,
+        staleness_ms=moment.staleness_ms,
+        clock_off=moment.clock_off,
         door=door,
         caller=caller,
-        time_ms=now_ms,
+        time_ms=moment.now_ms,
     )

@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 from pdp.errors import Reason
-from pdp.limits import HEARTBEAT_INTERVAL_S, WATCH_FLOOR_S
+from pdp.limits import AUDIT_RETRY_S, HEARTBEAT_INTERVAL_S, WATCH_FLOOR_S
 from pdp.model.decision import Answer, Decision, deny
 from pdp.model.request import Question
 from pdp.ports import Clock
 from pdp.replica import Replica
-from pdp.service.decide import Decider
+from pdp.service.decide import Decider, Moment
 
 DOOR = "watch"
 
@@ -36,18 +36,32 @@ async def watch(
     changed = asyncio.Event()
     stop = replica.on_change(lambda _world: changed.set())
     try:
+        looked_s = clock.mono_s()
         answer = await decider.answer(question, at_least=at_least, wait_s=wait_s, caller=caller, door=DOOR)
         yield answer
         while True:
-            await _until_due(changed, _due_s(decider, clock, question, answer.decision, caller_expires_at_s))
+            # What the record and a slow reader took is part of the time that the decision may stand.
+            due_s = _due_s(
+                decider,
+                clock,
+                question,
+                answer.decision,
+                caller_expires_at_s=caller_expires_at_s,
+                spent_s=clock.mono_s() - looked_s,
+            )
+            await _until_due(changed, due_s)
             changed.clear()
             if _expired(clock, caller_expires_at_s):
                 return
-            decision = _look(decider, clock, question)
+            moment, looked_s = decider.moment(), clock.mono_s()
+            decision = _look(moment, clock, question)
             if _same(decision, answer.decision):
                 answer = Answer(decision=decision, decision_id=answer.decision_id)
                 continue
-            answer = await decider.confirm(question, decision, caller=caller, door=DOOR)
+            before = answer.decision
+            answer = await decider.confirm(question, decision, moment, caller=caller, door=DOOR)
+            if _same(answer.decision, before):
+                continue  # an allow that still cannot be recorded
             yield answer
             if answer.decision.reason is Reason.TOKEN_EXPIRED:
                 return
@@ -55,8 +69,8 @@ async def watch(
         stop()
 
 
-def _look(decider: Decider, clock: Clock, question: Question) -> Decision:
-    decision = decider.recheck(question)
+def _look(moment: Moment, clock: Clock, question: Question) -> Decision:
+    decision = moment.decide(question)
     if _expired(clock, question.credential.expires_at_s):
         return deny(Reason.TOKEN_EXPIRED, world_seq=decision.world_seq, detail="the watched credential has expired")
     return decision
@@ -67,16 +81,24 @@ def _expired(clock: Clock, expires_at_s: int) -> bool:
 
 
 def _due_s(
-    decider: Decider, clock: Clock, question: Question, decision: Decision, caller_expires_at_s: int
+    decider: Decider,
+    clock: Clock,
+    question: Question,
+    decision: Decision,
+    *,
+    caller_expires_at_s: int,
+    spent_s: float,
 ) -> float | None:
     """Return when to look again without a new world, in seconds; None = only at a new world."""
-    bounds = [] if decision.recheck_after_s is None else [decision.recheck_after_s]
+    bounds = [] if decision.recheck_after_s is None else [decision.recheck_after_s - spent_s]
     now_s = clock.now_ms() / 1000
     bounds += [end - now_s for end in (question.credential.expires_at_s, caller_expires_at_s) if end]
     if decision.allowed:
         bounds.append(decider.patience_s(question))
     elif decision.reason is Reason.WORLD_STALE:  # a heartbeat makes no new world, so nothing else would wake us
         bounds.append(HEARTBEAT_INTERVAL_S)
+    elif decision.reason is Reason.AUDIT_UNAVAILABLE:  # nor does a decision log that is written again
+        bounds.append(AUDIT_RETRY_S)
     # The floor: by signed time a credential may be over while by our own clock it is not, and then the bound stays nought.
     return max(WATCH_FLOOR_S, min(bounds)) if bounds else None
 

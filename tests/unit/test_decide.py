@@ -2,7 +2,7 @@
 
 import pytest
 
-from pdp.decide import bounded, decide, explain, max_staleness_s
+from pdp.decide import CLOCK_OFF, bounded, decide, explain, max_staleness_s
 from pdp.errors import Reason
 from pdp.model.decision import Effect
 from pdp.model.names import Action, Principal, Resource
@@ -167,6 +167,76 @@ def test_a_role_ends_by_itself_and_says_when(world: World) -> None:
     before = decide(world, question, ends_ms - 5_000)
     assert (before.allowed, before.recheck_after_s) == (True, 5.0)
     assert decide(world, question, ends_ms).reason is Reason.NO_GRANT
+
+
+def test_a_deny_says_when_time_alone_may_turn_it_around(world: World) -> None:
+    starts_ms = 1_767_225_600_000  # 2026-01-01
+    question = ask("user:tim@x", "endpoint.invoke", "endpoint/digits", workload=APPS)
+    early = decide(world, question, starts_ms - 5_000)
+    assert (early.reason, early.recheck_after_s) == (Reason.NO_GRANT, 5.001)
+    scribe = Scribe()
+    scribe.policy(POLICY)
+    scribe.assets(**ASSETS)
+    locked = scribe.lock("l1", {"kind": "principal", "principal": "user:sam@x"}, end_ms=START_MS + 7_000)
+    held = decide(locked, invoke(), START_MS)
+    assert (held.reason, held.recheck_after_s) == (Reason.LOCKED, 7.0)
+
+
+TIMED_DENY = """\
+g, user:sam@x, role:app, prod
+g, user:sam@x, role:barred, prod, 2026-01-01T00:00:00Z, 2026-02-01T00:00:00Z
+g, agent:bot, role:app, prod
+g, agent:late, role:barred, prod, 2030-01-01T00:00:00Z, _
+p, role:app, decision.ask, decision/main, prod, , , allow
+p, role:barred, decision.ask, decision/main, prod, , , deny
+"""
+AFTER_THE_BAR_MS = 1_770_000_000_000  # 2026-02-02
+
+
+def test_an_access_is_looked_at_again_when_a_nested_actor_may_become_barred() -> None:
+    world = make_world(TIMED_DENY, {})
+    actors = (party("agent:bot"), party("agent:late"))
+    question = ask("user:sam@x", "decision.ask", "decision/main", actors=actors)
+    decision = decide(world, question, 1_893_456_000_000 - 5_000)
+    assert (decision.allowed, decision.recheck_after_s) == (True, 5.001)
+    assert decide(world, question, 1_893_456_000_001).reason is Reason.DELEGATION_DENIED
+
+
+def test_a_clock_that_is_off_gives_nothing_by_a_timed_role_and_lifts_no_timed_deny(world: World) -> None:
+    timed = ask("user:tim@x", "endpoint.invoke", "endpoint/digits", workload=APPS)
+    assert decide(world, timed, START_MS).allowed
+    refused = decide(world, timed, START_MS, clock_off=True)
+    assert (refused.reason, refused.detail) == (Reason.NO_GRANT, CLOCK_OFF)
+    lasting = decide(world, invoke(), START_MS, clock_off=True)
+    assert (lasting.allowed, lasting.recheck_after_s) == (True, 10.0)
+    barred = make_world(TIMED_DENY, {})
+    question = ask("user:sam@x", "decision.ask", "decision/main")
+    assert decide(barred, question, AFTER_THE_BAR_MS).allowed
+    assert decide(barred, question, AFTER_THE_BAR_MS, clock_off=True).reason is Reason.DENIED_BY_RULE
+
+
+def test_whatever_the_time_is_a_clock_that_is_off_allows_no_more(world: World) -> None:
+    """Law: allowed with the clock off implies allowed at every time."""
+    questions = [
+        ask(subject, action, resource, workload=workload)
+        for subject in ("user:tim@x", "user:dana@x", "user:sam@x")
+        for action, resource in (("endpoint.invoke", "endpoint/digits"), ("dataset.read", "dataset/vision/digits"))
+        for workload in (APPS, NOTEBOOK, None)
+    ]
+    for question in (*questions, invoke()):
+        if decide(world, question, START_MS, clock_off=True).allowed:
+            times = (0, 1_767_225_600_001, START_MS, 1_893_456_000_000)
+            assert all(decide(world, question, now_ms).allowed for now_ms in times)
+
+
+def test_an_endpoint_bears_no_more_staleness_than_the_model_behind_it() -> None:
+    scribe = Scribe()
+    scribe.policy(POLICY)
+    secret = {"model/digits@1": {"environment": "prod", "sensitivity": "high"}}
+    plain = {"endpoint/digits": {"environment": "prod", "segment": "segment:serving", "sensitivity": "low"}}
+    made = scribe.assets(**plain, **secret)
+    assert max_staleness_s(made, invoke()) == 300
+    assert max_staleness_s(made, invoke(serves=Resource.parse("model/digits@1"))) == 15
 
 
 def test_an_access_is_looked_at_again_when_its_credential_expires(world: World) -> None:

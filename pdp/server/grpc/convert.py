@@ -68,7 +68,8 @@ def decision_message(answer: Answer) -> decision_pb2.Decision:
         obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in decision.obligations],
         world_seq=decision.world_seq,
         decision_id=answer.decision_id,
-        recheck_after_ms=_recheck_ms(decision.recheck_after_s),
+        # Of a deny it is for our own looks alone: to a caller it would tell of a role or a lock that is not theirs to know.
+        recheck_after_ms=_recheck_ms(decision.recheck_after_s) if decision.allowed else 0,
         determining=decision.determining,
         role_path=decision.role_path,
         detail=decision.detail,

@@ -2,22 +2,25 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
+from pdp.audit.record import decision_record
 from pdp.errors import PortcullisError, Reason
-from pdp.model.decision import Answer, Decision
+from pdp.model import canonical
+from pdp.model.decision import Answer
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 from pdp.replica import Replica
-from pdp.service.decide import Decider
+from pdp.service import watch as watching
+from pdp.service.decide import Decider, Moment
 from pdp.service.watch import watch
 from pdp.trust.entry import seal_heartbeat
 from pdp.trust.verifier import Refused
-from pdp.world import empty_world
+from pdp.world import World, empty_world
 from tests.support.logs import HandClock
 from tests.support.worlds import START_MS, TENANT, Scribe, keys, verifier, verifier_head
 
@@ -217,13 +220,13 @@ async def test_a_clock_behind_signed_time_makes_no_busy_loop_of_a_watch(scene: S
     """For policy the credential has ended, by the wall clock it has not: the next look is due now, again and again."""
     scene.clock.wall_ms -= 60_000
     facts = CredentialFacts(issuer="https://i", jti="j", expires_at_s=START_MS // 1000 - 30)
-    looks, recheck = [], scene.decider.recheck
+    looks, moment = [], scene.decider.moment
 
-    def counted(asked: Question) -> Decision:
-        looks.append(asked)
-        return recheck(asked)
+    def counted() -> Moment:
+        looks.append(moment())
+        return looks[-1]
 
-    scene.decider.recheck = counted  # type: ignore[method-assign]
+    scene.decider.moment = counted  # type: ignore[method-assign]
     task, seen = start(scene, question(credential=facts))
     assert await next_reason(seen) is Reason.GRANTED
     for _ in range(100):
@@ -231,3 +234,154 @@ async def test_a_clock_behind_signed_time_makes_no_busy_loop_of_a_watch(scene: S
     assert len(looks) < 10
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+RICH = """\
+g, group:team, role:app, prod
+g, user:temp@x, role:app, prod, _, 2026-09-21T14:13:21Z
+g, agent:bot, role:app, prod
+p, role:app, endpoint.invoke, endpoint/**, prod, "subject.acr == 'gold'", max_tokens=7, allow
+p, role:app, endpoint.invoke, endpoint/**, prod, "request.n > 3 || 'x' in request.outputs", recheck_after=10s, allow
+p, role:app, endpoint.invoke, endpoint/**, prod, now > timestamp('2040-01-01T00:00:00Z'), , deny
+p2, segment:apps, endpoint.invoke, segment:serving, , allow
+g3, workload:spiffe://t/**, segment:apps
+"""
+
+
+def replayed(record: Mapping[str, Any], world: World) -> dict[str, Any]:
+    """Decide again from nothing but a record and its world, and write the record anew."""
+    asked = Question(
+        subject=Party(principal=Principal.parse(record["principal"]), groups=frozenset(record["groups"])),
+        actors=tuple(
+            Party(principal=Principal.parse(actor["principal"]), groups=frozenset(actor["groups"]))
+            for actor in record["actors"]
+        ),
+        action=Action.parse(record["action"]),
+        resource=Resource.parse(record["resource"]),
+        workload=Principal.parse(record["workload"]) if record["workload"] else None,
+        serves=Resource.parse(record["serves"]) if record["serves"] else None,
+        attributes=as_attributes(record["attributes"]),
+        claims=as_attributes(record["claims"]),
+        credential=CredentialFacts(**record["credential"]),
+        supports=None if record["supports"] is None else frozenset(record["supports"]),
+    )
+    moment = Moment(
+        world=world,
+        now_ms=record["now_ms"],
+        staleness_ms=record["staleness_ms"],
+        clock_off=record["clock_off"],
+    )
+    return decision_record(
+        decision_id=record["decision_id"],
+        decision=moment.decide(asked),
+        question=asked,
+        digest=record["resource_digest"],
+        now_ms=moment.now_ms,
+        staleness_ms=moment.staleness_ms,
+        clock_off=moment.clock_off,
+        door=record["door"],
+        caller=record["caller"],
+        time_ms=record["time_ms"],
+    )
+
+
+def as_attributes(plain: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in plain.items()}
+
+
+def rich_questions() -> Iterator[Question]:
+    """Yield questions that differ in each thing that a decision reads."""
+    web = Principal.parse("workload:spiffe://t/web")
+    facts = CredentialFacts(issuer="https://i", jti="j", session="s", issued_at_s=5, expires_at_s=START_MS // 1000 + 60)
+    team = Party(principal=Principal.parse("user:sam@x"), groups=frozenset({"group:team"}))
+    plain = Question(
+        subject=team,
+        action=Action.parse("endpoint.invoke"),
+        resource=Resource.parse("endpoint/digits"),
+        workload=web,
+        claims={"subject.acr": "gold", "subject.amr": ("pwd", "otp")},
+        attributes={"request.n": 2, "request.outputs": ("x", "y"), "request.stream": True},
+        credential=facts,
+    )
+    yield plain
+    yield replace(plain, claims={"subject.acr": "silver"})
+    yield replace(plain, claims={}, attributes={})
+    yield replace(plain, attributes={"request.n": 4})
+    yield replace(plain, attributes={"request.unheard_of": 4})
+    yield replace(plain, subject=Party(principal=team.principal))
+    yield replace(plain, subject=Party(principal=Principal.parse("user:temp@x")))
+    yield replace(plain, actors=(Party(principal=Principal.parse("agent:bot")), Party(principal=web)))
+    yield replace(plain, actors=(Party(principal=Principal.parse("agent:other")),))
+    yield replace(plain, workload=None)
+    yield replace(plain, supports=frozenset({"recheck_after"}))
+    yield replace(plain, supports=frozenset())
+    yield replace(plain, serves=Resource.parse("model/digits@1"))
+    yield replace(plain, serves=Resource.parse("model/shadow@1"))
+    yield replace(plain, credential=replace(facts, jti="locked"))
+    yield replace(plain, resource=Resource.parse("endpoint/shadow"))
+    yield replace(plain, action=Action.parse("endpoint.scale"))
+
+
+async def test_a_record_replays_its_decision_bit_for_bit(scene: Scene) -> None:
+    """ARCHITECTURE section 7, Audit: nothing that the decision read is missing from its record."""
+    scene.scribe.policy(RICH)
+    scene.scribe.assets(**{"model/digits@1": {"environment": "prod", "digest": "sha256:" + "a" * 64}})
+    world = scene.scribe.lock("l", {"kind": "jti", "issuer": "https://i", "value": "locked"})
+    scene.take()
+    for seconds, skew_ms in ((0.0, 0), (0.0005, 0), (14.9999, 0), (0.0002, 0), (0.0, 300_000)):
+        scene.clock.advance(seconds)
+        scene.clock.wall_ms += skew_ms
+        await scene.decider.answer_many(list(rich_questions()), caller="user:gate", door="grpc")
+        await scene.decider.answer_many(list(rich_questions()), explain=True)
+    reasons = {record["reason"] for record in scene.trail.records}
+    assert {"granted", "no_grant", "locked", "world_stale", "asset_unregistered", "delegation_denied"} <= reasons
+    for record in scene.trail.records:
+        kept = canonical.loads(canonical.dumps(record))
+        assert canonical.dumps(replayed(kept, world)) == canonical.dumps(record)
+
+
+async def test_a_clock_that_is_off_denies_what_a_timed_role_allows(scene: Scene) -> None:
+    scene.scribe.policy(POLICY + "g, user:temp@x, role:app, prod, _, 2030-01-01T00:00:00Z\n")
+    scene.take()
+    for skew_ms, allowed in ((-120_000, True), (-1, False), (120_001, True), (120_000, True), (1, False)):
+        scene.clock.wall_ms += skew_ms
+        answer = await scene.decider.answer(question("user:temp@x"))
+        assert answer.decision.allowed is allowed
+        assert scene.trail.records[-1]["clock_off"] is not allowed
+        assert (await scene.decider.answer(question())).decision.allowed
+
+
+async def test_a_watch_tells_of_a_role_that_starts(scene: Scene) -> None:
+    scene.scribe.policy(POLICY + "g, user:temp@x, role:app, prod, 2026-09-21T14:13:20.005Z, _\n")
+    scene.take()
+    task, seen = start(scene, question("user:temp@x"))
+    assert await next_reason(seen) is Reason.NO_GRANT
+    scene.clock.advance(0.006)
+    assert await next_reason(seen) is Reason.GRANTED
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_watch_tells_of_a_decision_log_that_is_written_again(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watching, "AUDIT_RETRY_S", 0.0)
+    scene.trail.failing = True
+    task, seen = start(scene, question())
+    assert await next_reason(seen) is Reason.AUDIT_UNAVAILABLE
+    scene.trail.failing = False
+    assert await next_reason(seen) is Reason.GRANTED
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_slow_reader_does_not_lengthen_what_a_watched_decision_may_stand(scene: Scene) -> None:
+    scene.scribe.policy(POLICY + "g, user:temp@x, role:app, prod, _, 2026-09-21T14:14:20Z\n")
+    scene.take()
+    answers = watch(scene.decider, scene.replica, scene.clock, question("user:temp@x"))
+    assert (await anext(answers)).decision.allowed
+    scene.clock.advance(60)  # while the reader was busy, the role ended
+    scene.beat()
+    later = await asyncio.wait_for(anext(answers), 10)
+    assert later.decision.reason is Reason.NO_GRANT
+    await answers.aclose()  # type: ignore[attr-defined]
