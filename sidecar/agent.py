@@ -25,11 +25,14 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.trust_file import load_trust
 from pdp.errors import ConfigError, Reason
 from pdp.identity.certificates import PeerCertificate
+from pdp.identity.challenge import challenge
 from pdp.identity.issuers import IssuerTable
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_STALENESS_S
 from pdp.ports import Clock, FeedSource
@@ -38,6 +41,7 @@ from pdp.service.audit import AuditShipper, AuditSink, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.follow import Follower, obtain_root
+from pdp.service.nonces import Nonces
 from pdp.trust.feed import Hello
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import World, empty_world
@@ -84,16 +88,21 @@ class Identifier:
         self._replica = replica
         self._certificate_suffices = certificate_suffices
 
-    async def __call__(self, authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
+    async def __call__(
+        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+    ) -> Identified | Unidentified:
         """Return who asks, or why nobody can say."""
         if authorization is None and not self._certificate_suffices:
             return Unidentified(reason=Reason.CREDENTIAL_MISSING, detail="no token")
         peer = _peer(certificate_pem) if certificate_pem is not None else None
         if isinstance(peer, Refusal):
             return Unidentified(reason=peer.reason, detail=peer.detail)
-        outcome = await self._authenticator.authenticate(authorization, peer, locks=self._replica.world.locks)
+        outcome = await self._authenticator.authenticate(
+            authorization, peer, locks=self._replica.world.locks, request=request
+        )
         if isinstance(outcome, Refusal):
-            return Unidentified(reason=outcome.reason, detail=outcome.detail)
+            headers = challenge(outcome, nonce=self._authenticator.nonce())
+            return Unidentified(reason=outcome.reason, detail=outcome.detail, challenge=headers)
         return Identified(
             party=outcome.party,
             actors=outcome.actors,
@@ -246,11 +255,24 @@ class Agent:
         keys = KeyStore(issuers=trust, directory=self._config.trust.absolute().parent, clock=self._clock)
         self._stack.push_async_callback(keys.close)
         identify = Identifier(
-            Authenticator(issuers=trust, keys=keys, clock=self._clock),
+            Authenticator(
+                issuers=trust,
+                keys=keys,
+                clock=self._clock,
+                # Of this process alone, which is enough: a proof names our own authority and so opens no other door.
+                replay=MemoryReplay(clock=self._clock),
+                nonces=Nonces(clock=self._clock, new_id=_decision_id),
+            ),
             replica,
             certificate_suffices=self._config.certificate_suffices,
         )
-        self._gate = Gate(table=self._config.table, identify=identify, decider=decider, reveal=trust.development)
+        self._gate = Gate(
+            table=self._config.table,
+            identify=identify,
+            decider=decider,
+            reveal=trust.development,
+            origin=self._config.origin,
+        )
         self._rechecker = Rechecker(decider=decider, time=self._clock, jitter=random)
         self._background("re-checks", self._rechecker.run())
         self._plane = DataPlane(

@@ -23,6 +23,7 @@ from sidecar.config import (
     listener_tls,
     load_routes,
     parse_address,
+    parse_origin,
     parse_upstream,
     readable_file,
     sockets_in,
@@ -75,6 +76,9 @@ def run(
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
     certificate_suffices: CertificateSuffices = False,
+    origin: Annotated[
+        str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
+    ] = "",
     tenant: Annotated[str, typer.Option(help="The tenant whose log is followed.")] = "main",
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
 ) -> None:
@@ -106,6 +110,7 @@ def run(
         state_dir=state_dir.absolute(),
         tenant=tenant,
         certificate_suffices=certificate_suffices,
+        origin=parse_origin(origin),
     )
     _serve(checked)
 

@@ -45,7 +45,11 @@ class PdpAccess:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SidecarConfig:
-    """Everything `pdp-sidecar run` needs; `certificate_suffices`: callers may come with a client certificate and no token."""
+    """Everything `pdp-sidecar run` needs.
+
+    `certificate_suffices`: callers may come with a client certificate and no token. `origin`: how callers reach the model,
+    which their DPoP proofs must name; empty: no proof holds.
+    """
 
     envoy: EnvoySettings
     table: RouteTable
@@ -55,6 +59,7 @@ class SidecarConfig:
     state_dir: Path
     tenant: str = "main"
     certificate_suffices: bool = False
+    origin: str = ""
 
 
 class _ServedEntry(BaseModel):
@@ -93,6 +98,19 @@ def parse_address(text: str, *, option: str) -> Address:
     if not host or not port.isdecimal() or int(port) not in _PORTS:
         raise ConfigError(f"{option}: `{text}` is no address", advice="write HOST:PORT, such as 127.0.0.1:9081")
     return Address(host=host.removeprefix("[").removesuffix("]"), port=int(port))
+
+
+def parse_origin(text: str) -> str:
+    """Return the scheme and authority that callers' DPoP proofs must name; empty: none was given.
+
+    Raises:
+        ConfigError: It is no origin.
+    """
+    parts = urlsplit(text)
+    bare = f"{parts.scheme}://{parts.netloc}"
+    if text and (parts.scheme not in {"https", "http"} or not parts.hostname or "@" in text or text != bare):
+        raise ConfigError(f"--origin: `{text}` is no origin", advice="write it as callers do: https://models.example")
+    return text
 
 
 def parse_upstream(text: str, *, ca: Path | None = None) -> Upstream:

@@ -391,7 +391,9 @@ def _http_service() -> Json:
         "authorization_response": {
             "allowed_upstream_headers": {"patterns": [{"prefix": "x-pdp-"}]},
             "allowed_client_headers": {
-                "patterns": [{"exact": name} for name in ("content-type", "retry-after", "www-authenticate")]
+                "patterns": [
+                    {"exact": name} for name in ("content-type", "retry-after", "www-authenticate", "dpop-nonce")
+                ]
             },
         },
     }
@@ -411,7 +413,7 @@ def _ext_proc() -> Json:
             "disallow_all": True,
             # The rules hold for our refusals, too: the last three are what a refused client is told beside its status.
             "allow_expression": {
-                "regex": "(:path|content-length|authorization|dpop|x-pdp-.*|content-type|retry-after|www-authenticate)"
+                "regex": "(:path|content-length|authorization|dpop|x-pdp-.*|content-type|retry-after|www-authenticate|dpop-nonce)"
             },
             "disallow_is_error": True,
         },

@@ -59,6 +59,7 @@ class Headers:
             authorization=self.values.get("authorization"),
             certificate=self.values.get(CERTIFICATE_HEADER, ""),
             source_ip=source_ip,
+            proof=self.values.get("dpop"),
             asserted={name: self.values[header] for header, name in ASSERTED.items() if header in self.values},
         )
 

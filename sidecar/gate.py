@@ -14,6 +14,8 @@ from typing import Protocol
 from urllib.parse import unquote
 
 from pdp.errors import PortcullisError, Reason
+from pdp.identity.challenge import Header
+from pdp.identity.proof import BoundRequest
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
 from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
@@ -50,6 +52,7 @@ class Ask:
         certificate: `x-forwarded-client-cert` as Envoy set it; empty: no client certificate.
         source_ip: The connection's peer.
         asserted: `purpose`, `run_id`, `ticket`, as the caller asserts them.
+        proof: Every value of the `dpop` header, comma-joined; None: the header is absent.
     """
 
     method: str
@@ -59,6 +62,7 @@ class Ask:
     certificate: str = ""
     source_ip: str = ""
     asserted: Mapping[str, str] = field(default_factory=dict)
+    proof: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +78,7 @@ class Verdict:
         recheck_after_s: When a running response must be decided again; None: no bound.
         expires_at_s: When the credential ends (wall clock, seconds); 0: with the connection.
         reveal: The caller may see the reason of a 403 or 503, not only that it is one.
+        challenge: The headers by which a refused credential is asked for again.
     """
 
     allowed: bool
@@ -84,6 +89,7 @@ class Verdict:
     recheck_after_s: float | None = None
     expires_at_s: int = 0
     reveal: bool = False
+    challenge: tuple[Header, ...] = ()
 
     @property
     def subject(self) -> str:
@@ -93,7 +99,7 @@ class Verdict:
     @property
     def denial(self) -> Denial:
         """What the refused caller sees."""
-        return denial(self.reason, self.decision_id, reveal=self.reveal)
+        return denial(self.reason, self.decision_id, reveal=self.reveal, challenge=self.challenge)
 
     @property
     def given(self) -> tuple[tuple[str, str], ...]:
@@ -123,16 +129,19 @@ class Identified:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unidentified:
-    """A refused credential."""
+    """A refused credential; `challenge` holds the headers by which it is asked for again."""
 
     reason: Reason
     detail: str = ""
+    challenge: tuple[Header, ...] = ()
 
 
 class Identifies(Protocol):
     """Turns a credential and the connection's certificate into an identity."""
 
-    async def __call__(self, authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
+    async def __call__(
+        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+    ) -> Identified | Unidentified:
         """Return who asks, or why nobody can say."""
         ...
 
@@ -158,6 +167,7 @@ class Gate:
         decider: Decides and records.
         unary_s: The route timeout of rows that are decided once.
         reveal: Tell refused callers the exact reason (development).
+        origin: Scheme and authority by which callers reach the model, for DPoP proofs; empty: no proof holds.
     """
 
     def __init__(
@@ -168,12 +178,14 @@ class Gate:
         decider: Decides,
         unary_s: float = LIMITS.unary_s,
         reveal: bool = False,
+        origin: str = "",
     ) -> None:
         self._table = table
         self._identify = identify
         self._decider = decider
         self._unary_s = unary_s
         self._reveal = reveal
+        self._origin = origin
         self.failures = 0
 
     async def decide(self, ask: Ask, placement: Placement) -> Verdict:
@@ -199,12 +211,17 @@ class Gate:
         certificate = _certificate(ask.certificate)
         if isinstance(certificate, Unidentified):
             return await self._refuse(certificate, placement, mapped)
-        who = await self._identify(ask.authorization, certificate)
+        who = await self._identify(ask.authorization, certificate, self._bound(ask))
         if isinstance(who, Unidentified):
             return await self._refuse(who, placement, mapped)
         if isinstance(mapped, Unmapped):  # only now: 401 for a served name and 403 for any other would tell them apart
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), placement)
         return await self._ask(_question(ask, mapped, who, placement), who, placement)
+
+    def _bound(self, ask: Ask) -> BoundRequest:
+        """Return what a DPoP proof must name: the authority is configured, and never what the client called us (PR-3)."""
+        path = ask.target.partition("?")[0]
+        return BoundRequest(method=ask.method, uri=self._origin + path if self._origin else "", proof=ask.proof)
 
     def _map(self, ask: Ask, placement: Placement) -> Mapped | Unmapped | Unidentified:
         """Map the request by our own reading of it; Envoy's choice of route must agree.
@@ -261,6 +278,7 @@ class Gate:
             decision_id=answer.decision_id,
             world_seq=answer.decision.world_seq,
             reveal=self._reveal,
+            challenge=why.challenge,
         )
 
 

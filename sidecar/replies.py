@@ -13,6 +13,9 @@ from types import MappingProxyType
 from typing import Final
 
 from pdp.errors import MEANINGS, Reason
+from pdp.identity.challenge import Header
+from pdp.identity.challenge import challenge as challenge_of
+from pdp.identity.types import Refusal
 
 UNAUTHENTICATED, FORBIDDEN, TOO_MANY, UNAVAILABLE = 401, 403, 429, 503
 _GRPC: Final = MappingProxyType({UNAUTHENTICATED: 16, FORBIDDEN: 7, TOO_MANY: 8, UNAVAILABLE: 14})
@@ -59,14 +62,19 @@ def word_of(reason: Reason, *, reveal: bool) -> str:
     return reason.value if reveal else _WORDS.get(status_of(reason), reason.value)
 
 
-def denial(reason: Reason, decision_id: str, *, reveal: bool) -> Denial:
-    """Return the refusal for one reason, as recorded under `decision_id`."""
+def denial(reason: Reason, decision_id: str, *, reveal: bool, challenge: tuple[Header, ...] = ()) -> Denial:
+    """Return the refusal for one reason, as recorded under `decision_id`.
+
+    Args:
+        reason: Why.
+        decision_id: Where an auditor finds it.
+        reveal: The caller may see the reason of a 403 or 503, too.
+        challenge: What the identity room says to a refused credential; empty: what its reason alone says.
+    """
     status = status_of(reason)
     headers = [("content-type", "application/json")]
     if status == UNAUTHENTICATED:
-        # Who shows no credential has made no error (RFC 6750 section 3.1).
-        missing = reason is Reason.CREDENTIAL_MISSING
-        headers.append(("www-authenticate", "Bearer" if missing else 'Bearer error="invalid_token"'))
+        headers.extend(challenge or challenge_of(Refusal(reason=reason)))
     if status in {TOO_MANY, UNAVAILABLE}:
         headers.append(("retry-after", "1"))
     said = {"error": _SENTENCES[status], "reason": word_of(reason, reveal=reveal), "decision_id": decision_id}

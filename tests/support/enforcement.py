@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from pdp.errors import Reason
+from pdp.identity.proof import BoundRequest
 from pdp.model.decision import Answer, Decision, Effect, Obligation, deny
 from pdp.model.names import Principal
 from pdp.model.request import Party, Question
@@ -63,7 +64,10 @@ class Decider:
         self.notes.put_nowait((event, decision_id, fields))
 
 
-async def identify(authorization: str | None, certificate_pem: bytes | None) -> Identified | Unidentified:
+async def identify(
+    authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+) -> Identified | Unidentified:
+    del request
     if authorization != "Bearer good":
         return Unidentified(reason=Reason.CREDENTIAL_MISSING)
     workload = "workload:spiffe://demo.portcullis/" + ("with-certificate" if certificate_pem else "without")
