@@ -15,6 +15,10 @@ MAX_GROUPS: Final = 256
 # Questions.
 MAX_BATCH: Final = 1_000
 """Questions in one EvaluateBatch or one message of EvaluateStream."""
+MAX_PAGE: Final = 1_000
+"""Entries in one page of a list."""
+LISTS_KEPT: Final = 8
+"""Whole lists kept for the pages that follow; an older one is made again."""
 MAX_ATTRIBUTES: Final = 64
 """Request attributes in one question."""
 MAX_ATTRIBUTE_BYTES: Final = 4_096
@@ -39,6 +43,12 @@ MAX_EXPRESSION_DEPTH: Final = 64
 """Nesting of a matcher."""
 MAX_ROLE_DEPTH: Final = 64
 """Links from a subject to its farthest role (CASBIN.md D-39)."""
+MAX_BRANCHES: Final = 16
+"""Alternatives into which a matcher is split; each has an index of its own, and a `||` beyond it is a residual."""
+MAX_DECISION_STEPS: Final = 200_000
+"""Rows whose residual one decision may evaluate, about 0.2 s; beyond it deny `budget_exceeded` (CASBIN.md D-34)."""
+MAX_PRIORITY: Final = 2**31 - 1
+"""The largest priority of a row, and its negative the smallest (CASBIN.md D-07)."""
 
 # Tokens. Source: IDENTITY.md GA-2, JW-1, TC-4.
 MAX_TOKEN_BYTES: Final = 8_192
@@ -159,6 +169,9 @@ MAX_CHAINS: Final = 1_024
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
 
+AUDIT_SHIP_LINGER_S: Final = 0.1
+"""How long records gather before they are shipped: one call for many, where each call costs both sides a record of its own."""
+
 # Trust in the log. Source: FAILURE.md section 3, V1 and V4.
 MAX_HEADER_BYTES: Final = 8 * 1024
 """Header of an entry or snapshot, or body of a heartbeat: what must be read before a signature is checked."""
@@ -187,6 +200,8 @@ REDIS_BLOCK_S: Final = 1.0
 """How long one blocking read waits; a half-open connection is found out by the read after it."""
 REDIS_WAIT_S: Final = 2.0
 """How long a write waits for its copies."""
+MAX_STORE_COPIES: Final = 16
+"""Most copies of the store that a write may be told to wait for."""
 BOARD_PAUSE_S: Final = 0.05
 """Least time between two postings of a PDP's enforcement points; part of the 250 ms of a receipt across PDPs."""
 MAX_BOARD_BYTES: Final = 4 * 1024 * 1024

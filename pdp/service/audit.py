@@ -29,6 +29,7 @@ from pdp.errors import PortcullisError, Reason
 from pdp.limits import (
     AUDIT_COMMIT_TIMEOUT_S,
     AUDIT_RETRY_S,
+    AUDIT_SHIP_LINGER_S,
     AUDIT_SHIP_RECORDS,
     MAX_AUDIT_WAITING,
     MAX_CHAINS,
@@ -330,6 +331,7 @@ class AuditShipper:
         await self._send(())
         while True:
             await self._trail.grown(self.acknowledged.n)
+            await self._pause(AUDIT_SHIP_LINGER_S)
             until = self._trail.link.n
             records = await asyncio.to_thread(
                 self._reader.read,
