@@ -27,7 +27,7 @@ from pdp.service.replicate import Publisher
 from pdp.trust.entry import seal_next
 from pdp.trust.keys import PdpKeys, Role, RootFile, sign_root
 from pdp.trust.verifier import Refused, TrustVerifier
-from pdp.world import World, empty_world
+from pdp.world import World, empty_world, make_asset
 
 GENESIS_FILE: Final = "genesis.csv"
 """The file under which the first administrator's rows stand; no pack needs to have it."""
@@ -88,7 +88,10 @@ async def initialise(
     if replica.world.seq != (await log.head()).seq:
         raise ConfigError(f"the log does not verify: {replica.last_error}", advice="restore it from a backup")
     if replica.world.seq == 0:
-        _check_administrator(_rehearsed(replica, keys, payload, time.now_ms()), admin, admin_role, time.now_ms())
+        world = _rehearsed(replica, keys, payload, time.now_ms())
+        _check_administrator(world, admin, admin_role, time.now_ms())
+        for seed in pack.assets:  # all that entry 2 will say, before entry 1 is written
+            make_asset(world, seed.name, _plain(seed.attributes))
     created = await _first_entries(publisher, replica, pack, payload)
     kept = key_path(state_dir, Role.ROOT)
     return Genesis(

@@ -9,7 +9,7 @@ from typing import Any, Final
 from pdp.engine.casbin_text import Row
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack, rows_digest
-from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.errors import BadRequestError, ConflictError, PortcullisError, Reason
 from pdp.limits import MAX_PACK_FILE_BYTES, MAX_PACK_FILES, MAX_PROPOSALS
 from pdp.model.names import printable
 from pdp.replica import Replica
@@ -103,14 +103,33 @@ class Policies:
         if proposal is None:
             message = f"no proposal `{printable(proposal_id)}` waits here"
             raise PortcullisError(Reason.NOT_FOUND, message, advice="propose the pack again")
-        if proposal.revision != self._replica.world.revision:
-            self._proposals.pop(proposal_id)
-            message = "another policy has become live since this was proposed"
-            raise PortcullisError(Reason.CONFLICT, message, advice="propose the pack again and look at the difference")
-        if proposal.changes:
-            await self._publisher.publish(KIND, proposal.payload, author=author)
+        while True:
+            world = self._replica.world
+            if proposal.revision != world.revision:
+                self._proposals.pop(proposal_id, None)
+                message = "another policy has become live since this was proposed"
+                advice = "propose the pack again and look at the difference"
+                raise PortcullisError(Reason.CONFLICT, message, advice=advice)
+            if await self._activated(proposal, world, author):
+                break
         self._proposals.pop(proposal_id, None)
         return self._replica.world
+
+    async def _activated(self, proposal: Proposal, world: World, author: str) -> bool:
+        """Publish `proposal` on exactly `world`; False if another entry came first, so that its policy is looked at again.
+
+        Without the number, a proposal of rows could follow one of words that waited beside it: both fit, and nobody has
+        compiled, tested or approved the two together.
+        """
+        if not proposal.changes:
+            return True
+        try:
+            await self._publisher.publish(KIND, proposal.payload, author=author, expected_seq=world.seq)
+        except ConflictError:
+            if self._replica.world is world:
+                raise  # what came first cannot be taken in here: asking again would not end
+            return False
+        return True
 
     def live(self) -> World:
         """Return the world whose policy is live.

@@ -69,6 +69,23 @@ def test_a_new_pdp_has_keys_a_root_file_the_pack_and_an_administrator(tmp_path: 
     assert any(row.file == GENESIS_FILE for row in world.snapshot.rows)  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize(
+    "seed",
+    [
+        b"model/a@1: {environment: prod, sensitivity: extreme}\n",
+        b"model/a@1: {environment: prod, segment: serving}\n",
+        b"policy/main: {environment: dev}\n",
+    ],
+)
+def test_seeds_that_no_world_admits_leave_no_half_a_genesis(tmp_path: Path, seed: bytes) -> None:
+    loaded = load_pack(FILES | {"assets.yaml": seed})
+    assert isinstance(loaded, Pack), loaded
+    log = MemoryLog()
+    with pytest.raises(PortcullisError):
+        init(tmp_path, loaded, log)
+    assert log.entries == []
+
+
 def test_running_it_again_changes_nothing(tmp_path: Path, pack: Pack) -> None:
     log = MemoryLog()
     first = init(tmp_path, pack, log)
