@@ -21,6 +21,7 @@ import structlog
 from pdp.adapters.telemetry import Metrics
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.identity.certificates import PeerCertificate
+from pdp.identity.challenge import challenge
 from pdp.identity.gate import single_value
 from pdp.identity.types import Refusal
 from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
@@ -197,7 +198,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         peer = _peer(context)
         if isinstance(peer, Refusal):
             answer = await self._gate.refuse(peer, method=method.path)
-            raise Refused(peer.reason, "the client certificate is refused", decision_id=answer.decision_id)
+            message = "the client certificate is refused"
+            raise Refused(peer.reason, message, decision_id=answer.decision_id, challenge=challenge(peer))
         caller = await self._gate.admit(
             _single(context, "authorization"), peer, method=method.path, proof=_single(context, "dpop")
         )
