@@ -201,15 +201,24 @@ class AuditChain:
     def _resume(self, name: str) -> None:
         known = [item for item in segments(self.directory) if re.fullmatch(rf"{re.escape(name)}-\d+", item.chain)]
         newest = max((item.chain for item in known), key=_started_ms, default="")
+        behind: list[Segment] = []
         for segment in reversed([item for item in known if item.chain == newest]):
             tail = scan(segment.path.read_bytes())
             if tail is not None:
                 self.name, self.head = segment.chain, tail.head
-                newer = any(item.chain == newest and item.first > segment.first for item in known)
-                self._continue(segment, tail.valid_bytes, clean=(tail.whole or tail.torn) and not newer)
+                self._set_aside(behind)
+                self._continue(segment, tail.valid_bytes, clean=(tail.whole or tail.torn) and not behind)
                 return
+            behind.append(segment)
         self.name = f"{name}-{max(self._now_ms(), _started_ms(newest) + 1)}"
         self._roll()
+
+    def _set_aside(self, damaged: Sequence[Segment]) -> None:
+        """Rename segments whose first record does not hold: they are evidence, and the next segment may bear their name."""
+        for segment in damaged:
+            segment.path.rename(segment.path.with_name(f"{segment.path.name}.{self._now_ms()}.damaged"))
+        if damaged:
+            sync_directory(self.directory)
 
     def _continue(self, segment: Segment, valid_bytes: int, *, clean: bool) -> None:
         """Go on in `segment`, or behind it if it is damaged other than by a torn write."""

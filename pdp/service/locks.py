@@ -6,7 +6,7 @@ from typing import Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_LOCKS, MAX_SAFE_INTEGER
-from pdp.model.names import printable
+from pdp.model.names import Resource, ResourcePattern, printable
 from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.service.replicate import Publisher, Receipt, Subscribers
@@ -15,6 +15,8 @@ from pdp.world import World
 
 LOCK: Final = "lock"
 UNLOCK: Final = "unlock"
+_LOCKS: Final = Resource.parse("lock/all")
+"""What the right to remove a lock is on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,11 +52,14 @@ class Locks:
         with those that do not yet; the lock is in force either way.
 
         Raises:
-            BadRequestError: an end that has passed, or too many locks.
+            BadRequestError: an end that has passed, a lock that could never be removed, or too many locks.
         """
         now_ms = self._replica.now_ms(self._clock.now_ms())
         if end_ms and not now_ms < end_ms <= MAX_SAFE_INTEGER:
             raise BadRequestError("a lock ends in the future, or not at all")
+        if target.resource and ResourcePattern.parse(target.resource).matches(_LOCKS):
+            # It would beat the right to remove it, for everybody: there would be no way back.
+            raise BadRequestError(f"a lock on `{_LOCKS}` could never be removed")
         if sum(1 for _ in self._replica.world.locks) >= MAX_LOCKS:
             raise BadRequestError(f"there are {MAX_LOCKS} locks already: remove those that have ended")
         payload = {

@@ -91,6 +91,30 @@ def test_a_changed_record_is_kept_as_evidence(opener: Opener, tmp_path: Path) ->
     assert report.verdict is Verdict.BROKEN
 
 
+@pytest.mark.parametrize("damaged", [1, 2])
+def test_a_last_segment_that_was_changed_at_its_start_is_not_written_over(
+    opener: Opener, tmp_path: Path, damaged: int
+) -> None:
+    """Who can change one byte must not have us erase the records behind it at the next start."""
+    chain = opener()
+    chain.segment_bytes = 300
+    for text in "abcdef":
+        chain.append([record(text)])
+    evidence = []
+    for segment in segments(tmp_path)[-damaged:]:
+        changed = bytearray(segment.path.read_bytes())
+        changed[60] ^= 1
+        segment.path.write_bytes(bytes(changed))
+        evidence.append(bytes(changed))
+    again = opener()
+    again.append([record("after")])
+    kept = [path.read_bytes() for path in sorted(tmp_path.glob("*.damaged"))]
+    assert kept == evidence
+    assert texts(tmp_path)[-2:] == ["open", "after"]
+    reader = ChainReader(tmp_path, again.name)
+    assert len(reader.read(after=0, until=again.head.n, limit=99, limit_bytes=10**6)) == again.head.n
+
+
 def test_a_chain_whose_first_record_is_gone_is_left_alone(opener: Opener, tmp_path: Path) -> None:
     opener().append([record("a")])
     path = segments(tmp_path)[0].path
