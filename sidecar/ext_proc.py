@@ -153,6 +153,8 @@ class Stream:
             return await self._end(verdict)
         session = self._rechecker.open(verdict, self._order_cut)
         if isinstance(session, Reason):
+            self._order_cut(session)  # the allow is on record: so must be that nothing came of it
+            self._note(verdict)
             return await self._end(verdict.refused(session))
         try:
             await self._write(_go_on(verdict))

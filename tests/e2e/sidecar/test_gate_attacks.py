@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from pdp.errors import Reason
+from pdp.model.decision import Answer
+from pdp.model.request import Question
 from sidecar import envoy
 from sidecar.limits import LIMITS
 from tests.e2e.sidecar.test_streams import PATIENCE_S, STREAM, noted, opened
@@ -116,5 +118,24 @@ def test_a_refused_stream_says_as_much_as_a_refused_unary_request(in_lab: Callab
             assert b'\r\nwww-authenticate: bearer error="invalid_token"\r\n' in expired, target
         lab.decider.reason = Reason.WORLD_STALE
         assert b"\r\nretry-after: 1\r\n" in (await lab.post(STREAM)).lower()
+
+    in_lab(body)
+
+
+def test_an_allow_that_a_new_world_overtakes_is_recorded_as_cut(in_lab: Callable[..., None]) -> None:
+    """Else the record would say that somebody had access who was refused."""
+
+    async def body(lab: Any) -> None:
+        answer = lab.decider.answer
+
+        async def overtaken(question: Question, *, door: str, caller: str = "") -> Answer:
+            allowed = await answer(question, door=door, caller=caller)
+            lab.decider.reason = Reason.LOCKED
+            return allowed
+
+        lab.decider.answer = overtaken
+        assert status(await lab.post(STREAM)) == 403
+        assert await noted(lab) == ("cut", "d1", {"messages": 0, "size_bytes": 0, "reason": "locked"})
+        assert lab.model.seen == []
 
     in_lab(body)
