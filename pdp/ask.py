@@ -17,10 +17,11 @@ from pdp.decide import SEGMENTATION, Case, grant_request, open_case, segmentatio
 from pdp.engine.classes import EVERYONE, NameClass, fresh, subjects, written
 from pdp.engine.compiler import Snapshot
 from pdp.engine.obligations import merge
-from pdp.engine.possible import NEVER, Access, Possible, possible
+from pdp.engine.possible import NEVER, Possible, possible
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
-from pdp.model.decision import Decision, Obligation
+from pdp.model.decision import Decision
+from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.world import BUILTIN_ASSETS, World
@@ -49,25 +50,6 @@ class Terms:
 
 
 ANY_TERMS: Final = Terms()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Listed:
-    """One entry of a list: `subject` may do `action` to `resource`, at once or depending on what is named.
-
-    `subject` is a principal, a group (whoever holds it, and nothing else), a workload pattern, or `*`, everyone whom the
-    policy does not name. `depends_on` are conditions; `sources` the workloads, if not from every one; `rules` row ids.
-    """
-
-    subject: str
-    action: str
-    resource: str
-    access: Access
-    depends_on: tuple[str, ...] = ()
-    sources: tuple[str, ...] = ()
-    rules: tuple[str, ...] = ()
-    role_path: tuple[str, ...] = ()
-    obligations: tuple[Obligation, ...] = ()
 
 
 def who_can(
@@ -229,9 +211,14 @@ def _listed(name: NameClass, action: Action, resource: Resource, own: Possible, 
         depends_on=tuple(sorted({*own.depends_on, *reach.possible.depends_on})),
         sources=reach.sources,
         rules=(*own.rules, *reach.possible.rules),
-        role_path=own.role_path,
+        role_path=_path(name, own.role_path),
         obligations=obligations,
     )
+
+
+def _path(name: NameClass, path: tuple[str, ...]) -> tuple[str, ...]:
+    """Return a role path without the made-up member that stands for a class."""
+    return path[1:] if path and not name.named and path[0] == name.member else path
 
 
 def _is_principal(name: str) -> bool:

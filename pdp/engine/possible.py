@@ -14,7 +14,6 @@ Law (tests/spec/test_search.py): `evaluate` agrees with the first two for whatev
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any, Final
 
 from pdp.engine.casbin_text import EffectRule
@@ -24,17 +23,10 @@ from pdp.engine.functions import ANY
 from pdp.engine.obligations import merge
 from pdp.engine.plan import Term
 from pdp.model.decision import Obligation
+from pdp.model.listed import Access
 
 Open = Callable[[str], bool]
 """Tells whether an attribute is one that only the question will bring."""
-
-
-class Access(StrEnum):
-    """What is known of an access before its question is whole."""
-
-    DENY = "deny"
-    CONDITIONAL = "conditional"
-    ALLOW = "allow"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,8 @@ from dataclasses import dataclass, replace
 from pdp.engine.classes import NameClass
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest
-from pdp.engine.possible import Access, Open, Possible, possible
+from pdp.engine.possible import Open, Possible, possible
+from pdp.model.listed import Access
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

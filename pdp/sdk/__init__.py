@@ -10,6 +10,7 @@ Fail closed: what cannot be decided raises a `PdpError`; nothing but an allow is
 
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.model.decision import Effect, NearestMiss, Obligation
+from pdp.model.listed import Access, Listed
 from pdp.sdk.aio import AsyncClient
 from pdp.sdk.client import Client
 from pdp.sdk.errors import (
@@ -25,7 +26,7 @@ from pdp.sdk.errors import (
     PdpUnavailable,
     PolicyRefused,
 )
-from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Question
+from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Listing, Question
 
 __all__ = [
     "Client",
@@ -36,6 +37,9 @@ __all__ = [
     "Reason",
     "Obligation",
     "NearestMiss",
+    "Listing",
+    "Listed",
+    "Access",
     "Bearer",
     "Asserted",
     "Actor",

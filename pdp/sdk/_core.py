@@ -51,6 +51,9 @@ EVALUATE: Final = Rpc(f"{_SERVICE}/Evaluate", decision_pb2.EvaluateRequest, deci
 EXPLAIN: Final = Rpc(f"{_SERVICE}/Explain", decision_pb2.EvaluateRequest, decision_pb2.EvaluateResponse)
 BATCH: Final = Rpc(f"{_SERVICE}/EvaluateBatch", decision_pb2.EvaluateBatchRequest, decision_pb2.EvaluateBatchResponse)
 WATCH: Final = Rpc(f"{_SERVICE}/Watch", decision_pb2.WatchRequest, decision_pb2.WatchResponse)
+WHO_CAN: Final = Rpc(f"{_SERVICE}/SearchSubjects", decision_pb2.SearchSubjectsRequest, decision_pb2.SearchResponse)
+WHAT_CAN: Final = Rpc(f"{_SERVICE}/SearchResources", decision_pb2.SearchResourcesRequest, decision_pb2.SearchResponse)
+ACTIONS: Final = Rpc(f"{_SERVICE}/SearchActions", decision_pb2.SearchActionsRequest, decision_pb2.SearchResponse)
 
 
 class Core:
@@ -212,7 +215,7 @@ def _same(one: Decision, other: Decision) -> bool:
 def _question(question: Question) -> decision_pb2.Question:
     supports = question.supports
     return decision_pb2.Question(
-        subject=_subject(question.subject),
+        subject=subject_message(question.subject),
         action=str(Action.parse(question.action)),
         resource=str(Resource.parse(question.resource)),
         workload=str(Principal.parse(question.workload)) if question.workload else "",
@@ -223,7 +226,7 @@ def _question(question: Question) -> decision_pb2.Question:
     )
 
 
-def _subject(subject: str | Asserted | Bearer | None) -> decision_pb2.Subject | None:
+def subject_message(subject: str | Asserted | Bearer | None) -> decision_pb2.Subject | None:
     if subject is None:
         # Unset, the subject is the caller, whose credential comes with the call. Repeated in the message, a token file
         # that rotates in between would make us two identities.

@@ -5,14 +5,15 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Self, Unpack
+from typing import Any, Self, Unpack
 
 from pdp.limits import WATCH_PAUSE_S, WATCH_RENEW_S
 from pdp.sdk._core import BATCH, EVALUATE, EXPLAIN, WATCH, Core, Rpc, Watching
+from pdp.sdk._lists import Paging
 from pdp.sdk._settings import Settings
 from pdp.sdk._transport import AsyncTransport
-from pdp.sdk.errors import AccessDenied, PdpError
-from pdp.sdk.values import Circumstances, Decision, Question
+from pdp.sdk.errors import AccessDenied, Conflict, PdpError
+from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
 from pdp.v1.decision_pb2 import EvaluateRequest, EvaluateResponse
 
 
@@ -106,6 +107,31 @@ class AsyncClient:
         watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
         return self._watch(watching)
 
+    async def who_can(self, action: str, resource: str, **terms: Unpack[Terms]) -> Listing:
+        """Return everyone who can do `action` to `resource`: principals, groups and workload patterns of the policy.
+
+        Needs the right `policy.read`.
+
+        Args:
+            action: `<type>.<verb>`, such as `dataset.read`.
+            resource: `<type>/<path>[@<version>]`, such as `model/fraud@7`.
+            **terms: `workload`, `attributes`, as in `Terms`.
+
+        Raises:
+            PdpError: the list could not be had whole; there is no partial one.
+        """
+        return await self._list(Paging.who_can(self._core, action, resource, terms))
+
+    async def what_can(self, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+        """Return all that `subject` (None: we ourselves) can do to registered assets. Terms and errors as in `who_can`."""
+        return await self._list(Paging.what_can(self._core, subject, terms))
+
+    async def actions(
+        self, resource: str, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]
+    ) -> Listing:
+        """Return what `subject` (None: we ourselves) can do to `resource`. Terms and errors as in `who_can`."""
+        return await self._list(Paging.actions(self._core, resource, subject, terms))
+
     @property
     def world_seq(self) -> int:
         """The highest world that any answer came from; every question asks for at least this one."""
@@ -129,6 +155,15 @@ class AsyncClient:
         request = self._core.ask(question)
         response = await self._transport.unary(rpc, request)
         return self._core.answer(question, request.at_least, response.decision)
+
+    async def _list(self, paging: Paging[Any]) -> Listing:
+        self._core.check_usable()
+        while not paging.done:
+            try:
+                paging.take(await self._transport.unary(paging.rpc, paging.message()))
+            except Conflict as error:
+                paging.again(error)
+        return paging.listing()
 
     async def _watch(self, watching: Watching) -> AsyncIterator[Decision]:
         while not watching.ended:

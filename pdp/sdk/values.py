@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import TypedDict
 
 from pdp.model import decision as model
+from pdp.model.listed import Listed
 
 AttributeValue = bool | int | float | str | tuple[str, ...] | list[str] | datetime
 """What an attribute may be; an instant is a `datetime` with a time zone."""
@@ -69,6 +70,26 @@ class Question:
     def of(cls, asked: "Question | tuple[str, str]") -> "Question":
         """Return `asked`, where just `(action, resource)` will do too."""
         return asked if isinstance(asked, Question) else Question(action=asked[0], resource=asked[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Listing:
+    """A whole list, of one world: every entry there is, in order."""
+
+    entries: tuple[Listed, ...]
+    world_seq: int
+
+
+class Terms(TypedDict, total=False):
+    """The keyword arguments of every list: what is known of the questions that it is about.
+
+    `attributes` are `request.*` values; what is not given is left open, and entries that depend on it are conditional.
+    `workload` is the workload that asks, `none` for a caller without one. Left out it is our own in a list about
+    ourselves, and any in every other: an entry then says from which it is possible.
+    """
+
+    workload: str
+    attributes: Mapping[str, AttributeValue]
 
 
 class Circumstances(TypedDict, total=False):

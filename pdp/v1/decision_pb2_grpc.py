@@ -59,6 +59,21 @@ class DecisionServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_decision__pb2.EvaluateRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_decision__pb2.EvaluateResponse.FromString,
                 _registered_method=True)
+        self.SearchSubjects = channel.unary_unary(
+                '/pdp.v1.DecisionService/SearchSubjects',
+                request_serializer=pdp_dot_v1_dot_decision__pb2.SearchSubjectsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.SearchResources = channel.unary_unary(
+                '/pdp.v1.DecisionService/SearchResources',
+                request_serializer=pdp_dot_v1_dot_decision__pb2.SearchResourcesRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
+                _registered_method=True)
+        self.SearchActions = channel.unary_unary(
+                '/pdp.v1.DecisionService/SearchActions',
+                request_serializer=pdp_dot_v1_dot_decision__pb2.SearchActionsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
+                _registered_method=True)
 
 
 class DecisionServiceServicer(object):
@@ -99,6 +114,27 @@ class DecisionServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SearchSubjects(self, request, context):
+        """Who can do this action to this resource: every principal, group and pattern of workloads that the policy names.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchResources(self, request, context):
+        """What a subject can do: every registered asset, and every action on it.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def SearchActions(self, request, context):
+        """What a subject can do to one resource.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_DecisionServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -126,6 +162,21 @@ def add_DecisionServiceServicer_to_server(servicer, server):
                     servicer.Explain,
                     request_deserializer=pdp_dot_v1_dot_decision__pb2.EvaluateRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_decision__pb2.EvaluateResponse.SerializeToString,
+            ),
+            'SearchSubjects': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchSubjects,
+                    request_deserializer=pdp_dot_v1_dot_decision__pb2.SearchSubjectsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchResources': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchResources,
+                    request_deserializer=pdp_dot_v1_dot_decision__pb2.SearchResourcesRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.SerializeToString,
+            ),
+            'SearchActions': grpc.unary_unary_rpc_method_handler(
+                    servicer.SearchActions,
+                    request_deserializer=pdp_dot_v1_dot_decision__pb2.SearchActionsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_decision__pb2.SearchResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -263,6 +314,87 @@ class DecisionService(object):
             '/pdp.v1.DecisionService/Explain',
             pdp_dot_v1_dot_decision__pb2.EvaluateRequest.SerializeToString,
             pdp_dot_v1_dot_decision__pb2.EvaluateResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchSubjects(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.DecisionService/SearchSubjects',
+            pdp_dot_v1_dot_decision__pb2.SearchSubjectsRequest.SerializeToString,
+            pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchResources(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.DecisionService/SearchResources',
+            pdp_dot_v1_dot_decision__pb2.SearchResourcesRequest.SerializeToString,
+            pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SearchActions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.DecisionService/SearchActions',
+            pdp_dot_v1_dot_decision__pb2.SearchActionsRequest.SerializeToString,
+            pdp_dot_v1_dot_decision__pb2.SearchResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -4,11 +4,11 @@ from itertools import product
 
 import pytest
 
-from pdp.ask import Listed, Terms, actions, what_can, who_can
+from pdp.ask import Terms, actions, what_can, who_can
 from pdp.decide import decide
-from pdp.engine.possible import Access
 from pdp.errors import PortcullisError, Reason
 from pdp.model.attributes import Attributes
+from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.world import World

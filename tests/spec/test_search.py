@@ -9,10 +9,11 @@ from pdp.engine.classes import NameClass, environments, objects, subjects, writt
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest, evaluate
 from pdp.engine.functions import member_match
-from pdp.engine.possible import Access, possible
+from pdp.engine.possible import possible
 from pdp.engine.search import search
 from pdp.model.attributes import Value
 from pdp.model.decision import Effect
+from pdp.model.listed import Access
 from tests.spec.generators.questions import OBJECTS, SUBJECTS
 from tests.spec.generators.worlds import NOW_MS, VOCABULARY, GeneratedWorld, worlds
 from tests.spec.test_reference import QUICK, compiled

@@ -1,6 +1,6 @@
 """DecisionService: questions in, decisions out. A deny is a normal answer; an error says that there is no answer."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, Final
 
 from pdp.adapters.telemetry import Metrics
@@ -15,10 +15,12 @@ from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.server.callers import ASK, ASSERT, CALLER, Caller, Gate
 from pdp.server.grpc.convert import decision_message, party_of, value_of, wait_s
+from pdp.server.grpc.search import Searches
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
+from pdp.service.lists import Lists
 from pdp.service.watch import watch
-from pdp.v1 import decision_pb2, decision_pb2_grpc
+from pdp.v1 import decision_pb2, decision_pb2_grpc, types_pb2
 
 DOOR: Final = "grpc"
 _ENDS: Final = frozenset({Reason.TOKEN_EXPIRED})
@@ -38,7 +40,7 @@ class Reader:
         Raises:
             PortcullisError: it is malformed, or says what this caller may not assert.
         """
-        who = await self._who(message, caller)
+        who = await self.who(message.subject, caller)
         if isinstance(who, Refusal):
             return who
         verified = who if isinstance(who, VerifiedIdentity) else None
@@ -49,21 +51,20 @@ class Reader:
             resource=Resource.parse(message.resource),
             workload=await self._workload(message, caller),
             serves=Resource.parse(message.serves) if message.serves else None,
-            attributes=await self._attributes(message, caller),
+            attributes=await self.attributes(message.attributes, caller),
             claims=verified.attributes if verified else {},
             credential=verified.facts if verified else CredentialFacts(),
             supports=None if message.supports_all else frozenset(message.supports),
         )
 
-    async def _who(
-        self, message: decision_pb2.Question, caller: Caller
-    ) -> VerifiedIdentity | AssertedIdentity | Refusal:
-        kind = message.subject.WhichOneof("who")
+    async def who(self, subject: decision_pb2.Subject, caller: Caller) -> VerifiedIdentity | AssertedIdentity | Refusal:
+        """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows."""
+        kind = subject.WhichOneof("who")
         if kind is None:
             return caller.identity
         if kind == "asserted":
-            return await self._asserted(message.subject.asserted, caller)
-        credential = message.subject.credential
+            return await self._asserted(subject.asserted, caller)
+        credential = subject.credential
         if credential == caller.authorization:
             return caller.identity
         return await self._authenticator.authenticate(credential, None, locks=self._replica.world.locks)
@@ -84,12 +85,13 @@ class Reader:
             await self._gate.authorise(caller, ASSERT)
         return named
 
-    async def _attributes(self, message: decision_pb2.Question, caller: Caller) -> Attributes:
-        if len(message.attributes) > MAX_ATTRIBUTES:
+    async def attributes(self, message: Mapping[str, types_pb2.Value], caller: Caller) -> Attributes:
+        """Return the request attributes of a message, each of which its caller may assert."""
+        if len(message) > MAX_ATTRIBUTES:
             raise BadRequestError(f"a question has at most {MAX_ATTRIBUTES} attributes")
         found: dict[str, Value] = {}
-        for name in message.attributes:
-            kind, value = value_of(printable(name), message.attributes[name])
+        for name in message:
+            kind, value = value_of(printable(name), message[name])
             await self._check_asserted(name, kind, caller)
             found[name] = value
         return found
@@ -113,8 +115,17 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
     """The RPCs of DecisionService, behind the guard."""
 
     def __init__(
-        self, *, reader: Reader, gate: Gate, decider: Decider, replica: Replica, clock: Clock, metrics: Metrics
+        self,
+        *,
+        reader: Reader,
+        gate: Gate,
+        decider: Decider,
+        lists: Lists,
+        replica: Replica,
+        clock: Clock,
+        metrics: Metrics,
     ) -> None:
+        self._searches = Searches(reader=reader, gate=gate, decider=decider, lists=lists)
         self._reader = reader
         self._gate = gate
         self._decider = decider
@@ -169,6 +180,24 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             self._count(answer)
             ended = answer.decision.reason in _ENDS
             yield decision_pb2.WatchResponse(decision=decision_message(answer), ended=ended)
+
+    async def SearchSubjects(  # noqa: N802 - gRPC's name
+        self, request: decision_pb2.SearchSubjectsRequest, context: Any
+    ) -> decision_pb2.SearchResponse:
+        """List who can."""
+        return await self._searches.subjects(request, wait_s(context))
+
+    async def SearchResources(  # noqa: N802 - gRPC's name
+        self, request: decision_pb2.SearchResourcesRequest, context: Any
+    ) -> decision_pb2.SearchResponse:
+        """List what a subject can."""
+        return await self._searches.resources(request, wait_s(context))
+
+    async def SearchActions(  # noqa: N802 - gRPC's name
+        self, request: decision_pb2.SearchActionsRequest, context: Any
+    ) -> decision_pb2.SearchResponse:
+        """List what a subject can do to one resource."""
+        return await self._searches.actions(request, wait_s(context))
 
     async def _one(
         self, request: decision_pb2.EvaluateRequest, context: Any, *, explain: bool

@@ -35,6 +35,10 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.DecisionService/EvaluateStream": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
         "/pdp.v1.DecisionService/Watch": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
         "/pdp.v1.DecisionService/Explain": Rule(right=ASK, limit_bytes=MAX_RPC_BYTES),
+        # Who else holds what is written in the policy; what the caller itself can do, it could ask one by one.
+        "/pdp.v1.DecisionService/SearchSubjects": _rule("policy.read", "policy/main"),
+        "/pdp.v1.DecisionService/SearchResources": Rule(right=ASK),
+        "/pdp.v1.DecisionService/SearchActions": Rule(right=ASK),
         "/pdp.v1.PolicyService/Propose": _rule("policy.propose", "policy/main", limit_bytes=MAX_PACK_RPC_BYTES),
         "/pdp.v1.PolicyService/Activate": _rule("policy.activate", "policy/main"),
         "/pdp.v1.PolicyService/Get": _rule("policy.read", "policy/main"),

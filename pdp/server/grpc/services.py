@@ -1,7 +1,9 @@
 """Every service of the gRPC door, put together."""
 
+import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import grpc
@@ -25,6 +27,7 @@ from pdp.service.audit import AuditBook, AuditReceiver
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.health import Health
+from pdp.service.lists import Lists
 from pdp.service.locks import Locks
 from pdp.service.policy import Policies
 from pdp.service.replicate import Replication
@@ -53,6 +56,8 @@ class Rooms:
     metrics: Metrics
     clock: Clock
     new_id: Callable[[], str]
+    cursor_secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
+    """Seals the cursors of lists; of this process alone: a list that moves to another PDP starts again."""
 
 
 def add_services(server: grpc.aio.Server, rooms: Rooms) -> tuple[str, ...]:
@@ -70,6 +75,7 @@ def _decision(rooms: Rooms) -> DecisionServicer:
         reader=Reader(gate=rooms.gate, authenticator=rooms.authenticator, replica=rooms.replica),
         gate=rooms.gate,
         decider=rooms.decider,
+        lists=Lists(replica=rooms.replica, clock=rooms.clock, secret=rooms.cursor_secret),
         replica=rooms.replica,
         clock=rooms.clock,
         metrics=rooms.metrics,

@@ -2,7 +2,8 @@ import pytest
 
 from pdp.engine.classes import NameClass, fresh, objects, subjects
 from pdp.engine.evaluate import EngineRequest
-from pdp.engine.possible import Access, possible
+from pdp.engine.possible import possible
+from pdp.model.listed import Access
 from tests.unit.engine.conftest import Workbench
 
 GRANT = "p, role:a, dataset.read, dataset/**, dev,"
