@@ -12,7 +12,6 @@ import logging
 import secrets
 import signal
 import socket
-import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import lru_cache
@@ -67,11 +66,7 @@ def _version() -> str:
 @lru_cache(maxsize=LIMITS.certificates)
 def _peer(certificate_pem: bytes) -> PeerCertificate | Refusal:
     """Read a client certificate; a pure function of its bytes, so that there is nothing to invalidate."""
-    try:
-        der = ssl.PEM_cert_to_DER_cert(certificate_pem.decode("ascii"))
-    except ValueError:
-        der = b""
-    return PeerCertificate.from_der(der)
+    return PeerCertificate.from_pem(certificate_pem)
 
 
 class Identifier:

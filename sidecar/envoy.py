@@ -320,7 +320,7 @@ def _manager(settings: EnvoySettings) -> Json:
         "forward_client_cert_details": "SANITIZE_SET",
         # The whole certificate, because XC-1 (one URI SAN, not a CA, key usage) is ours to check: Envoy 1.40's SPIFFE
         # validator accepts two URI SANs, and refuses every client without a certificate.
-        "set_current_client_cert_details": {"cert": True, "uri": True},
+        "set_current_client_cert_details": {"cert": True, "chain": True, "uri": True},
         "preserve_external_request_id": False,
         "common_http_protocol_options": {
             "headers_with_underscores_action": "REJECT_REQUEST",

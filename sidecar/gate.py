@@ -29,7 +29,9 @@ _LOG = logging.getLogger(__name__)
 
 # What SANITIZE_SET writes for one TLS peer. The certificate is percent-encoded, so the quotes cannot be forged inside it;
 # the `URI=` that may follow is not read: the certificate itself says it without a second syntax.
-_XFCC = re.compile(r'Hash=[0-9a-f]{64};Cert="([A-Za-z0-9%._~+/=-]+)"(?:;.*)?')
+_XFCC = re.compile(
+    r'Hash=[0-9a-f]{64};Cert="([A-Za-z0-9%._~+/=-]+)"(?:;Chain="([A-Za-z0-9%._~+/=-]+)")?(?:;(?!Chain=|Cert=).*)?'
+)
 _TEXT = re.compile(r"[\x20-\x7e]*")
 
 SUPPORTS = {
@@ -311,7 +313,7 @@ def _certificate(header: str) -> bytes | Unidentified | None:
     found = _XFCC.fullmatch(header)
     if found is None:
         return Unidentified(reason=Reason.CERTIFICATE_INVALID, detail="not one certificate set by our Envoy")
-    return unquote(found[1]).encode("ascii", "replace")
+    return unquote(found[1] + (found[2] or "")).encode("ascii", "replace")
 
 
 def readable(value: str) -> bool:

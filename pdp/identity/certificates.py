@@ -9,11 +9,12 @@ from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pdp.errors import BadNameError, Reason
 from pdp.identity.types import Refusal
-from pdp.limits import MAX_ATTRIBUTE_BYTES
+from pdp.limits import MAX_ATTRIBUTE_BYTES, MAX_CHAIN_CERTIFICATES
 from pdp.model.names import SpiffeId
 
 _T = TypeVar("_T", bound=x509.ExtensionType)
@@ -26,7 +27,8 @@ class PeerCertificate:
     """The leaf that *our* TLS layer saw. `fingerprint` is SHA-256 of the DER in hex; times in seconds since the epoch.
 
     `spiffe_id` is None for a certificate without any URI name: it can confirm a bound token, but names no workload.
-    `issuer` is the distinguished name of who signed it, as RFC 4514 writes it.
+    `issuer` is the distinguished name of who signed it, as RFC 4514 writes it. `chain` holds the intermediate CAs that came
+    with it (DER), unverified.
     """
 
     spiffe_id: SpiffeId | None
@@ -36,12 +38,27 @@ class PeerCertificate:
     not_before_s: int
     not_after_s: int
     der: bytes = field(repr=False)
+    chain: tuple[bytes, ...] = field(default=(), repr=False)
 
     @classmethod
-    def from_der(cls, der: bytes) -> "PeerCertificate | Refusal":
+    def from_pem(cls, pem: bytes) -> "PeerCertificate | Refusal":
+        """Return what the first certificate in `pem` says; the others are what its holder sent to lead to an authority."""
+        try:
+            ders = [certificate.public_bytes(Encoding.DER) for certificate in x509.load_pem_x509_certificates(pem)]
+        except _UNREADABLE:
+            return Refusal(reason=Reason.CERTIFICATE_INVALID, detail="not readable X.509 certificates")
+        except Exception as error:  # noqa: BLE001 - the backend boundary, as below (ER-2)
+            return Refusal(reason=Reason.VERIFIER_ERROR, detail=type(error).__name__)
+        chain = tuple(dict.fromkeys(der for der in ders[1:] if der != ders[0]))
+        if len(chain) > MAX_CHAIN_CERTIFICATES:
+            return Refusal(reason=Reason.CERTIFICATE_INVALID, detail="too long a chain")
+        return cls.from_der(ders[0], chain=chain)
+
+    @classmethod
+    def from_der(cls, der: bytes, *, chain: tuple[bytes, ...] = ()) -> "PeerCertificate | Refusal":
         """Return what the certificate says, or a refusal if it breaks XC-1 (T-54)."""
         try:
-            return _read(der)
+            return _read(der, chain)
         except _BadLeafError as error:
             return Refusal(reason=Reason.CERTIFICATE_INVALID, detail=str(error))
         except _UNREADABLE:
@@ -54,7 +71,7 @@ class _BadLeafError(ValueError):
     """A certificate that XC-1 refuses; the message says which rule."""
 
 
-def _read(der: bytes) -> PeerCertificate:
+def _read(der: bytes, chain: tuple[bytes, ...]) -> PeerCertificate:
     certificate = x509.load_der_x509_certificate(der)
     spiffe_id = _spiffe_id(certificate.extensions)
     _check_leaf(certificate.extensions, workload=spiffe_id is not None)
@@ -69,6 +86,7 @@ def _read(der: bytes) -> PeerCertificate:
         not_before_s=int(certificate.not_valid_before_utc.timestamp()),
         not_after_s=int(certificate.not_valid_after_utc.timestamp()),
         der=der,
+        chain=chain,
     )
 
 

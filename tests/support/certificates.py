@@ -39,6 +39,20 @@ def authority_der(by: Authority) -> bytes:
     )
 
 
+def intermediate(name: str, by: Authority, *, until_s: int = NOW_S + 3600, **changes: object) -> bytes:
+    """A CA under another, for `authority(name)`; `ca`, `path_length`, `sign` and `uri` spoil it."""
+    own = authority(name)
+    builder = _builder(own.name, own.key, until_s).add_extension(
+        x509.BasicConstraints(ca=bool(changes.get("ca", True)), path_length=changes.get("path_length")),  # type: ignore[arg-type]
+        critical=True,
+    )
+    builder = builder.add_extension(key_usage(sign=bool(changes.get("sign", True))), critical=True)
+    if "uri" in changes:
+        names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(changes["uri"]))])
+        builder = builder.add_extension(names, critical=False)
+    return by.certificate(builder)
+
+
 def key_usage(*, digital_signature: bool = True, sign: bool = False, crl: bool = False) -> x509.KeyUsage:
     return x509.KeyUsage(
         digital_signature=digital_signature, content_commitment=False, key_encipherment=False, data_encipherment=False,

@@ -12,7 +12,6 @@ import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import lru_cache
-from ssl import PEM_cert_to_DER_cert
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -25,7 +24,6 @@ from pdp.identity.challenge import challenge
 from pdp.identity.gate import single_value
 from pdp.identity.types import Refusal
 from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
-from pdp.model.names import printable
 from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.server.callers import CALLER, Caller, Gate, Refused
@@ -311,15 +309,12 @@ def _single(context: Context, name: str) -> str | None:
 
 
 def _peer(context: Context) -> PeerCertificate | Refusal | None:
-    pem = next(iter((context.auth_context() or {}).get("x509_pem_cert", ())), None)
-    return _certificate(pem) if pem else None
+    seen = context.auth_context() or {}
+    leaf, chain = (b"".join(seen.get(name, ())) for name in ("x509_pem_cert", "x509_pem_cert_chain"))
+    return _certificate(leaf + chain) if leaf else None
 
 
 @lru_cache(maxsize=PEER_CACHE_ENTRIES)
 def _certificate(pem: bytes) -> PeerCertificate | Refusal:
     """Parse the certificate that our TLS listener verified; key: its bytes, which decide everything about it."""
-    try:
-        der = PEM_cert_to_DER_cert(pem.decode("ascii"))
-    except ValueError:
-        return Refusal(reason=Reason.CERTIFICATE_INVALID, detail=printable(repr(pem[:40])))
-    return PeerCertificate.from_der(der)
+    return PeerCertificate.from_pem(pem)

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from pdp.errors import Reason
 from pdp.identity.certificates import PeerCertificate
 from pdp.identity.types import Refusal, VerifiedIdentity
-from tests.support.certificates import SPIFFE, authority, authority_der, key_usage, leaf
+from tests.support.certificates import SPIFFE, authority, authority_der, intermediate, key_usage, leaf
 from tests.support.tokens import NOW_MS, NOW_S, b64, entry, good_token, judge, reason_of, table
 
 TRUST = table(entry(), domains=("prod.example",))
@@ -132,6 +133,71 @@ def test_with_several_trust_domains_a_leaf_is_issued_by_the_ca_of_the_one_it_nam
     assert reason_of(judge(None, trust=known, peer=honest)) is None
     assert reason_of(judge(None, trust=known, peer=intruder)) is Reason.CERTIFICATE_INVALID
     assert reason_of(judge(None, trust=trust, peer=honest)) is Reason.CERTIFICATE_INVALID  # no bundle: untrusted
+
+
+ROOT, OTHER = authority("root"), authority("other-root")
+TWO_DOMAINS = table(entry(), domains=("prod.example", "other.example")).with_authorities(
+    {"prod.example": (authority_der(ROOT),), "other.example": (authority_der(OTHER),)}
+)
+
+
+def through(*chain: bytes, by: str, now_ms: int = NOW_MS) -> Reason | None:
+    peer = PeerCertificate.from_der(leaf(by=authority(by)), chain=chain)
+    assert isinstance(peer, PeerCertificate)
+    return reason_of(judge(None, trust=TWO_DOMAINS, peer=peer, now_ms=now_ms))
+
+
+def test_a_path_through_intermediates_leads_to_the_ca_of_the_trust_domain() -> None:
+    upper, lower = intermediate("upper", ROOT), intermediate("lower", authority("upper"))
+    assert through(upper, by="upper") is None
+    assert through(lower, upper, by="lower") is None
+    assert through(upper, lower, by="lower") is None
+    assert through(intermediate("upper", ROOT, uri="spiffe://prod.example"), by="upper") is None
+    assert through(intermediate("upper", ROOT, path_length=0), by="upper") is None
+
+
+def test_a_path_that_is_none_is_refused() -> None:
+    upper, lower = intermediate("upper", ROOT), intermediate("lower", authority("upper"))
+    for chain, by in (
+        ((), "upper"),
+        ((lower,), "lower"),
+        ((intermediate("upper", OTHER),), "upper"),
+        ((intermediate("upper", ROOT, ca=False),), "upper"),
+        ((intermediate("upper", ROOT, sign=False),), "upper"),
+        ((intermediate("upper", ROOT, uri="spiffe://other.example"),), "upper"),
+        ((intermediate("upper", ROOT, uri="spiffe://prod.example.evil"),), "upper"),
+        ((lower, intermediate("upper", ROOT, path_length=0)), "lower"),
+        ((b"no certificate",), "root"),
+        ((intermediate("lower", authority("upper")), intermediate("upper", authority("lower"))), "lower"),
+    ):
+        assert through(*chain, by=by) is Reason.CERTIFICATE_INVALID
+    assert through(upper, by="upper", now_ms=NOW_MS + 3_602_000) is Reason.CERTIFICATE_INVALID
+
+
+def test_an_expired_intermediate_ends_the_path() -> None:
+    upper = intermediate("upper", ROOT, until_s=NOW_S + 5)
+    assert through(upper, by="upper", now_ms=NOW_MS + 5_999) is None
+    assert through(upper, by="upper", now_ms=NOW_MS + 6_000) is Reason.CERTIFICATE_INVALID
+
+
+def test_with_one_trust_domain_the_path_is_looked_at_too() -> None:
+    one = table(entry(), domains=("prod.example",)).with_authorities({"prod.example": (authority_der(ROOT),)})
+    assert reason_of(judge(None, trust=one, peer=peer_of(leaf(by=ROOT)))) is None
+    assert reason_of(judge(None, trust=one, peer=peer_of(leaf(by=OTHER)))) is Reason.CERTIFICATE_INVALID
+
+
+def pem(*ders: bytes) -> bytes:
+    return b"".join(x509.load_der_x509_certificate(der).public_bytes(Encoding.PEM) for der in ders)
+
+
+def test_the_leaf_comes_first_and_its_chain_is_bounded() -> None:
+    own, upper = leaf(by=authority("upper")), intermediate("upper", ROOT)
+    peer = PeerCertificate.from_pem(pem(own, own, upper, upper))
+    assert isinstance(peer, PeerCertificate)
+    assert (peer.der, peer.chain) == (own, (upper,))
+    assert reason_of(PeerCertificate.from_pem(pem(own, *(leaf() for _ in range(5))))) is Reason.CERTIFICATE_INVALID  # type: ignore[arg-type]
+    for raw in (b"", b"-----BEGIN CERTIFICATE-----", b"\xff", pem(own)[:200]):
+        assert reason_of(PeerCertificate.from_pem(raw)) is Reason.CERTIFICATE_INVALID  # type: ignore[arg-type]
 
 
 def test_t49_a_bound_token_needs_the_very_certificate() -> None:
