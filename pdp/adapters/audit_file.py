@@ -350,6 +350,9 @@ class ReceivedChain:
         try:
             for content in contents:
                 record, own = unseal(content)
+                if type(record.get("time_ms")) is not int or type(record.get("kind")) is not str:
+                    # Whoever reads all chains orders them by time: one record without would hide every other's.
+                    raise Malformed("a record says when and what")
                 if own.n <= self.head.n:
                     continue  # sent again after an answer was lost
                 _, head = unseal(content, head)

@@ -243,6 +243,19 @@ def test_records_sent_again_after_a_failed_fsync_do_not_stand_twice(
     assert ReceivedChain(store, owner="w", chain="c").head == chain.head
 
 
+@pytest.mark.parametrize("spoiled", [{"time_ms": None}, {"time_ms": "1"}, {"time_ms": True}, {"kind": 5}])
+def test_a_record_that_no_reader_could_place_is_not_taken_from_an_enforcement_point(
+    tmp_path: Path, spoiled: dict[str, Any]
+) -> None:
+    """One such record would end every reading of all chains, and so hide what the others hold."""
+    content, _ = chains.seal({"v": 1, "kind": "open", "time_ms": 1, "reason": "start"} | spoiled, chains.START)
+    received = ReceivedChain(tmp_path / "received", owner="w", chain="c")
+    with pytest.raises(PortcullisError) as refused:
+        received.append([content])
+    assert refused.value.reason is Reason.BAD_REQUEST
+    assert received.head == chains.START
+
+
 def test_records_that_do_not_continue_a_received_chain_are_refused(opener: Opener, tmp_path: Path) -> None:
     chain = opener()
     chain.append([record("a"), record("b")])

@@ -49,3 +49,20 @@ def test_nothing_is_converted(kind: AttributeType, value: object) -> None:
 
 def test_instants_are_utc() -> None:
     assert instant_ms("1970-01-01T00:00:01Z") == 1_000
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "20261120T080000Z", "2026-W47-5T08:00:00Z", "2026-11-20T08Z", "2026-11-20 08:00:00Z", "2026-11-20x08:00:00Z",
+        "2026-11-20T08:00:00,5Z", "2026-11-20Z", "2026-11-20T08:00:00z", "2026-11-20T08:00:00+00:00", "2026-02-30T08:00:00Z",
+        "2026-11-20T08:00:00Z\n", "\N{ARABIC-INDIC DIGIT TWO}026-11-20T08:00:00Z",
+    ],
+)  # fmt: skip
+def test_an_instant_has_one_spelling(text: str) -> None:
+    with pytest.raises(BadRequestError):
+        instant_ms(text)
+
+
+def test_an_instant_may_have_a_fraction() -> None:
+    assert instant_ms("1970-01-01T00:00:01.250Z") == 1_250
