@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
-from pdp.limits import DRAIN_GRACE_S, MAX_GRACE_S, MAX_PORT
+from pdp.limits import DRAIN_GRACE_S, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES
 
 Where = Callable[[tuple[str | int, ...]], str]
 """Says where a value stands, such as `pdp.yaml:3`, given the path to it."""
@@ -127,6 +127,18 @@ class Audit(_Part):
     dir: File | None = None
 
 
+class Store(_Part):
+    """Where the world log of several PDPs lies; without a URL this PDP stands alone, on SQLite in its state directory.
+
+    `min_replicas`: copies of the store that must have a write before it counts.
+    """
+
+    url: str = ""
+    password_file: File | None = None
+    ca: File | None = None
+    min_replicas: Annotated[int, Field(ge=0, le=MAX_STORE_COPIES)] = 0
+
+
 class Log(_Part):
     """What the process says on standard error."""
 
@@ -145,6 +157,7 @@ class Config(_Part):
     http: Http = Http()
     probes: Probes = Probes()
     audit: Audit = Audit()
+    store: Store = Store()
     log: Log = Log()
     grace_s: Annotated[float, Field(gt=0, le=MAX_GRACE_S)] = DRAIN_GRACE_S
 
@@ -158,6 +171,8 @@ _PATHS: Final = (
     ("state_dir",),
     ("trust",),
     ("audit", "dir"),
+    ("store", "password_file"),
+    ("store", "ca"),
     ("grpc", "tls", "cert"),
     ("grpc", "tls", "key"),
     ("grpc", "tls", "client_ca"),

@@ -55,6 +55,13 @@ def ensure_key(state_dir: Path, role: Role) -> SigningKey:
     return load_key(path)
 
 
+def new_key(state_dir: Path, role: Role, key: SigningKey) -> None:
+    """Put `key` in the place of the key of `role`, if there was one."""
+    path = key_path(state_dir, role)
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    write_durably(path, key.to_pem(), mode=_PRIVATE)
+
+
 def load_root(state_dir: Path) -> RootFile | None:
     """Return the root file in `state_dir`, or None if there is none yet.
 

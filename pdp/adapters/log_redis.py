@@ -54,9 +54,10 @@ class RedisWorldLog:
         min_replicas: int = 0,
         create: bool = False,
     ) -> None:
-        make = _factory(url, password, ca)
+        make, watchers = _factory(url, password, ca)
         # One connection each: WAIT speaks of the writes of its own connection, and a blocking read holds up no other.
         self._writer, self._reader, self._follower = make(1), make(4), make(2)
+        self._clients = (self._writer, self._reader, self._follower, *watchers)
         self._place = _shown(url)
         prefix = f"pdp:{{{tenant}}}:"
         self._stream, self._snapshot = f"{prefix}log", f"{prefix}snapshot"
@@ -194,7 +195,7 @@ class RedisWorldLog:
     async def close(self) -> None:
         """Close the connections; whoever follows ends with `store_unavailable`."""
         self._closed = True
-        for client in (self._writer, self._reader, self._follower):
+        for client in self._clients:
             with contextlib.suppress(RedisError, OSError):
                 await client.aclose()
                 await client.connection_pool.disconnect()
@@ -258,8 +259,8 @@ def check_url(url: str) -> None:
         raise ConfigError("store.url (--store) names no service", advice="redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
 
 
-def _factory(url: str, password: Path | None, ca: Path | None) -> Callable[[int], Any]:
-    """Return what makes a client with so many connections."""
+def _factory(url: str, password: Path | None, ca: Path | None) -> tuple[Callable[[int], Any], Sequence[Any]]:
+    """Return what makes a client with so many connections, and the clients of the Sentinels that it asks."""
     check_url(url)
     parts = urlsplit(url)
     user, _, places = parts.netloc.rpartition("@")
@@ -276,15 +277,18 @@ def _factory(url: str, password: Path | None, ca: Path | None) -> Callable[[int]
         watchers = [(host, int(port)) for host, _, port in (place.rpartition(":") for place in places.split(","))]
         sentinel = Sentinel(watchers, sentinel_kwargs={"socket_timeout": REDIS_TIMEOUT_S}, **options)  # type: ignore[no-untyped-call]
         service = parts.path.strip("/")
-        return lambda connections: sentinel.master_for(service, max_connections=connections)
+        return lambda connections: sentinel.master_for(
+            service, max_connections=1 if connections == 1 else 16
+        ), sentinel.sentinels
     if ca is not None and parts.scheme == "rediss":
         options["ssl_ca_certs"] = str(ca)
     place = f"{parts.scheme}://{places}{parts.path}"
-    return lambda connections: Redis(
-        connection_pool=BlockingConnectionPool.from_url(
-            place, max_connections=connections, timeout=REDIS_TIMEOUT_S, **options
-        )
-    )
+
+    def make(connections: int) -> Any:
+        pool = BlockingConnectionPool.from_url(place, max_connections=connections, timeout=REDIS_TIMEOUT_S, **options)
+        return Redis(connection_pool=pool)
+
+    return make, ()
 
 
 def _password(file: Path | None) -> str | None:

@@ -9,8 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.log_sqlite import SqliteWorldLog
-from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.adapters.keys_files import load_root
 from pdp.adapters.telemetry import setup_logging
 from pdp.cli.packs import read_pack
 from pdp.config import Config, configure
@@ -19,8 +18,9 @@ from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
 from pdp.identity.positions import read_yaml
 from pdp.limits import MAX_TRUST_FILE_BYTES
-from pdp.server.app import WORLD_FILE, Basis
+from pdp.server.app import Basis
 from pdp.server.app import serve as run
+from pdp.server.stores import open_stores
 from pdp.service.genesis import Genesis, initialise
 
 DEFAULT_PACK: Final = Path("policies")
@@ -56,6 +56,15 @@ ClientCa = Annotated[
     Path | None, typer.Option(metavar="FILE", help="CAs of client certificates; with it, every caller needs one.")
 ]
 AuditDir = Annotated[Path | None, typer.Option(metavar="DIR", help="The decision log.  [audit in the state directory]")]
+StoreUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="URL",
+        help="The log that several PDPs share: redis://HOST:PORT, rediss://… or redis+sentinel://HOST:PORT,…/SERVICE.  "
+        "[SQLite in the state directory]",
+    ),
+]
 Mode = Annotated[
     str | None,
     typer.Option(metavar="MODE", help="`production`, or `development`: a development issuer may be trusted."),
@@ -73,6 +82,7 @@ def init(
     pack: PackDir = DEFAULT_PACK,
     state_dir: StateDir = None,
     tenant: Tenant = None,
+    store: StoreUrl = None,
     config: ConfigFile = None,
 ) -> None:
     """Make a new PDP: keys, root file, and a first world from a policy pack. Run again, it changes nothing.
@@ -81,7 +91,7 @@ def init(
 
     Example: `pdp init --pack policies --admin user:ada@demo.portcullis`
     """
-    settings = _configuration(config, {("state_dir",): state_dir, ("tenant",): tenant})
+    settings = configuration(config, {("state_dir",): state_dir, ("tenant",): tenant, ("store", "url"): store})
     made = asyncio.run(_initialise(settings, pack, admin))
     _tell(made, settings)
 
@@ -101,6 +111,7 @@ def serve(
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     audit_dir: AuditDir = None,
+    store: StoreUrl = None,
     mode: Mode = None,
     grace_s: Grace = None,
     log_level: LogLevel = None,
@@ -129,11 +140,12 @@ def serve(
         ("probes", "listen"): probes,
         ("trust",): trust,
         ("audit", "dir"): audit_dir,
+        ("store", "url"): store,
         ("grace_s",): grace_s,
         ("log", "level"): log_level,
         ("log", "format"): log_format,
     }
-    settings = _configuration(config, flags)
+    settings = configuration(config, flags)
     setup_logging(level=settings.log.level, form=settings.log.format)
     asyncio.run(_serve(settings, admin if first else None, pack, wanted=first))
 
@@ -153,15 +165,23 @@ async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
     except OSError as error:
         message = f"cannot make the state directory {settings.state_dir}: {error.strerror or error}"
         raise ConfigError(message, advice="name another with --state-dir, or make it writable") from error
-    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
-    store = SqliteReplicaStore(settings.state_dir / "replica")
+    stores = open_stores(settings, create=True)
     try:
+        if stores.board is not None and load_root(settings.state_dir) is None and (await stores.log.head()).seq:
+            told = "the store holds a log already, and this machine no root file"
+            raise ConfigError(
+                told, advice="join it: `pdp keys init` here, `pdp keys rotate --add` where the root key is"
+            )
         return await initialise(
-            state_dir=settings.state_dir, pack=loaded, admin=admin, tenant=settings.tenant, log=log, store=store
+            state_dir=settings.state_dir,
+            pack=loaded,
+            admin=admin,
+            tenant=settings.tenant,
+            log=stores.log,
+            store=stores.store,
         )
     finally:
-        await store.close()
-        await log.close()
+        await stores.close()
 
 
 def load(directory: Path) -> Pack:
@@ -176,7 +196,7 @@ def load(directory: Path) -> Pack:
     return pack
 
 
-def _configuration(file: Path | None, flags: Mapping[tuple[str, ...], Any]) -> Config:
+def configuration(file: Path | None, flags: Mapping[tuple[str, ...], Any]) -> Config:
     """Return the configuration from the file, the environment and the flags."""
     texts = {path: str(value) if isinstance(value, Path) else value for path, value in flags.items()}
     path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)

@@ -21,11 +21,9 @@ from grpc_reflection.v1alpha import reflection
 from pdp import __version__
 from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
-from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root
+from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
-from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replay_memory import MemoryReplay
-from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
 from pdp.config import Address, Config, check_doors
@@ -33,25 +31,27 @@ from pdp.errors import ConfigError, Reason
 from pdp.identity.development import refuse_production
 from pdp.identity.issuers import IssuerTable
 from pdp.limits import READY_POLL_S
+from pdp.ports import Board
 from pdp.replica import Replica
 from pdp.server.callers import Gate
 from pdp.server.grpc.interceptors import Guard
 from pdp.server.grpc.rights import RULES
 from pdp.server.grpc.services import Rooms, add_services
 from pdp.server.probes import Probes, application
+from pdp.server.stores import WORLD_FILE, RootWatch, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.health import Health
 from pdp.service.nonces import Nonces
+from pdp.service.positions import Positions
 from pdp.service.replicate import Replication
 from pdp.trust.keys import PdpKeys, Role, RootFile
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
 
 _log = structlog.get_logger("pdp")
-WORLD_FILE: Final = "world.db"
 RECEIVED: Final = "received"
 
 
@@ -80,7 +80,7 @@ class Basis:
         issuers = load_trust(config.trust)
         refuse_production(issuers, production=config.mode == "production")
         root = load_root(config.state_dir)
-        if root is None or not (config.state_dir / WORLD_FILE).exists():
+        if root is None or not (config.store.url or (config.state_dir / WORLD_FILE).exists()):
             message = f"{config.state_dir} holds no PDP yet"
             raise ConfigError(message, advice="run `pdp init`, or `pdp serve --init`, with --admin user:YOU")
         return cls(config=config, issuers=issuers, root=root, keys=load_pdp_keys(config.state_dir))
@@ -93,6 +93,7 @@ class Basis:
             "gRPC without TLS": config.grpc.tls is None,
             "a development issuer is trusted": self.issuers.development,
             "the root key lies on this machine": key_path(config.state_dir, Role.ROOT).exists(),
+            "the store is reached without TLS": config.store.url.startswith("redis:") and not local_store(config),
         }
         return tuple(text for text, holds in found.items() if holds)
 
@@ -199,17 +200,24 @@ async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, soc
         listener = bind(config.probes.listen, setting="probes.listen (--probes)")
         stack.callback(listener.close)
         replica = Replica(verifier=TrustVerifier(basis.root, config.tenant), world=empty_world(config.tenant))
-        log = SqliteWorldLog(config.state_dir / WORLD_FILE)
-        stack.push_async_callback(log.close)
-        store = SqliteReplicaStore(config.state_dir / "replica")
-        stack.push_async_callback(store.close)
+        stores = open_stores(config)
+        stack.push_async_callback(stores.close)
         clock = SystemClock()
         chain = AuditChain.open(
             config.audit_dir, name="pdp", who=lambda: _who(basis, replica.world.seq), now_ms=clock.now_ms
         )
         trail = AuditTrail(chain, now_ms=clock.now_ms)
         stack.push_async_callback(trail.close)
-        replication = Replication(log=log, replica=replica, keys=basis.keys, clock=clock, store=store)
+        replication = Replication(
+            log=stores.log,
+            replica=replica,
+            keys=basis.keys,
+            clock=clock,
+            store=stores.store,
+            roots=load_roots(config.state_dir),
+            positions=_positions(basis, replica, stores.board),
+            watch_root=RootWatch(config.state_dir, replica, stores.board).look,
+        )
         app = Application(basis, replication=replication, replica=replica, trail=trail)
         stack.push_async_callback(app.close)
         address = app.open()
@@ -220,6 +228,13 @@ async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, soc
         stack.push_async_callback(replication.stop)
         await app.server.start()
         yield app, address, listener
+
+
+def _positions(basis: Basis, replica: Replica, board: Board | None) -> Positions | None:
+    if board is None:
+        return None
+    # The name outlives restarts: a process that comes back replaces what it showed before.
+    return Positions(board=board, replica=replica, key=basis.keys.timestamp, name=basis.keys.publish.key_id)
 
 
 def _who(basis: Basis, world_seq: int) -> dict[str, Any]:

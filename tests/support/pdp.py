@@ -17,7 +17,8 @@ from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.cli.serve import load
 from pdp.config import Address, configure
 from pdp.identity.development import DevelopmentIssuer, issue, trust_text
-from pdp.server.app import WORLD_FILE, Application, Basis, running
+from pdp.server.app import Application, Basis, running
+from pdp.server.stores import WORLD_FILE
 from pdp.service.audit import Query
 from pdp.service.genesis import initialise
 from pdp.v1 import types_pb2

@@ -41,6 +41,7 @@ class RedisServer:
 
     directory: Path
     options: Sequence[str] = ()
+    conf: Path | None = None
     port: int = field(default_factory=free_port)
     process: subprocess.Popen[bytes] | None = None
 
@@ -51,7 +52,8 @@ class RedisServer:
     def start(self) -> None:
         self.directory.mkdir(exist_ok=True)
         command = [
-            binary(), "--port", str(self.port), "--bind", "127.0.0.1", "--dir", str(self.directory),
+            binary(), *([str(self.conf)] if self.conf else []), "--port", str(self.port),
+            "--bind", "127.0.0.1", "--dir", str(self.directory),
             "--appendonly", "yes", "--save", "", "--daemonize", "no", *self.options,
         ]  # fmt: skip
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -59,15 +61,37 @@ class RedisServer:
         for line in self.process.stdout:
             if b"Ready to accept connections" in line:
                 return
+        self.process.stdout.close()
         pytest.fail(f"redis-server ended: {self.process.wait()}")
 
+    @contextlib.contextmanager
+    def sentinel(self, conf: Path) -> Iterator[None]:
+        """Run this as a Sentinel with `conf` until the end of the block."""
+        self.directory.mkdir(exist_ok=True)
+        command = [binary(), str(conf), "--sentinel", "--port", str(self.port), "--bind", "127.0.0.1"]
+        self.process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 10
+        while True:
+            try:
+                self.command("PING")
+                break
+            except OSError:
+                assert time.monotonic() < end, "no Sentinel"
+        try:
+            yield
+        finally:
+            self.kill()
+
     def kill(self, number: int = signal.SIGKILL) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(number)
-            if number != signal.SIGSTOP:
-                self.process.wait()
-        if number != signal.SIGSTOP and self.process is not None and self.process.stdout is not None:
-            self.process.stdout.close()
+        process = self.process
+        if process is None:
+            return
+        if process.poll() is None:
+            process.send_signal(number)
+        if number != signal.SIGSTOP:
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
 
     def command(self, *words: str) -> str:
         """Send one command of plain words over a connection of its own, and return the reply line."""
@@ -84,10 +108,10 @@ class RedisServer:
 
 
 @contextlib.contextmanager
-def redis_server(*options: str) -> Iterator[RedisServer]:
+def redis_server(*options: str, conf: Path | None = None) -> Iterator[RedisServer]:
     """Run a server until the end of the block."""
     with tempfile.TemporaryDirectory(prefix="pdp-redis-") as directory:
-        server = RedisServer(directory=Path(directory), options=options)
+        server = RedisServer(directory=Path(directory), options=options, conf=conf)
         server.start()
         try:
             yield server
