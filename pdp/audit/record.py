@@ -5,6 +5,7 @@ reads a chain may rely on the fields of `decision_record` being present in every
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields
 from typing import Any, Final
 
 from pdp.errors import Reason
@@ -16,7 +17,8 @@ from pdp.model.request import CredentialFacts, Party, Question
 
 VERSION: Final = 1
 _SCALARS: Final = (bool, int, float, str)
-_FACTS: Final = ("issuer", "jti", "session", "issued_at_s", "expires_at_s", "fingerprint")
+_FACTS: Final = tuple(fact.name for fact in fields(CredentialFacts))
+"""Each of them: a lock can match it, so a record without it would not replay its decision."""
 _NO_QUESTION: Final[dict[str, Any]] = {
     "v": VERSION,
     "kind": "decision",

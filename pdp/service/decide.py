@@ -127,11 +127,10 @@ class Decider:
     def moment(self) -> Moment:
         """Return the world, the time and how far both can be trusted, as of now."""
         wall_ms, mono_s = self._clock.now_ms(), self._clock.mono_s()
-        staleness_s = self._replica.staleness_s(now_ms=wall_ms, mono_s=mono_s)
         return Moment(
             world=self._replica.world,
             now_ms=self._replica.now_ms(wall_ms),
-            staleness_ms=ceil(min(staleness_s, _UNKNOWN_AGE_S) * 1000),
+            staleness_ms=ceil(min(self._staleness_s(), _UNKNOWN_AGE_S) * 1000),
             clock_off=abs(self._replica.skew_s(now_ms=wall_ms, mono_s=mono_s)) > MAX_CLOCK_SKEW_S,
         )
 

@@ -80,6 +80,11 @@ def test_what_could_be_a_token_has_no_place_in_a_record() -> None:
     }  # fmt: skip
 
 
+def test_a_record_holds_everything_of_a_credential_that_a_lock_can_match() -> None:
+    every = {fact.name: 7 if fact.name.endswith("_s") else "x" for fact in fields(CredentialFacts)}
+    assert record(question(credential=CredentialFacts(**every)))["credential"] == every  # type: ignore[arg-type]
+
+
 def test_attributes_beyond_their_share_stand_by_their_digest() -> None:
     large = {f"request.a{n}": "x" * MAX_ATTRIBUTE_BYTES for n in range(MAX_ATTRIBUTES)}
     made = record(question(attributes=large))["attributes"]
