@@ -32,13 +32,6 @@ from pdp.server.grpc.status import INTERNAL, status_of
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = structlog.get_logger("pdp.grpc")
-_MAKERS: Final[dict[tuple[bool, bool], Callable[..., Any]]] = {
-    (False, False): grpc.unary_unary_rpc_method_handler,
-    (False, True): grpc.unary_stream_rpc_method_handler,
-    (True, False): grpc.stream_unary_rpc_method_handler,
-    (True, True): grpc.stream_stream_rpc_method_handler,
-}
-"""By whether requests and responses are streams. No serializers: the guard takes and gives bytes."""
 _DRAINING: Final = PortcullisError(Reason.PDP_UNREACHABLE, "this PDP is shutting down", advice="call again")
 _EXPIRED: Final = PortcullisError(
     Reason.TOKEN_EXPIRED, "the caller's credential has expired", advice="call again with a fresh one"
@@ -144,9 +137,14 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 async for response in responses:
                     yield response
 
-        return _MAKERS[bool(handler.request_streaming), bool(handler.response_streaming)](
-            stream if handler.response_streaming else unary
+        # Every request is taken as a stream, which looks the same on the wire: gRPC reads a lone message before it calls
+        # us, and thereby holds up to 32 MiB for anybody who begins one and stops; of a stream it reads what we ask for.
+        make = (
+            grpc.stream_stream_rpc_method_handler
+            if handler.response_streaming
+            else grpc.stream_unary_rpc_method_handler
         )
+        return make(stream if handler.response_streaming else unary)
 
     async def _unlisted(self, _request: bytes, context: Context) -> bytes:
         """Refuse an RPC that the table of rights does not know: it was forgotten, so nobody holds it."""
@@ -159,7 +157,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         try:
             async with asyncio.timeout(MAX_DEADLINE_S):
                 await self._enter(method, context)
-                response = await _behaviour(method)(_message(method, request), context)
+                response = await _behaviour(method)(await _message(method, request), context)
                 raw = method.write(response)
         except TimeoutError:
             error = PortcullisError(Reason.DEADLINE_EXCEEDED, "the PDP's ceiling for one call has passed")
@@ -222,7 +220,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         # Once more, now that new worlds reach the leash: one may have come while the allow was being recorded.
         self._look(leash)
         try:
-            async with contextlib.aclosing(_behaviour(method)(_message(method, request), context)) as responses:
+            message = await _message(method, request)
+            async with contextlib.aclosing(_behaviour(method)(message, context)) as responses:
                 while (response := await _next(responses, leash)) is not None:
                     yield response
         finally:
@@ -280,8 +279,18 @@ def _behaviour(method: _Method) -> Callable[..., Any]:
     return found
 
 
-def _message(method: _Method, request: Any) -> Any:
-    return method.parse_each(request) if method.handler.request_streaming else method.parse(request)
+async def _message(method: _Method, request: AsyncIterator[bytes]) -> Any:
+    """Return what the servicer takes: the one message, or an iterator over them; a caller has bounded time to send one."""
+    if method.handler.request_streaming:
+        return method.parse_each(request)
+    try:
+        async with asyncio.timeout(MAX_DEADLINE_S):
+            raw = await anext(request, None)
+    except TimeoutError:
+        raise PortcullisError(Reason.DEADLINE_EXCEEDED, "the message of the call did not come in time") from None
+    if raw is None:
+        raise BadRequestError(f"a call of {method.path} carries a message")
+    return method.parse(raw)
 
 
 async def _next(responses: AsyncIterator[Any], leash: _Leash) -> Any:
