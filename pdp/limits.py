@@ -81,6 +81,8 @@ DPOP_REPLAY_ENTRIES: Final = 100_000
 """DPoP proofs remembered as used, about 10 MB; beyond it a new proof is refused rather than an old one forgotten."""
 DPOP_NONCE_LIFE_S: Final = 60
 """How long a DPoP nonce is given out; the one before it is still taken."""
+HEADER_CACHE_ENTRIES: Final = 256
+"""Token headers kept parsed, one for each key in use: at most 4 MiB, if all are as long as a token may be."""
 PROOF_CACHE_ENTRIES: Final = 256
 """DPoP proofs whose signature check is remembered between the two looks of one request: at most 4 MiB."""
 LIVE_CHECK_LIFE_S: Final = 30

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pdp.errors import BadNameError, PortcullisError, Reason
-from pdp.identity.issuers import Issuer, IssuerTable, compile_pattern
+from pdp.identity.issuers import ANY, Issuer, IssuerTable, compile_pattern
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_GROUPS, MAX_KID_BYTES, MAX_TIME_S
 from pdp.model.attributes import AttributeType, Value, check_value
@@ -100,11 +100,15 @@ def claim_at(claims: Claims, name: str) -> Any:
 def _check_identifiers(claims: Claims) -> Refusal | None:
     """Refuse ids that could be read in two ways, and scopes that are too many or too long (NA-4, NA-5)."""
     for name in ("jti", "sid"):
+        if name not in claims:
+            continue
         try:
-            check_identifier(claims.get(name, name), max_bytes=MAX_KID_BYTES)
+            check_identifier(claims[name], max_bytes=MAX_KID_BYTES)
         except BadNameError:
             return _mistyped(name)
-    scopes = claims.get("scope", "").split(" ")
+    if "scope" not in claims:
+        return None
+    scopes = claims["scope"].split(" ")
     if len(scopes) > MAX_GROUPS or any(len(scope.encode()) > MAX_KID_BYTES for scope in scopes):
         return _mistyped("scope")
     return None
@@ -125,7 +129,7 @@ def check_times(times: Times, issuer: Issuer, now_ms: int) -> Refusal | None:
     if times.issued_at_s * 1000 > now_ms + leeway_ms:
         return Refusal(reason=Reason.TOKEN_ISSUED_IN_FUTURE)  # T-37
     # A JWT-SVID need not say when it was issued: then the cap counts from now.
-    begins_ms = times.issued_at_s * 1000 if "iat" in issuer.rules.required else now_ms
+    begins_ms = now_ms if issuer.profile == "jwt_svid" else times.issued_at_s * 1000
     if times.expires_at_s * 1000 - begins_ms > issuer.max_lifetime_s * 1000:
         return Refusal(reason=Reason.TOKEN_LIFETIME_EXCEEDED, detail=f"over {issuer.max_lifetime_s} s")  # T-36, T-38
     return None
@@ -157,7 +161,8 @@ def read_principal(text: str, *, kind: Kind, issuer: Issuer, table: IssuerTable)
         principal = Principal(kind=kind, id=prefix + text)
     except BadNameError as error:
         return Refusal(reason=Reason.SUBJECT_INVALID, detail=error.message)  # T-40..T-42
-    if compile_pattern(issuer.sub_pattern).fullmatch(text) is None:
+    # Every identifier matches the pattern that asks for nothing.
+    if issuer.sub_pattern != ANY and compile_pattern(issuer.sub_pattern).fullmatch(text) is None:
         return Refusal(reason=Reason.SUBJECT_NOT_ALLOWED, detail="outside the issuer's `sub_pattern`")  # T-44
     if not prefix and text.partition("/")[0] in table.namespaces and "/" in text:
         # Otherwise `corp/alice` of this issuer would be `alice` of the issuer with namespace `corp`.

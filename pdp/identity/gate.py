@@ -5,7 +5,6 @@ token can see two different people. Here a token has one spelling and one meanin
 let through is marked [P] in IDENTITY.md section 3.
 """
 
-import base64
 import binascii
 import json
 import math
@@ -13,17 +12,25 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NoReturn
 
 from pdp.errors import Reason
 from pdp.identity.types import Refusal
-from pdp.limits import MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_TOKEN_BYTES
+from pdp.limits import HEADER_CACHE_ENTRIES, MAX_JSON_DEPTH, MAX_SAFE_INTEGER, MAX_TOKEN_BYTES
 
 # GA-3: `fullmatch`, since `$` would allow a final newline.
 _COMPACT: Final = re.compile(rb"[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+\.[A-Za-z0-9_-]+")
 # Possessive, and a string without end runs to the end: otherwise a text of `\"` would cost quadratic time.
 _STRUCTURE: Final = re.compile(r'"(?:[^"\\]++|\\.)*+"?|([\[{])|([\]}])', re.DOTALL)
 _ENCODING_MARKS: Final = (b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")
+_BASE64URL: Final = re.compile(rb"[A-Za-z0-9_-]*")
+_STANDARD: Final = bytes.maketrans(b"-_", b"+/")
+_PADDING: Final = (b"", b"", b"==", b"=")
+_LAST: Final = (b"", b"", b"AQgw", b"AEIMQUYcgkosw048")
+"""By what is left of the length: the characters that may stand last, their spare bits all zero."""
+_NO_CREDENTIALS: Final = 4 * MAX_TOKEN_BYTES
 _MAX_DIGITS: Final = len(str(MAX_SAFE_INTEGER)) + 1
 
 
@@ -32,6 +39,10 @@ class Scheme(StrEnum):
 
     BEARER = "bearer"
     DPOP = "dpop"
+
+
+_SCHEMES: Final = {scheme.value: scheme for scheme in Scheme}
+_LONGEST_SCHEME: Final = max(map(len, _SCHEMES))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +78,9 @@ def present(authorization: str | None) -> Credential | Refusal:
     """Return the one token of an `Authorization` value (GA-1, GA-2); query and body are never read."""
     if not authorization:
         return Refusal(reason=Reason.CREDENTIAL_MISSING)  # T-01
+    if len(authorization) > _NO_CREDENTIALS:
+        # Before anything looks through it: even two credentials are shorter.
+        return Refusal(reason=Reason.TOKEN_TOO_LARGE, detail=f"more than {MAX_TOKEN_BYTES} bytes")  # T-03, GA-2
     if "," in authorization:
         return Refusal(reason=Reason.CREDENTIAL_AMBIGUOUS, detail="more than one authorization value")  # T-02
     word, _, token = authorization.partition(" ")
@@ -79,7 +93,7 @@ def present(authorization: str | None) -> Credential | Refusal:
 def _credential(scheme: Scheme, token: str) -> Credential | Refusal:
     if len(token) > MAX_TOKEN_BYTES:
         return Refusal(reason=Reason.TOKEN_TOO_LARGE, detail=f"more than {MAX_TOKEN_BYTES} bytes")  # T-03, GA-2
-    if _scheme(token.partition(" ")[0]) is not None:
+    if " " in token and _scheme(token.partition(" ")[0]) is not None:
         return Refusal(reason=Reason.CREDENTIAL_AMBIGUOUS, detail="a scheme within the credential")  # T-02
     if not token.isascii():
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail="not ASCII")  # T-06
@@ -88,8 +102,7 @@ def _credential(scheme: Scheme, token: str) -> Credential | Refusal:
 
 def _scheme(word: str) -> Scheme | None:
     """Return the scheme that `word` names in any case (RFC 9110 section 11.1), if we know it."""
-    lowered = word.lower() if len(word) <= len(Scheme.BEARER) else ""
-    return Scheme(lowered) if lowered in {Scheme.BEARER.value, Scheme.DPOP.value} else None
+    return _SCHEMES.get(word.lower()) if len(word) <= _LONGEST_SCHEME else None
 
 
 def parse(token: bytes) -> ParsedToken | Refusal:
@@ -98,26 +111,38 @@ def parse(token: bytes) -> ParsedToken | Refusal:
         return Refusal(reason=Reason.TOKEN_TOO_LARGE, detail=f"more than {MAX_TOKEN_BYTES} bytes")  # T-03, GA-2
     if not _COMPACT.fullmatch(token):
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail="not a compact JWS")  # T-04..T-06, GA-3
-    raw = [decode_base64url(segment) for segment in token.split(b".")]
-    if raw[0] is None or raw[1] is None or raw[2] is None:
+    signing_input, _, last = token.rpartition(b".")
+    first, _, middle = signing_input.partition(b".")
+    payload, signature = decode_base64url(middle), decode_base64url(last)
+    header = _read_header(first)
+    if header is None or payload is None or signature is None:
         return Refusal(reason=Reason.TOKEN_MALFORMED, detail="base64url that is not canonical")  # T-06, GA-4
-    header = read_object(raw[0], duplicate=Reason.DUPLICATE_HEADER)
     if isinstance(header, Refusal):
         return header
-    claims = read_object(raw[1], duplicate=Reason.DUPLICATE_CLAIM)
+    claims = read_object(payload, duplicate=Reason.DUPLICATE_CLAIM)
     if isinstance(claims, Refusal):
         return claims
-    return ParsedToken(header=header, claims=claims, signing_input=token.rpartition(b".")[0], signature=raw[2])
+    return ParsedToken(header=header, claims=claims, signing_input=signing_input, signature=signature)
+
+
+# All tokens of one key have one header. Key: its bytes, on which alone the answer depends; nothing invalidates it.
+@lru_cache(maxsize=HEADER_CACHE_ENTRIES)
+def _read_header(segment: bytes) -> Mapping[str, Any] | Refusal | None:
+    raw = decode_base64url(segment)
+    if raw is None:
+        return None
+    header = read_object(raw, duplicate=Reason.DUPLICATE_HEADER)
+    return header if isinstance(header, Refusal) else MappingProxyType(header)
 
 
 def decode_base64url(segment: bytes) -> bytes | None:
     """Return the bytes that `segment` spells, or None unless it is their one unpadded spelling (GA-4)."""
-    try:
-        raw = base64.urlsafe_b64decode(segment + b"=" * (-len(segment) % 4))
-    except binascii.Error:
+    tail = len(segment) % 4
+    if _BASE64URL.fullmatch(segment) is None or tail == 1:
         return None
-    # Spare bits that are set, and characters the decoder skips, do not survive the way back.
-    return raw if base64.urlsafe_b64encode(raw).rstrip(b"=") == segment else None
+    if tail and segment[-1] not in _LAST[tail]:
+        return None  # spare bits that are set: a second spelling of the same bytes
+    return binascii.a2b_base64(segment.translate(_STANDARD) + _PADDING[tail])
 
 
 def read_object(raw: bytes, *, duplicate: Reason) -> dict[str, Any] | Refusal:

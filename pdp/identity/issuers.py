@@ -50,6 +50,8 @@ X5T_S256: Final = "x5t#S256"
 JKT: Final = "jkt"
 """The confirmation member that binds a token to a key, proved by DPoP (RFC 9449 section 6.1)."""
 
+ANY: Final = ".*"
+"""The `sub_pattern` of an issuer that may name everybody."""
 _SPIFFE_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9-]{0,63}")
 _ATTRIBUTE: Final = re.compile(r"subject\.[a-z][a-z0-9_]{0,62}")
@@ -187,7 +189,7 @@ class Issuer(_Entry):
     kind: Kind = Kind.USER
     actor_kind: Kind = Kind.AGENT
     namespace: Annotated[StrictStr, AfterValidator(_namespace)] = ""
-    sub_pattern: Annotated[StrictStr, AfterValidator(_pattern)] = ".*"
+    sub_pattern: Annotated[StrictStr, AfterValidator(_pattern)] = ANY
     unread_headers: tuple[Literal["x5t", "x5t#S256"], ...] = ()
     cnf_kinds: tuple[Literal["x5t#S256", "jkt"], ...] = ()
     cnf_required: tuple[Literal["x5t#S256", "jkt"], ...] = ()

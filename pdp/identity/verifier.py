@@ -40,7 +40,6 @@ from pdp.identity.signature import check_signature
 from pdp.identity.spiffe import read_workload, select_svid_issuer
 from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
 from pdp.model.attributes import Attributes
-from pdp.model.names import Principal
 from pdp.model.request import CredentialFacts, Party
 
 
@@ -63,17 +62,15 @@ class Candidate:
 class VerifiedToken(Sealed):
     """What a good token proves by itself. Only `admit` turns it into an identity, for one connection and moment.
 
-    `kid` and `thumbprint` name the key that verified it: once the issuer withdraws that key, it proves nothing.
+    `alone` is the identity on a connection without a client certificate. `kid` and `thumbprint` name the key that verified
+    it: once the issuer withdraws that key, it proves nothing.
     """
 
     issuer: Issuer
-    party: Party
-    actors: tuple[Party, ...]
+    alone: VerifiedIdentity
     times: Times
-    facts: CredentialFacts
     account: Account | None
     confirmation: Confirmation
-    attributes: Attributes
     kid: str | None
     thumbprint: str
     seal: InitVar[object]
@@ -87,7 +84,7 @@ class VerifiedToken(Sealed):
     @property
     def refused_from_s(self) -> int:
         """The first second in which the token is refused: its end, with the leeway counted once."""
-        return self.times.expires_at_s + self.issuer.leeway_s
+        return self.alone.expires_at_s
 
 
 def verify(
@@ -204,15 +201,22 @@ def _read_token(
     if isinstance(actors, Refusal):
         return actors
     groups, attributes, account = profile
-    return VerifiedToken(
-        issuer=issuer,
+    times, facts = read_times(claims), _facts(claims, issuer, account)
+    alone = VerifiedIdentity(
         party=Party(principal=subject, groups=groups),
         actors=actors,
-        times=read_times(claims),
-        facts=_facts(claims, issuer, account),
+        facts=facts,
+        expires_at_s=times.expires_at_s + issuer.leeway_s,
+        issuer=issuer.iss,
+        attributes=attributes,
+        seal=_SEAL,
+    )
+    return VerifiedToken(
+        issuer=issuer,
+        alone=alone,
+        times=times,
         account=account,
         confirmation=confirmation,
-        attributes=attributes,
         kid=candidate.kid,
         thumbprint=key.thumbprint,
         seal=_SEAL,
@@ -267,12 +271,17 @@ def admit(
     if dead is not None:
         return dead
     if connection.peer is None:
-        return _identity(token, workload=None, facts=token.facts, until_s=token.refused_from_s)
+        return token.alone
     workload = read_workload(connection.peer, table=table, now_ms=now_ms)
     if isinstance(workload, Refusal):
         return workload
-    until_s = min(token.refused_from_s, connection.peer.not_after_s + 1)
-    return _identity(token, workload=workload, facts=_with_certificate(token.facts, connection.peer), until_s=until_s)
+    return replace(
+        token.alone,
+        workload=workload,
+        facts=_with_certificate(token.alone.facts, connection.peer),
+        expires_at_s=min(token.refused_from_s, connection.peer.not_after_s + 1),
+        seal=_SEAL,
+    )
 
 
 def _with_certificate(facts: CredentialFacts, peer: PeerCertificate) -> CredentialFacts:
@@ -285,21 +294,6 @@ def _check_live(token: VerifiedToken, review: Review | None) -> Refusal | None:
     if review is None:
         return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no answer of the live check")
     return check_review(token.account, review, token.issuer)
-
-
-def _identity(
-    token: VerifiedToken, *, workload: Principal | None, facts: CredentialFacts, until_s: int
-) -> VerifiedIdentity:
-    return VerifiedIdentity(
-        party=token.party,
-        actors=token.actors,
-        workload=workload,
-        facts=facts,
-        expires_at_s=until_s,
-        issuer=token.issuer.iss,
-        attributes=token.attributes,
-        seal=_SEAL,
-    )
 
 
 def verify_certificate(peer: PeerCertificate, *, table: IssuerTable, now_ms: int) -> VerifiedIdentity | Refusal:

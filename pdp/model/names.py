@@ -34,6 +34,7 @@ _ACTION: Final = re.compile(r"([a-z][a-z0-9_]{0,62})\.([a-z][a-z0-9_]{0,62})")
 _LABEL: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~/:@+-]*")
 _TRUST_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _SPIFFE_SEGMENT: Final = re.compile(r"[A-Za-z0-9._-]+")
+_PLAIN_ID: Final = re.compile(r"[A-Za-z0-9._~+/=:$!&()|^\[\]-]+(@[A-Za-z0-9._~+/=:$!&()|^\[\]-]*)?")
 _FORBIDDEN_IN_ID: Final = frozenset(", \"'\\`*?%#;<>{}")
 
 
@@ -67,6 +68,8 @@ def check_identifier(text: str, *, max_bytes: int = MAX_SUBJECT_BYTES) -> None:
     Raises:
         BadNameError: empty, too long, not ASCII printable, or holding a character with a meaning elsewhere.
     """
+    if len(text) <= max_bytes and _PLAIN_ID.fullmatch(text):
+        return  # the usual case; what follows says what is wrong with the others
     if not text or len(text.encode(errors="surrogatepass")) > max_bytes:
         raise BadNameError(f"an identifier has 1 to {max_bytes} bytes")
     if not text.isascii() or not text.isprintable() or not unicodedata.is_normalized("NFC", text):

@@ -8,6 +8,7 @@ from tests.bench.report import Figure, machine, show, write
 
 PARTS = {
     "engine": "One decision in process, beside pycasbin and cedarpy",
+    "identity": "A credential: new, remembered, bad; beside a bare jwt.decode",
     "rpc": "Decisions through gRPC, one server process, beside a bare echo of the same messages",
     "sidecar": "Requests through Envoy, alone and with the sidecar",
 }

@@ -5,7 +5,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.errors import BadNameError, Reason
-from pdp.model.names import Action, Principal, Resource, ResourcePattern, SpiffeId, check_grouping_name, printable
+from pdp.model.names import (
+    _FORBIDDEN_IN_ID,
+    _PLAIN_ID,
+    Action,
+    Principal,
+    Resource,
+    ResourcePattern,
+    SpiffeId,
+    check_grouping_name,
+    printable,
+)
 
 SEGMENTS = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._~-]{0,8}", fullmatch=True)
 PATHS = st.lists(SEGMENTS, min_size=1, max_size=5).map("/".join)
@@ -112,3 +122,13 @@ def test_what_we_print_of_a_hostile_name_is_one_line_of_ascii(text: str) -> None
     assert shown.isascii()
     assert "\n" not in shown
     assert "\x1b" not in shown
+
+
+@given(st.text(st.characters(max_codepoint=0x180), max_size=12))
+def test_the_short_way_of_an_identifier_is_the_long_way(text: str) -> None:
+    """The pattern of the usual case admits exactly what the rules of NA-4 admit."""
+    plain = (
+        bool(text) and text.isascii() and text.isprintable() and _FORBIDDEN_IN_ID.isdisjoint(text) and text.count("@") <= 1
+    )  # fmt: skip
+    # An `@` in front is taken the long way.
+    assert (_PLAIN_ID.fullmatch(text) is not None) == (plain and not text.startswith("@"))
