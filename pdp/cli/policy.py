@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.casbin import FromCasbin, lint_from_casbin
+from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
@@ -16,6 +16,7 @@ from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, BadRequestError, Reason
 
 app = noun("Lint, test and apply a policy pack; show the live one.")
+register(app)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]
 DirectoryOrNone = Annotated[

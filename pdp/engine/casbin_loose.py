@@ -6,7 +6,7 @@ backslash, a repeated key overrides, a comma within brackets does not split. Wha
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Final
@@ -20,6 +20,8 @@ _LETTERS: Final = MappingProxyType(
         "matchers": "m",
     }
 )
+_OWN: Final = re.compile(r"\b(?:when|actionMatch|resourceMatch|envMatch)\(")
+_WHEN: Final = re.compile(r"\bwhen\(\s*p\d*\.(\w+)\s*\)")
 _INTERESTING: Final = re.compile(r"[,\[\]()]")
 
 
@@ -62,6 +64,17 @@ class LooseModel:
         entry = self.entries.get(section)
         return entry.names if entry else ()
 
+    @property
+    def own(self) -> bool:
+        """Whether a matcher calls a function of ours: then the rows were written for our reader."""
+        return any(_OWN.search(self.entries[key].value) for key in self.keys("m"))
+
+    def may_be_blank(self, section: str) -> frozenset[str]:
+        """Return the columns in which a blank means something: obligations, and what `when` is handed."""
+        return frozenset({"then"}.union(*(_WHEN.findall(self.entries[key].value) for key in self.keys("m")))) & {
+            *self.columns(section)
+        }
+
     def places(self, section: str) -> tuple[int, int]:
         """Return how many names a role section has, and how many condition columns."""
         entry = self.entries.get(section)
@@ -80,8 +93,12 @@ class LooseRow:
     fields: tuple[str, ...]
     file: str
     line: int
-    text: str
+    text: str = ""
     columns: tuple[int, ...] = field(default=(), compare=False)
+
+    def column(self, position: int) -> int:
+        """Return where a field starts; 1 if that is not known, as for a row that comes from an adapter."""
+        return self.columns[position] if 0 <= position < len(self.columns) else 1
 
 
 def read_model(text: str, *, file: str) -> LooseModel:
@@ -128,14 +145,16 @@ def _logical_lines(text: str) -> Sequence[tuple[int, int, str]]:
     return lines
 
 
-def read_rows(text: str, *, file: str) -> tuple[LooseRow, ...]:
-    """Return the rows that pycasbin splits a policy file into."""
+def read_rows(
+    text: str, *, file: str, split: Callable[[str], list[tuple[str, int]]] | None = None
+) -> tuple[LooseRow, ...]:
+    """Return the rows that pycasbin splits a policy file into; `split` reads a line in another way."""
     rows = []
     for number, raw in enumerate(text.split("\n"), start=1):
         line = raw.strip()
         if not line or line[0] == "#":
             continue
-        cells = _split(line)
+        cells = (split or _split)(line)
         indent = 1 + len(raw) - len(raw.lstrip())
         (section, _), *rest = cells
         rows.append(
@@ -144,7 +163,7 @@ def read_rows(text: str, *, file: str) -> tuple[LooseRow, ...]:
                 fields=tuple(value for value, _ in rest),
                 file=file,
                 line=number,
-                text=line,
+                text="" if split else line,
                 columns=tuple(indent + at for _, at in rest),
             )
         )

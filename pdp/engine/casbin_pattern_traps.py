@@ -47,10 +47,10 @@ def _traps_of(files: Files, row: LooseRow, at: int, function: str) -> Iterator[T
         elif code in {"D-28", "D-34"}:
             answer = Answer.REFUSED if denies else Answer.NARROWER
             more = "; on a deny row that allows more, so it must be acknowledged" if denies else ""
-            yield accepted(code, answer, message + more, file=row.file, line=row.line, column=row.columns[at])
+            yield accepted(code, answer, message + more, file=row.file, line=row.line, column=row.column(at))
         else:
             answer = Answer.WIDER if code == "D-36" else Answer.NOTED
-            yield accepted(code, answer, message, file=row.file, line=row.line, column=row.columns[at])
+            yield accepted(code, answer, message, file=row.file, line=row.line, column=row.column(at))
 
 
 def _path(value: str) -> Iterator[Problem]:

@@ -4,7 +4,7 @@ A question without a `workload` is about grants: the test lets it pass segmentat
 has no workload identity, and any other as that workload. Time stands still at `at`, or at the start of 2026.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -40,9 +40,38 @@ class TestResult:
 
 def run_tests(pack: Pack, snapshot: Snapshot) -> tuple[TestResult, ...]:
     """Return the result of each test of `pack` under the compiled policy `snapshot`."""
-    assets = [(seed.name, seed.attributes) for seed in pack.assets]
-    world = _with_assets(_world(pack, snapshot), assets)
+    world = pack_world(pack, snapshot)
     return tuple(_run(world, test) for test in pack.tests)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """What a test asks, of which world, and when."""
+
+    test: PackTest
+    world: World
+    question: Question
+    now_ms: int
+
+
+def questions_of(pack: Pack, snapshot: Snapshot) -> Iterator[Asked]:
+    """Yield what each test of `pack` asks; a test whose rows do not compile asks nothing."""
+    base = pack_world(pack, snapshot)
+    for test in pack.tests:
+        try:
+            yield Asked(
+                test=test,
+                world=_given(base, test),
+                question=_question(test.ask),
+                now_ms=instant_ms(test.ask.get("at", _START)),
+            )
+        except PortcullisError:
+            continue  # `run_tests` tells why
+
+
+def pack_world(pack: Pack, snapshot: Snapshot) -> World:
+    """Return a world of the pack's policy and the assets that it seeds."""
+    return _with_assets(_world(pack, snapshot), [(seed.name, seed.attributes) for seed in pack.assets])
 
 
 def _run(world: World, test: PackTest) -> TestResult:

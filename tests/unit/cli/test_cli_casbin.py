@@ -54,3 +54,40 @@ def test_lint_wants_either_a_pack_or_files_that_are_there(pdp: Pdp, files: tuple
     assert pdp("policy", "lint").code == 2
     assert pdp("policy", "lint", ".", "--from-casbin", *files).code == 2
     assert "cannot read" in pdp("policy", "lint", "--from-casbin", files[0], files[1].with_suffix(".none")).err
+
+
+def test_import_writes_a_pack_that_tests_and_verifies(pdp: Pdp, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    ended = pdp("policy", "import", "--model", files[0], "--policy", files[1], "--out", out)
+    assert (ended.code, "1 rows in" in ended.out) == (0, True)
+    assert pdp("policy", "lint", out).code == 0
+    assert pdp("policy", "test", out).out == "0 of 0 tests passed\n"
+    told = pdp("policy", "verify", out)
+    assert (told.code, told.out) == (0, "1 questions, 0 differences, 0 unlisted\n")
+    assert pdp("policy", "import", "--model", files[0], "--policy", files[1], "--out", out).code == 2
+
+
+def test_import_through_an_adapter(pdp: Pdp, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    adapter = f'casbin.persist.adapters:FileAdapter("{files[1]}")'
+    ended = pdp("policy", "import", "--model", files[0], "--adapter", adapter, "--out", out, "--json")
+    assert (ended.code, ended.json["refused"]) == (0, [])
+    assert (out / "policy.csv").read_text(encoding="utf-8") == "p, alice, data1, read, allow\n"
+
+
+def test_a_refused_import_writes_nothing(pdp: Pdp, files: tuple[Path, Path], tmp_path: Path) -> None:
+    out = tmp_path / "pack"
+    files[1].write_text('p, alice, data1, read, allow\n"p", eve, data1, read, deny # ours\n', encoding="utf-8")
+    ended = pdp("policy", "import", "--model", files[0], "--policy", files[1], "--out", out)
+    assert (ended.code, out.exists()) == (2, False)
+    assert pdp("policy", "import", "--model", files[0], "--out", out).code == 2
+
+
+def test_verify_asks_the_decisions_of_a_log(pdp: Pdp, tmp_path: Path) -> None:
+    policies = Path(__file__).parents[3] / "policies"
+    ended = pdp("policy", "verify", policies, "--audit", tmp_path / "none")
+    assert (ended.code, "cannot read" in ended.err) == (2, True)
+    log = tmp_path / "log"
+    log.mkdir()
+    told = pdp("policy", "verify", policies, "--audit", log, "--decisions", "5", "--json")
+    assert (told.code, told.json["differences"], told.json["skipped"]) == (0, [], 0)

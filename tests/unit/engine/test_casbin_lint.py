@@ -1,14 +1,10 @@
 """Every trap that a file can show is found, at its place, under its number; a sound policy has none."""
 
-from types import MappingProxyType
-
 import pytest
 
 from pdp.engine.casbin_lint import find_traps, lint_files
 from pdp.engine.casbin_traps import Answer, Trap
-from pdp.model.vocabulary import Vocabulary
 
-NOTHING = Vocabulary(types=MappingProxyType({}), attributes=MappingProxyType({}))
 ALLOW = "some(where (p.eft == allow))"
 BOTH = f"{ALLOW} && !some(where (p.eft == deny))"
 EQUAL = "r.sub == p.sub && r.obj == p.obj && r.act == p.act"
@@ -177,14 +173,33 @@ def test_anything_may_be_linted(text: str) -> None:
     find_traps(text, text)
     find_traps(model(), text)
     find_traps(text, ALICE)
-    report = lint_files(text.encode(), b"\xff", model_file="m", policy_file="p", vocabulary=NOTHING)
+    report = lint_files(text.encode(), b"\xff", model_file="m", policy_file="p")
     assert report.refused
 
 
 def test_what_only_the_compiler_finds_is_told_too() -> None:
     report = lint_files(
         model("r.sub == p.sub && r.obj + 1 == p.obj").encode(), ALICE.encode(), model_file="model.conf",
-        policy_file="policy.csv", vocabulary=NOTHING,
+        policy_file="policy.csv",
     )  # fmt: skip
     assert report.refused
     assert [trap.code for trap in report.traps] == ["PC202"]
+
+
+def test_rows_for_our_own_model_are_read_as_ours() -> None:
+    text = """[request_definition]
+r = sub, act, obj, env
+[policy_definition]
+p = role, act, obj, env, when, then, eft
+[role_definition]
+g = _, _, _
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = g(r.sub, p.role, r.env) && actionMatch(r.act, p.act) && resourceMatch(r.obj, p.obj) && envMatch(r.env, p.env) && when(p.when)
+"""
+    rows = """p, role:a, dataset.read, dataset/**, prod, "request.purpose in ['x', 'y'] && size(resource.owners) >= 2", , allow
+g, user:u, role:a, prod
+"""
+    report = lint_files(text.encode(), rows.encode(), model_file="model.conf", policy_file="policy.csv")
+    assert (report.refused, report.traps) == (False, ())

@@ -1,0 +1,123 @@
+"""pycasbin as a witness: the shipped pack and generated ones show no difference, and no difference goes unseen."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from pdp.audit.record import decision_record
+from pdp.decide import decide
+from pdp.engine.casbin_text import Row, parse_model
+from pdp.engine.compiler import Snapshot, compile_policy
+from pdp.engine.pack import Pack, load_pack
+from pdp.model.decision import Effect
+from pdp.service import casbin_verify
+from pdp.service.casbin_verify import Verification, verify_pack
+from pdp.service.policy_tests import questions_of
+from tests.spec.generators.worlds import NOW_MS, VOCABULARY, VOCABULARY_TEXT, GeneratedWorld, worlds
+
+ROOT = Path(__file__).parents[3]
+SHIPPED = (ROOT / "policies/model.conf").read_text(encoding="utf-8")
+FILES = {
+    str(path.relative_to(ROOT / "policies")): path.read_bytes()
+    for path in sorted((ROOT / "policies").rglob("*"))
+    if path.is_file()
+}
+
+
+@pytest.fixture(scope="module")
+def pack() -> Pack:
+    loaded = load_pack(FILES)
+    assert isinstance(loaded, Pack), loaded
+    return loaded
+
+
+def verified(snapshot: Snapshot, model_text: str = SHIPPED) -> Verification:
+    bare = Pack(
+        model_text=model_text, vocabulary_text=VOCABULARY_TEXT, rows=snapshot.rows, assets=(), tests=(), warnings=(),
+        snapshot=snapshot,
+    )  # fmt: skip
+    return verify_pack(bare, snapshot, now_ms=NOW_MS)
+
+
+def compiled(*rows: tuple[str, ...], text: str = SHIPPED) -> Snapshot:
+    model, found = parse_model(text, file="model.conf")
+    assert model is not None, found
+    numbered = [Row(section, tuple(fields), "rows.csv", line) for line, (section, *fields) in enumerate(rows, start=1)]
+    snapshot = compile_policy(model, VOCABULARY, numbered)
+    assert isinstance(snapshot, Snapshot), [str(one) for one in snapshot]
+    return snapshot
+
+
+def test_the_shipped_pack_is_answered_alike(pack: Pack) -> None:
+    found = verify_pack(pack, pack.snapshot, now_ms=NOW_MS)
+    assert found.asked > len(pack.tests)
+    assert found.differences == ()
+
+
+def test_logged_decisions_are_asked_again_and_what_the_pack_does_not_know_is_counted(pack: Pack) -> None:
+    asked = next(one for one in questions_of(pack, pack.snapshot) if one.world.asset(one.question.resource))
+    seeded = pack.assets[0].name if pack.assets else str(asked.question.resource)
+    decision = decide(asked.world, asked.question, asked.now_ms)
+    record: dict[str, Any] = decision_record(
+        decision_id="d1", decision=decision, question=asked.question, digest="", now_ms=asked.now_ms, staleness_ms=0,
+        clock_off=False, door="test", caller="test", time_ms=asked.now_ms,
+    )  # fmt: skip
+    kind = seeded.partition("/")[0]
+    known = record | {"resource": seeded, "action": f"{kind}.{min(pack.snapshot.vocabulary.types[kind].verbs)}"}
+    without = verify_pack(pack, pack.snapshot, now_ms=NOW_MS).asked
+    found = verify_pack(pack, pack.snapshot, now_ms=NOW_MS, records=(known, {"kind": "decision"}))
+    assert (found.asked > without, found.skipped) == (bool(pack.assets), 1 + (not pack.assets))
+
+
+def test_a_difference_that_no_entry_explains_is_unlisted(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = casbin_verify.evaluate
+
+    def wrong(*arguments: Any) -> Any:
+        outcome = real(*arguments)
+        return replace(outcome, effect=Effect(1 - outcome.effect.value))
+
+    monkeypatch.setattr(casbin_verify, "evaluate", wrong)
+    found = verify_pack(pack, pack.snapshot, now_ms=NOW_MS)
+    assert len(found.differences) == found.asked
+    assert found.unlisted
+
+
+def test_ten_links_are_d39() -> None:
+    links = [("g", f"role:r{level}", f"role:r{level + 1}", "*") for level in range(11)]
+    found = verified(compiled(("p", "role:r11", "dataset.read", "dataset/a", "dev", "", "", "allow"), *links))
+    assert found.differences == ()  # holders are asked one link below
+    far = compiled(
+        ("p", "role:r11", "dataset.read", "dataset/a", "dev", "", "", "allow"), ("g", "user:u", "role:r0", "*"), *links
+    )
+    request = casbin_verify.EngineRequest(
+        context="", values=("user:u", "dataset.read", "dataset/a", "dev"), memberships={}, attributes={}
+    )
+    judge = casbin_verify._Judge(SHIPPED)
+    judge.hear(casbin_verify._Put(where="here", snapshot=far, request=request, now_ms=NOW_MS))
+    assert [(one.ours, one.theirs, one.divergence) for one in judge.differences] == [("allow granted", "deny", "D-39")]
+
+
+def test_the_effect_of_a_numbered_set_is_d05() -> None:
+    text = SHIPPED.replace(
+        "e2 = some(where (p.eft == allow)) && !some(where (p.eft == deny))", "e2 = some(where (p.eft == allow))"
+    )
+    rows = (
+        ("p", "role:a", "dataset.read", "dataset/a", "dev", "", "", "allow"),
+        ("p2", "segment:a", "*", "segment:b", "", "allow"),
+        ("p2", "segment:a", "*", "segment:b", "", "deny"),
+    )
+    found = verified(compiled(*rows, text=text), text)
+    assert {(one.where, one.divergence) for one in found.differences} == {
+        ("rows.csv:2", "D-05"),
+        ("rows.csv:3", "D-05"),
+    }
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
+@given(world=worlds())
+def test_on_generated_packs_no_difference_is_unlisted(world: GeneratedWorld) -> None:
+    rows = [(row.section, *row.fields) for row in world.rows]
+    assert verified(compiled(*rows)).unlisted == ()
