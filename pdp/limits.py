@@ -106,9 +106,13 @@ MAX_LOCKS: Final = 100_000
 """Locks in one world: they are never evicted, so they are bounded (IDENTITY.md RV-1)."""
 SUBSCRIBER_QUEUE_ENTRIES: Final = 1_024
 """Entries waiting for a slow replica before it is told to start again from a snapshot."""
+SUBSCRIBER_QUEUE_BYTES: Final = 64 * 1024 * 1024
+"""Bytes waiting for one slow replica: four of the largest entries."""
 RECONNECT_MIN_S: Final = 0.1
 RECONNECT_MAX_S: Final = 5.0
 WATCH_QUEUE: Final = 64
+WATCH_CHANGED_ROWS: Final = 256
+"""Rows of one change that are looked up in the index of watches; beyond it, waking every watch costs less."""
 
 # Decisions and doors.
 DEFAULT_DEADLINE_S: Final = 5.0

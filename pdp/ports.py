@@ -6,7 +6,6 @@ from typing import Any, Protocol
 from pdp.identity.issuers import Issuer
 from pdp.identity.keyset import KeySet
 from pdp.identity.kubernetes import Review
-from pdp.identity.kubernetes import Review
 from pdp.identity.types import Refusal
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
 from pdp.trust.feed import Ack, FeedItem, Hello
@@ -178,14 +177,6 @@ class KeyStore(Protocol):
 
     async def key_set(self, issuer: Issuer, *, kid: str | None) -> KeySet | Refusal:
         """Return the usable keys of `issuer`, fetched again if they are old or lack `kid`; `keys_unavailable` if none."""
-        ...
-
-
-class LiveCheck(Protocol):
-    """Asks an issuer whether a token still counts (IDENTITY.md KU-6)."""
-
-    async def review(self, issuer: Issuer, token: bytes) -> Review | Refusal:
-        """Return what the issuer says of `token`; `live_check_unavailable` if it does not answer."""
         ...
 
 

@@ -13,7 +13,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.limits import LOG_READ_ENTRIES, MAX_STALENESS_S, RECEIPTS_KEPT, SUBSCRIBER_QUEUE_ENTRIES
+from pdp.limits import (
+    LOG_READ_ENTRIES,
+    MAX_STALENESS_S,
+    RECEIPTS_KEPT,
+    SUBSCRIBER_QUEUE_BYTES,
+    SUBSCRIBER_QUEUE_ENTRIES,
+)
 from pdp.ports import Clock, WorldLog
 from pdp.replica import Replica
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, SnapshotHeader
@@ -89,6 +95,7 @@ class Subscription:
     hello: Hello
     queue: asyncio.Queue[tuple[int, FeedItem]] = field(repr=False)
     position: int
+    waiting_bytes: int = 0
     acknowledged_seq: int = 0
     heartbeat_ms: int = 0
     audit_head: bytes = b""
@@ -109,7 +116,7 @@ class Subscribers:
         replica: what is verified, hence what may be sent.
         roots: the signed root files, oldest first.
         clock: wall clock for freshness, monotonic for receipts.
-        queue_entries: how much may wait for one follower.
+        queue_entries, queue_bytes: how much may wait for one follower.
     """
 
     def __init__(
@@ -120,12 +127,14 @@ class Subscribers:
         roots: Sequence[bytes],
         clock: Clock,
         queue_entries: int = SUBSCRIBER_QUEUE_ENTRIES,
+        queue_bytes: int = SUBSCRIBER_QUEUE_BYTES,
     ) -> None:
         self._log = log
         self._replica = replica
         self._roots = RootFiles(files=tuple(roots))
         self._clock = clock
         self._queue_entries = queue_entries
+        self._queue_bytes = queue_bytes
         self._known: dict[tuple[str, str], Subscription] = {}
         self._latest: tuple[Head, SignedHeartbeat] | None = None
         self._accepted: OrderedDict[int, float] = OrderedDict()
@@ -177,6 +186,7 @@ class Subscribers:
             yield item
         while True:
             seq, item = await subscription.queue.get()
+            subscription.waiting_bytes -= _size_bytes(item)
             if seq and seq <= subscription.position:
                 continue  # sent with the tail already
             subscription.position = max(subscription.position, seq)
@@ -228,13 +238,18 @@ class Subscribers:
         self._wake()
 
     def _send(self, seq: int, item: FeedItem) -> None:
+        size = _size_bytes(item)
         for subscription in self._known.values():
             if not subscription.open or subscription.evicted:
                 continue
             try:
+                if subscription.waiting_bytes + size > self._queue_bytes:
+                    raise asyncio.QueueFull
                 subscription.queue.put_nowait((seq, item))
             except asyncio.QueueFull:
                 _end(subscription, "too slow: subscribe again")
+            else:
+                subscription.waiting_bytes += size
 
     def acknowledge(self, subscription: Subscription, ack: Ack) -> None:
         """Note what a follower enforces."""
@@ -372,4 +387,10 @@ def _end(subscription: Subscription, reason: str) -> None:
     subscription.evicted = True
     while not subscription.queue.empty():
         subscription.queue.get_nowait()
+    subscription.waiting_bytes = 0
     subscription.queue.put_nowait((0, Resync(reason=reason)))
+
+
+def _size_bytes(item: FeedItem) -> int:
+    """Return what an item weighs in a queue; what is small and rare counts nothing."""
+    return len(item.header) + len(item.payload) if isinstance(item, SignedEntry) else 0

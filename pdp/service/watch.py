@@ -8,15 +8,15 @@ from pdp.limits import AUDIT_RETRY_S, HEARTBEAT_INTERVAL_S, WATCH_FLOOR_S
 from pdp.model.decision import Answer, Decision, deny
 from pdp.model.request import Question
 from pdp.ports import Clock
-from pdp.replica import Replica
 from pdp.service.decide import Decider, Moment
+from pdp.service.watch_index import Watches
 
 DOOR = "watch"
 
 
 async def watch(
     decider: Decider,
-    replica: Replica,
+    watches: Watches,
     clock: Clock,
     question: Question,
     *,
@@ -33,9 +33,7 @@ async def watch(
     Raises:
         PortcullisError: `world_behind` if the world `at_least` did not arrive within `wait_s` seconds.
     """
-    changed = asyncio.Event()
-    stop = replica.on_change(lambda _world: changed.set())
-    try:
+    with watches.watching(question) as changed:
         looked_s = clock.mono_s()
         answer = await decider.answer(question, at_least=at_least, wait_s=wait_s, caller=caller, door=DOOR)
         yield answer
@@ -65,8 +63,6 @@ async def watch(
             yield answer
             if answer.decision.reason is Reason.TOKEN_EXPIRED:
                 return
-    finally:
-        stop()
 
 
 def _look(moment: Moment, clock: Clock, question: Question) -> Decision:

@@ -20,6 +20,7 @@ from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.lists import Lists
 from pdp.service.watch import watch
+from pdp.service.watch_index import Watches
 from pdp.v1 import decision_pb2, decision_pb2_grpc, types_pb2
 
 DOOR: Final = "grpc"
@@ -130,6 +131,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         self._gate = gate
         self._decider = decider
         self._replica = replica
+        self._watches = Watches(replica)
         self._clock = clock
         self._metrics = metrics
 
@@ -168,7 +170,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             return
         answers = watch(
             self._decider,
-            self._replica,
+            self._watches,
             self._clock,
             question,
             at_least=request.at_least,

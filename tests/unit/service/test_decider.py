@@ -18,6 +18,7 @@ from pdp.replica import Replica
 from pdp.service import watch as watching
 from pdp.service.decide import Decider, Moment
 from pdp.service.watch import watch
+from pdp.service.watch_index import Watches
 from pdp.trust.entry import seal_heartbeat
 from pdp.trust.verifier import Refused
 from pdp.world import World, empty_world
@@ -172,7 +173,7 @@ async def collect(answers: AsyncIterator[Answer], into: asyncio.Queue[Answer | N
 
 def start(scene: Scene, asked: Question, **more: Any) -> tuple[asyncio.Task[None], asyncio.Queue[Answer | None]]:
     seen: asyncio.Queue[Answer | None] = asyncio.Queue()
-    answers = watch(scene.decider, scene.replica, scene.clock, asked, **more)
+    answers = watch(scene.decider, Watches(scene.replica), scene.clock, asked, **more)
     return asyncio.create_task(collect(answers, seen)), seen
 
 
@@ -378,7 +379,7 @@ async def test_a_watch_tells_of_a_decision_log_that_is_written_again(
 async def test_a_slow_reader_does_not_lengthen_what_a_watched_decision_may_stand(scene: Scene) -> None:
     scene.scribe.policy(POLICY + "g, user:temp@x, role:app, prod, _, 2026-09-21T14:14:20Z\n")
     scene.take()
-    answers = watch(scene.decider, scene.replica, scene.clock, question("user:temp@x"))
+    answers = watch(scene.decider, Watches(scene.replica), scene.clock, question("user:temp@x"))
     assert (await anext(answers)).decision.allowed
     scene.clock.advance(60)  # while the reader was busy, the role ended
     scene.beat()

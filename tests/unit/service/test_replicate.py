@@ -451,6 +451,21 @@ async def test_a_subscriber_that_does_not_read_is_evicted_and_told_to_start_agai
 
 
 @within
+async def test_what_waits_for_a_subscriber_is_bounded_by_bytes_too() -> None:
+    pdp = Pdp()
+    pdp.registry(queue_bytes=1_500)
+    stuck, reading = (pdp.subscribers.open(replace(HELLO, instance=name), SIDECAR) for name in ("a", "b"))
+    items = pdp.subscribers.items(reading)
+    await anext(items)
+    for number in range(1, 6):
+        await pdp.lock(number)
+        await anext(items)
+    assert stuck.evicted
+    assert not reading.evicted
+    assert stuck.waiting_bytes == reading.waiting_bytes == 0
+
+
+@within
 async def test_another_tenant_is_refused() -> None:
     with pytest.raises(BadRequestError):
         Pdp().subscribers.open(replace(HELLO, tenant="other"), SIDECAR)
