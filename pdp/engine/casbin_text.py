@@ -6,8 +6,8 @@ compiler's business, which checks rows from a log entry as it checks those from 
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from sys import intern
 from types import MappingProxyType
@@ -15,34 +15,59 @@ from typing import Any, Final
 
 from pdp.engine.expression import Call, Expression, ExpressionError, Field, parse, walk
 from pdp.engine.findings import Finding, errors, finding, in_order, suggest
-from pdp.engine.functions import FUNCTIONS
+from pdp.engine.functions import OWN_FUNCTIONS
+from pdp.engine.matcher import Scope, check_expression
+from pdp.engine.patterns import PATH_FUNCTIONS, PATTERN_FUNCTIONS
 from pdp.engine.text import check_characters
 from pdp.errors import BadRequestError
+
+LocalFunction = Callable[..., object]
 
 OPEN: Final = "_"
 """In a time column of a role row: no bound on this side."""
 
 
 class EffectRule(StrEnum):
-    """How the effects of the matching rows become one answer."""
+    """How the effects of the matching rows become one answer.
+
+    Deny-override allows where nothing matches: it is read for analysis only, and never served (D-01).
+    """
 
     ALLOW_OVERRIDE = "allow_override"
     ALLOW_AND_DENY = "allow_and_deny"
+    DENY_OVERRIDE = "deny_override"
+    PRIORITY = "priority"
+    SUBJECT_PRIORITY = "subject_priority"
+
+    @property
+    def ordered(self) -> bool:
+        """Whether the first matching row decides, and rows so have an order."""
+        return self in {EffectRule.PRIORITY, EffectRule.SUBJECT_PRIORITY}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RoleDefinition:
-    """A role section: names a row holds (two, or three with a domain), and whether a link may have a start and an end."""
+    """A role section: names a row holds (two, or three with a domain), and whether a link may have a start and an end.
+
+    `plain` is a model whose names are any text: there the left side of a link, or its domain, is a pattern only if
+    `matches`, or `domain_matches`, names the function that reads it. In a model of our own names, patterns are those of
+    POLICY.md, and the domain `*` is every one.
+    """
 
     places: int
     temporal: bool
+    plain: bool = False
+    matches: str = ""
+    domain_matches: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Context:
     """One numbered set `r p e m`: what is asked, what a row holds, and how the two meet.
 
-    `condition_columns` are the columns that the matcher hands to `when`.
+    `condition_columns` are the columns that the matcher hands to `when`, `eval_columns` those it hands to `eval`.
+    `subject` is the field of the request that `g` is asked about, `hierarchy` the role section that ranks subjects, and
+    `paths` are the positions of the request's fields that a function reads as a path.
     """
 
     suffix: str
@@ -52,6 +77,10 @@ class Context:
     matcher: Expression
     condition_columns: frozenset[str]
     line: int
+    eval_columns: frozenset[str] = frozenset()
+    subject: str = ""
+    hierarchy: str = ""
+    paths: tuple[int, ...] = ()
 
     @property
     def section(self) -> str:
@@ -61,11 +90,18 @@ class Context:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Model:
-    """A PERM model: its contexts by suffix (`""`, `"2"`), and its role sections by name (`g`, `g2`)."""
+    """A PERM model: its contexts by suffix (`""`, `"2"`), and its role sections by name (`g`, `g2`).
+
+    `plain` tells whether names are any text: a matcher that calls a function of ours has names of ours (POLICY.md
+    section 1), each checked against the vocabulary. `local` are functions that the caller brought; such a model is for
+    its own process only and is never published.
+    """
 
     contexts: Mapping[str, Context]
     roles: Mapping[str, RoleDefinition]
     file: str
+    plain: bool = False
+    local: Mapping[str, "LocalFunction"] = field(default_factory=dict)
 
     @property
     def sections(self) -> tuple[str, ...]:
@@ -121,18 +157,22 @@ _SECTIONS: Final = MappingProxyType(
         "role_definition": "g",
         "policy_effect": "e",
         "matchers": "m",
+        "role_matching": "f",
     }
 )
 _KEY: Final = re.compile(r"([rpgem])([2-9]|[1-9][0-9])?")
+_MATCHING_KEY: Final = re.compile(r"g([2-9]|[1-9][0-9])?(_domain)?")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EFFECTS: Final = MappingProxyType(
     {
         "some(where(p.eft==allow))": EffectRule.ALLOW_OVERRIDE,
         "some(where(p.eft==allow))&&!some(where(p.eft==deny))": EffectRule.ALLOW_AND_DENY,
+        "!some(where(p.eft==deny))": EffectRule.DENY_OVERRIDE,
+        "priority(p.eft)||deny": EffectRule.PRIORITY,
+        "subjectPriority(p.eft)||deny": EffectRule.SUBJECT_PRIORITY,
     }
 )
-_DENY_OVERRIDE: Final = "!some(where(p.eft==deny))"
-_NOT_YET: Final = frozenset({"priority(p.eft)||deny", "subjectPriority(p.eft)"})
+_OWN_CALLS: Final = frozenset({*OWN_FUNCTIONS, "when"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,23 +185,37 @@ class _Entry:
     column: int
 
 
-def parse_model(text: str, *, file: str) -> tuple[Model | None, tuple[Finding, ...]]:
-    """Return the model that `text` writes, or None and every reason why it is none."""
+def parse_model(
+    text: str, *, file: str, served: bool = True, local: Mapping[str, LocalFunction] = MappingProxyType({})
+) -> tuple[Model | None, tuple[Finding, ...]]:
+    """Return the model that `text` writes, or None and every reason why it is none.
+
+    `served` refuses an effect that allows where nothing matches (D-01); analysis and tests may read one. `local` are
+    functions by name that the caller vouches for; a model with any is never published.
+    """
     found = list(check_characters(text, file=file))
     if found:
         return None, in_order(found)
     entries = _read_entries(text, file, found)
     found.extend(_check_sets(entries, file))
-    roles = {key: _role(entry, file, found) for key, entry in entries.items() if key[0] == "g"}
+    reader = _ModelReader(entries, file, found, served=served, local=local)
+    roles = {key: reader.role(entry) for key, entry in entries.items() if key[0] == "g"}
     contexts = {
-        suffix: _context(suffix, entries, roles, file, found)
+        suffix: reader.context(suffix, roles)
         for suffix in (key[1:] for key in entries if key[0] == "m")
         if all(part + suffix in entries for part in "rpe")
     }
+    whole = {suffix: context for suffix, context in contexts.items() if context is not None}
+    plain = not any(True for context in whole.values() for _ in _calls(context.matcher, _OWN_CALLS))
+    roles = {key: reader.matching(key, replace(role, plain=plain)) for key, role in roles.items()}
     if errors(found):
         return None, in_order(found)
-    whole = {suffix: context for suffix, context in contexts.items() if context is not None}
-    return Model(contexts=MappingProxyType(whole), roles=MappingProxyType(roles), file=file), in_order(found)
+    model = Model(contexts=MappingProxyType(whole), roles=MappingProxyType(roles), file=file, plain=plain, local=local)
+    return model, in_order(found)
+
+
+def _calls(matcher: Expression, functions: frozenset[str]) -> Iterator[Call]:
+    return (node for node in walk(matcher) if isinstance(node, Call) and node.function in functions)
 
 
 def _read_entries(text: str, file: str, found: list[Finding]) -> dict[str, _Entry]:
@@ -202,12 +256,14 @@ def _read_entry(line: str, letter: str, place: _Place, entries: dict[str, _Entry
     key, equals, value = line.partition("=")
     column = len(key) + 2 + len(value) - len(value.lstrip())
     key, value = key.strip(), value.strip()
-    match = _KEY.fullmatch(key)
+    match = (_MATCHING_KEY if letter == "f" else _KEY).fullmatch(key)
+    if letter == "f" and match is not None:
+        key = f"f{key}"
     if not equals or not value:
         found.append(place.problem("PC201", "a line is `key = value`"))
     elif not letter:
         found.append(place.problem("PC104", "a key before the first section"))
-    elif match is None or match[1] != letter:
+    elif match is None or (letter != "f" and match[1] != letter):
         found.append(place.problem("PC203", f"no key `{key}` in this section; it is `{letter}`, `{letter}2`, …"))
     elif value.endswith("\\"):
         found.append(place.problem("PC201", "a value stands on one line"))
@@ -220,9 +276,11 @@ def _read_entry(line: str, letter: str, place: _Place, entries: dict[str, _Entry
 def _check_sets(entries: Mapping[str, _Entry], file: str) -> Iterator[Finding]:
     """Check that each section is there, each set complete, and no number left out (D-05, D-09)."""
     for name, letter in _SECTIONS.items():
-        if letter != "g" and letter not in entries:
+        if letter not in {"g", "f"} and letter not in entries:
             yield finding("PC104", f"no `{letter}` in section `[{name}]`", file=file)
     for key, entry in entries.items():
+        if key[0] == "f":
+            continue
         number = int(key[1:] or 1)
         before = key[0] + ("" if number == 2 else str(number - 1))  # noqa: PLR2004 - `p`, then `p2`
         if number > 1 and before not in entries:
@@ -232,113 +290,131 @@ def _check_sets(entries: Mapping[str, _Entry], file: str) -> Iterator[Finding]:
                 yield finding("PC103", f"`{key}` without `{part}{key[1:]}`", file=file, line=entry.line)
 
 
-def _role(entry: _Entry, file: str, found: list[Finding]) -> RoleDefinition:
-    flat = entry.value.replace(" ", "")
-    match = re.fullmatch(r"(_(?:,_){1,2})(,\(_,_\))?", flat)
-    if match is None:
-        message = (
-            "a role definition is `_, _` or `_, _, _`, and `(_, _)` behind it if links may have a start and an end"
+class _ModelReader:
+    """What the entries of a model mean, each with what is wrong with it."""
+
+    def __init__(
+        self,
+        entries: Mapping[str, _Entry],
+        file: str,
+        found: list[Finding],
+        *,
+        served: bool,
+        local: Mapping[str, LocalFunction],
+    ) -> None:
+        self._entries = entries
+        self._file = file
+        self._found = found
+        self._served = served
+        self._local = frozenset(local)
+
+    def _report(self, entry: _Entry, code: str, message: str, at: int = 0) -> None:
+        self._found.append(finding(code, message, file=self._file, line=entry.line, column=entry.column + at))
+
+    def role(self, entry: _Entry) -> RoleDefinition:
+        match = re.fullmatch(r"(_(?:,_){1,2})(,\(_,_\))?", entry.value.replace(" ", ""))
+        if match is None:
+            message = (
+                "a role definition is `_, _` or `_, _, _`, and `(_, _)` behind it if links may have a start and an end"
+            )
+            self._report(entry, "PC201", message)
+            return RoleDefinition(places=2, temporal=False)
+        return RoleDefinition(places=match[1].count("_"), temporal=match[2] is not None)
+
+    def matching(self, key: str, role: RoleDefinition) -> RoleDefinition:
+        """Return a role section with the functions that `[role_matching]` names for its names and domains."""
+        found = {"": "", "_domain": ""}
+        for part in found:
+            entry = self._entries.get(f"f{key}{part}")
+            if entry is None:
+                continue
+            if not role.plain or entry.value not in PATTERN_FUNCTIONS or (part and role.places == 2):  # noqa: PLR2004 - no domain
+                hint = suggest(entry.value, PATTERN_FUNCTIONS)
+                self._report(entry, "PC202", f"`{entry.value}` does not match the names of `{key}`{hint}")
+            found[part] = entry.value
+        return replace(role, matches=found[""], domain_matches=found["_domain"])
+
+    def context(self, suffix: str, roles: Mapping[str, RoleDefinition]) -> Context | None:
+        request, policy = self._names(self._entries[f"r{suffix}"]), self._names(self._entries[f"p{suffix}"])
+        effect = self._effect(self._entries[f"e{suffix}"], suffix, policy)
+        entry = self._entries[f"m{suffix}"]
+        try:
+            matcher = parse(entry.value)
+        except ExpressionError as error:
+            self._report(entry, error.code, error.message, error.at)
+            return None
+        scope = Scope(
+            {f"r{suffix}": request, f"p{suffix}": policy},
+            {name: role.places for name, role in roles.items()},
+            self._local,
         )
-        found.append(finding("PC201", message, file=file, line=entry.line, column=entry.column))
-        return RoleDefinition(places=2, temporal=False)
-    return RoleDefinition(places=match[1].count("_"), temporal=match[2] is not None)
-
-
-def _context(
-    suffix: str, entries: Mapping[str, _Entry], roles: Mapping[str, RoleDefinition], file: str, found: list[Finding]
-) -> Context | None:
-    request = _names(entries[f"r{suffix}"], file, found)
-    policy = _names(entries[f"p{suffix}"], file, found)
-    effect = _effect(entries[f"e{suffix}"], suffix, file, found)
-    entry = entries[f"m{suffix}"]
-    try:
-        matcher = parse(entry.value)
-    except ExpressionError as error:
-        at = entry.column + error.at
-        found.append(finding(error.code, error.message, file=file, line=entry.line, column=at))
-        return None
-    known = {f"r{suffix}": request, f"p{suffix}": policy}
-    for code, message, at in _check_matcher(matcher, known, roles):
-        found.append(finding(code, message, file=file, line=entry.line, column=entry.column + at))
-    if effect is None:
-        return None
-    return Context(
-        suffix=suffix,
-        request=request,
-        policy=policy,
-        effect=effect,
-        matcher=matcher,
-        condition_columns=_condition_columns(matcher),
-        line=entry.line,
-    )
-
-
-def _condition_columns(matcher: Expression) -> frozenset[str]:
-    return frozenset(
-        argument.name
-        for node in walk(matcher)
-        if isinstance(node, Call) and node.function == "when"
-        for argument in node.arguments
-        if isinstance(argument, Field)
-    )
-
-
-def _names(entry: _Entry, file: str, found: list[Finding]) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in entry.value.split(","))
-    for name in names:
-        if not _NAME.fullmatch(name):
-            message = f"`{name}` is not the name of a field"
-            found.append(finding("PC201", message, file=file, line=entry.line, column=entry.column))
-    if len(set(names)) < len(names):
-        message = "a field is named twice"
-        found.append(finding("PC118", message, file=file, line=entry.line, column=entry.column))
-    return names
-
-
-def _effect(entry: _Entry, suffix: str, file: str, found: list[Finding]) -> EffectRule | None:
-    flat = entry.value.replace(" ", "").replace("p_eft", "p.eft").replace(f"p{suffix}.eft", "p.eft")
-    code, message = "PC102", f"not an effect that is supported: `{' || '.join(_EFFECTS)}`"
-    if flat in _EFFECTS:
-        return _EFFECTS[flat]
-    if flat == _DENY_OVERRIDE:
-        # D-01: with this effect an empty or cut policy allows everyone.
-        code, message = (
-            "PC120",
-            "an effect that allows where nothing matches cannot be served; say `some allow && !some deny`",
+        problems = tuple(check_expression(matcher, scope))
+        for code, message, at in problems:
+            self._report(entry, code, message, at)
+        if effect is None or problems:
+            return None
+        return Context(
+            suffix=suffix,
+            request=request,
+            policy=policy,
+            effect=effect,
+            matcher=matcher,
+            condition_columns=_columns(matcher, "when"),
+            eval_columns=_columns(matcher, "eval"),
+            line=entry.line,
+            subject=_subject(matcher),
+            hierarchy=_hierarchy(matcher, roles),
+            paths=tuple(sorted(request.index(name) for name in _path_fields(matcher))),
         )
-    elif flat in _NOT_YET:
-        message = "priority effects are not supported yet"
-    found.append(finding(code, message, file=file, line=entry.line, column=entry.column))
-    return None
+
+    def _names(self, entry: _Entry) -> tuple[str, ...]:
+        names = tuple(name.strip() for name in entry.value.split(","))
+        for name in names:
+            if not _NAME.fullmatch(name):
+                self._report(entry, "PC201", f"`{name}` is not the name of a field")
+        if len(set(names)) < len(names):
+            self._report(entry, "PC118", "a field is named twice")
+        return names
+
+    def _effect(self, entry: _Entry, suffix: str, policy: tuple[str, ...]) -> EffectRule | None:
+        flat = entry.value.replace(" ", "").replace("p_eft", "p.eft").replace(f"p{suffix}.eft", "p.eft")
+        effect = _EFFECTS.get(flat)
+        if effect is None:
+            self._report(entry, "PC102", f"not an effect that is supported: `{' || '.join(_EFFECTS)}`")
+        elif effect is EffectRule.DENY_OVERRIDE and self._served:
+            # D-01: with this effect an empty or cut policy allows everyone.
+            message = "an effect that allows where nothing matches cannot be served; say `some allow && !some deny`"
+            self._report(entry, "PC120", message)
+        elif effect is EffectRule.SUBJECT_PRIORITY and "sub" not in policy:
+            self._report(entry, "PC141", "`subjectPriority` ranks rows by their column `sub`, and there is none")
+        return effect
 
 
-def _check_matcher(
-    matcher: Expression, known: Mapping[str, tuple[str, ...]], roles: Mapping[str, RoleDefinition]
-) -> Iterator[tuple[str, str, int]]:
-    """Yield code, message and offset for each name that the model does not define, and each call of a wrong shape."""
-    for node in walk(matcher):
-        if isinstance(node, Field):
-            if node.scope not in known:
-                yield "PC203", f"`{node.scope}` is not defined here; it is {' or '.join(known)}", node.at
-            elif node.name not in known[node.scope]:
-                hint = suggest(node.name, known[node.scope])
-                yield "PC203", f"`{node.scope}` has no field `{node.name}`{hint}", node.at
-        elif isinstance(node, Call):
-            wanted = _arity(node.function, roles)
-            if wanted == 0:
-                hint = suggest(node.function, (*FUNCTIONS, *roles, "when"))
-                yield "PC202", f"the function `{node.function}` is not supported{hint}", node.at
-            elif len(node.arguments) != wanted:
-                yield "PC202", f"`{node.function}` takes {wanted} arguments, not {len(node.arguments)}", node.at
+def _columns(matcher: Expression, function: str) -> frozenset[str]:
+    arguments = (node.arguments[0] for node in _calls(matcher, frozenset({function})))
+    return frozenset(argument.name for argument in arguments if isinstance(argument, Field))
 
 
-def _arity(function: str, roles: Mapping[str, RoleDefinition]) -> int:
-    """Return how many arguments a function takes; 0 if there is no such function."""
-    if function in roles:
-        return roles[function].places
-    if function == "when":
-        return 1
-    return 2 if function in FUNCTIONS else 0
+def _subject(matcher: Expression) -> str:
+    """Return the field of the request that `g` is asked about first: who bears a role's name there is refused (D-44)."""
+    for call in _calls(matcher, frozenset({"g"})):
+        name = call.arguments[0]
+        if isinstance(name, Field) and name.scope.startswith("r") and not name.rest:
+            return name.name
+    return ""
+
+
+def _hierarchy(matcher: Expression, roles: Mapping[str, RoleDefinition]) -> str:
+    for call in _calls(matcher, frozenset(roles)):
+        role = call.arguments[1]
+        if isinstance(role, Field) and role.scope.startswith("p") and role.name == "sub":
+            return call.function
+    return "g" if "g" in roles else ""
+
+
+def _path_fields(matcher: Expression) -> set[str]:
+    names = (call.arguments[0] for call in _calls(matcher, PATH_FUNCTIONS))
+    return {name.name for name in names if isinstance(name, Field) and name.scope.startswith("r") and not name.rest}
 
 
 # --- rows ------------------------------------------------------------------------------------------------------------

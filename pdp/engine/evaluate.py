@@ -9,21 +9,34 @@ only their conditions are then evaluated. The effect follows from what is left, 
     else an allow row that errs      -> deny, condition_error   (it grants nothing, and the reason says why)
     else                             -> deny, no_grant
 
+Under an ordered effect (`priority`, `subjectPriority`) rows are looked at in their order, and the first that decides does:
+an allow row that holds allows, a deny row that holds or errs denies, an allow row that errs is passed over.
+
+A model that is not the one we ship may have several branches, each with what only reads the request (guards) and what
+must be evaluated on the candidates (residual). A value that cannot be looked up, because it is not of the kind that the
+matcher compares, is an error of that comparison, and not a miss: then the whole matcher is evaluated on every rule. How
+many evaluations one decision may make is bounded.
+
 The executable specification of all this is `reference.py`.
 
 INVARIANT: nothing here raises for a well-typed request; a name that matches nothing is a deny.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pdp.engine.casbin_text import EffectRule
-from pdp.engine.compiler import CompiledContext, Rule, Snapshot
+from pdp.engine.casbin_text import EffectRule, Row
+from pdp.engine.closures import Test, Truth, kleene_and, kleene_or
+from pdp.engine.compiler import CompiledBranch, CompiledContext, Rule, Snapshot
+from pdp.engine.conditions import Condition
 from pdp.engine.functions import ANY
+from pdp.engine.index import asked
 from pdp.engine.obligations import merge
+from pdp.engine.patterns import is_canonical, parse_address
 from pdp.engine.plan import Term
 from pdp.errors import Reason
+from pdp.limits import MAX_DECISION_STEPS, MAX_JSON_DEPTH
 from pdp.model.attributes import Attributes
 from pdp.model.decision import Effect, Obligation
 
@@ -33,12 +46,15 @@ class EngineRequest:
     """One question to one context of the policy.
 
     `context` is the suffix of the set that answers: "" is r/p/e/m, "2" is r2/p2/e2/m2. `values` are canonical names in the
-    order of the request definition. `memberships` gives, for a field of the request, further names that stand for it in
-    role graphs: the groups of a subject, the segment of an asset. A missing attribute is a condition error.
+    order of the request definition. A model that calls no function of ours may be asked with any text, and with values of
+    exactly the built-in types: `str`, `int`, `float`, `bool`, `None`, and `list`, `tuple` and `dict` of these, where the
+    entries of a `dict` are the attributes that a matcher reads (`r.sub.age`). `memberships` gives, for a field of the
+    request, further names that stand for it in role graphs: the groups of a subject, the segment of an asset. A missing
+    attribute is a condition error.
     """
 
     context: str
-    values: tuple[str, ...]
+    values: tuple[Any, ...]
     memberships: Mapping[str, tuple[str, ...]]
     attributes: Attributes
 
@@ -61,6 +77,8 @@ class Outcome:
     reads_now: bool = False
 
 
+NO_RULE: Final = Rule(Row("", (), "", 0), allow=False, condition=None, obligations=())
+"""What guards are given: they read the request alone."""
 _NO_GRANT: Final = Outcome(effect=Effect.DENY, reason=Reason.NO_GRANT)
 
 
@@ -69,8 +87,14 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     compiled = snapshot.contexts.get(request.context)
     if compiled is None or len(request.values) != len(compiled.context.request):
         return _NO_GRANT
+    if snapshot.model.plain:
+        refused = refusal(snapshot, request)
+        if refused is not None:
+            return Outcome(effect=Effect.DENY, reason=refused)
     case = _Case(snapshot, compiled, request, now_ms)
-    rules = case.candidates()
+    if not compiled.direct:
+        return case.general()
+    rules = case.candidates(compiled.branches[0])
     if rules:
         return case.judge(rules)
     if case.until is None:
@@ -78,26 +102,54 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     return Outcome(effect=Effect.DENY, reason=Reason.NO_GRANT, valid_until_ms=case.until)
 
 
+def refusal(snapshot: Snapshot, request: EngineRequest) -> Reason | None:
+    """Return why a question to a model of plain names cannot be asked, or None (D-03, D-25, D-27, D-44)."""
+    context = snapshot.model.contexts[request.context]
+    if not all(value != "" if type(value) is str else _is_exact(value) for value in request.values):
+        return Reason.BAD_REQUEST
+    if not all(is_canonical(value) for value in (request.values[at] for at in context.paths) if type(value) is str):
+        return Reason.BAD_NAME
+    if context.subject and snapshot.role_names:
+        subject = request.values[context.request.index(context.subject)]
+        if type(subject) is str and subject in snapshot.role_names:
+            return Reason.SUBJECT_IS_ROLE
+    return None
+
+
+def _is_exact(value: object, depth: int = 0) -> bool:
+    """Tell whether a value is of exactly the built-in types: one with its own `__eq__` would equal anything (D-25)."""
+    if value is None or type(value) in {str, int, float, bool}:
+        return True
+    if depth >= MAX_JSON_DEPTH:
+        return False
+    if type(value) is dict and isinstance(value, dict):
+        return all(type(key) is str and _is_exact(item, depth + 1) for key, item in value.items())
+    if type(value) in {list, tuple} and isinstance(value, list | tuple):
+        return all(_is_exact(item, depth + 1) for item in value)
+    return False
+
+
 class _Case:
     """One evaluation; lives no longer than the call."""
 
-    __slots__ = ("_compiled", "_now_ms", "_request", "_snapshot", "reads_now", "until")
+    __slots__ = ("_compiled", "_known", "_request", "_snapshot", "_steps", "now_ms", "reads_now", "until", "values")
 
     def __init__(self, snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest, now_ms: int) -> None:
         self._snapshot = snapshot
         self._compiled = compiled
         self._request = request
-        self._now_ms = now_ms
+        self.now_ms = now_ms
+        self.values = request.values
         self.until: int | None = None
         self.reads_now = False
 
     # --- which rules -------------------------------------------------------------------------------------------------
 
-    def candidates(self) -> list[Rule]:
+    def candidates(self, branch: CompiledBranch) -> list[Rule]:
         """Return the rules whose every indexed conjunct holds, each once."""
-        values, standing = self._request.values, self.standing
-        found: list[Any] = [self._compiled.root]
-        for step in self._compiled.steps:
+        values, standing = self.values, self.standing
+        found: list[Any] = [branch.root]
+        for step in branch.steps:
             found = step.advance(found, values, standing)
             if not found:
                 return found
@@ -106,46 +158,124 @@ class _Case:
         # A row may be found by two of its keys (`dataset.read|*`): once is enough.
         return list(dict.fromkeys(rule for rules in found for rule in rules))
 
-    def standing(self, term: Term) -> set[str]:
-        """Return all that the request's name in a role test stands for, and note when that may change."""
-        domain = ANY if term.domain is None else self._request.values[term.domain]
-        standing, until = self._snapshot.graphs[term.section].standing(self._names(term), domain, self._now_ms)
+    def general(self) -> Outcome:
+        """Return the outcome of a matcher of several branches, of residuals, or of an ordered effect."""
+        self.reads_now = self._compiled.reads_now
+        self._known: dict[tuple[str, tuple[int | None, object], str], set[str]] = {}
+        self._steps = 0
+        truths: dict[Rule, Truth] = {}
+        for branch in self._compiled.branches:
+            guard = kleene_and(test(self, NO_RULE) for test in branch.guards)
+            if guard is False:
+                continue
+            found = self.typed(branch)
+            rules, tests = (self.candidates(branch), branch.residual) if found else (self._compiled.rules, branch.whole)
+            if not self._visit(rules, tests, guard, truths):
+                return self._outcome(Reason.BUDGET_EXCEEDED, [])
+        matched = [rule for rule, truth in truths.items() if truth is not False]
+        unsure = frozenset(rule for rule in matched if truths[rule] is None)
+        if self._compiled.context.effect.ordered:
+            return self._first(sorted(matched, key=_order), unsure)
+        return self.judge(matched, unsure)
+
+    def typed(self, branch: CompiledBranch) -> bool:
+        """Tell whether every value that the index looks up is of the kind that it holds."""
+        for term in branch.terms:
+            value = asked(term, self.values)
+            if type(value) is not str or (term.kind == "ipMatch" and parse_address(value) is None):
+                return False
+            if term.domain is not None and type(self.values[term.domain]) is not str:
+                return False
+        return True
+
+    def _visit(self, rules: Iterable[Rule], tests: tuple[Test, ...], guard: Truth, truths: dict[Rule, Truth]) -> bool:
+        """Add what a branch says of each rule; False if that would take too many steps."""
+        for rule in rules:
+            known = truths.get(rule, False)
+            if known is True:
+                continue
+            if tests:
+                self._steps += 1
+                if self._steps > MAX_DECISION_STEPS:
+                    return False
+            truth = kleene_and((guard, *(test(self, rule) for test in tests)))
+            truths[rule] = kleene_or((known, truth))
+        return True
+
+    def linked(self, section: str, name: tuple[int | None, object], role: str, domain: str) -> bool:
+        """Tell whether a name stands for `role`; groups and segments count where it is a field of the request."""
+        key = (section, name, domain)
+        if key not in self._known:
+            position, value = name
+            field = "" if position is None else self._compiled.context.request[position]
+            names = (str(value), *self._request.memberships.get(field, ()))
+            self._known[key], until = self._snapshot.graphs[section].standing(names, domain, self.now_ms)
+            self._note(until)
+        return role in self._known[key]
+
+    def condition(self, condition: object) -> Truth:
+        """Return the truth of a condition that stands within a residual; a blank one holds."""
+        if not isinstance(condition, Condition):
+            return True
+        self.reads_now = self.reads_now or condition.reads_now
+        return condition.holds(self._request.attributes, self.now_ms)
+
+    def _note(self, until: int | None) -> None:
         if until is not None and (self.until is None or until < self.until):
             self.until = until
+
+    def standing(self, term: Term) -> set[str]:
+        """Return all that the request's name in a role test stands for, and note when that may change."""
+        domain = ANY if term.domain is None else self.values[term.domain]
+        standing, until = self._snapshot.graphs[term.section].standing(self._names(term), domain, self.now_ms)
+        self._note(until)
         return standing
 
     def _names(self, term: Term) -> tuple[str, ...]:
-        value = self._request.values[term.field]
+        value = self.values[term.field]
         further = self._request.memberships.get(self._compiled.context.request[term.field])
         return (value, *further) if further else (value,)
 
     # --- what they decide --------------------------------------------------------------------------------------------
 
-    def judge(self, rules: list[Rule]) -> Outcome:
-        """Return the outcome that the candidates determine."""
-        if self._compiled.context.effect is EffectRule.ALLOW_AND_DENY:
-            held, erred = self._holding([rule for rule in rules if not rule.allow])
+    def judge(self, rules: list[Rule], unsure: frozenset[Rule] = frozenset()) -> Outcome:
+        """Return the outcome that the candidates determine; of those in `unsure` it cannot be said that they match."""
+        effect = self._compiled.context.effect
+        if effect is not EffectRule.ALLOW_OVERRIDE:
+            held, erred = self._holding([rule for rule in rules if not rule.allow], unsure)
             if held:
                 return self._outcome(Reason.DENIED_BY_RULE, held)
             if erred:
                 return self._outcome(Reason.CONDITION_ERROR, erred)
-        held, erred = self._holding([rule for rule in rules if rule.allow])
-        if held:
+        held, erred = self._holding([rule for rule in rules if rule.allow], unsure)
+        if held or effect is EffectRule.DENY_OVERRIDE:
             return self._grant(held)
         return self._outcome(Reason.CONDITION_ERROR if erred else Reason.NO_GRANT, erred)
 
-    def _holding(self, rules: list[Rule]) -> tuple[list[Rule], list[Rule]]:
+    def _first(self, rules: list[Rule], unsure: frozenset[Rule]) -> Outcome:
+        """Return the outcome of the first rule that decides (CASBIN.md section 1)."""
+        passed: list[Rule] = []
+        for rule in rules:
+            held, erred = self._holding([rule], unsure)
+            if held:
+                return self._grant(held) if rule.allow else self._outcome(Reason.DENIED_BY_RULE, held)
+            if erred and not rule.allow:
+                return self._outcome(Reason.CONDITION_ERROR, erred)
+            passed.extend(erred)
+        return self._outcome(Reason.CONDITION_ERROR if passed else Reason.NO_GRANT, passed)
+
+    def _holding(self, rules: list[Rule], unsure: frozenset[Rule] = frozenset()) -> tuple[list[Rule], list[Rule]]:
         """Return the rules whose condition holds, and those whose condition cannot be said to."""
         held: list[Rule] = []
         erred: list[Rule] = []
         for rule in rules:
             condition = rule.condition
             if condition is None:
-                held.append(rule)
+                (erred if rule in unsure else held).append(rule)
                 continue
             self.reads_now = self.reads_now or condition.reads_now
-            verdict = condition.holds(self._request.attributes, self._now_ms)
-            if verdict is None:
+            verdict = condition.holds(self._request.attributes, self.now_ms)
+            if verdict is None or (verdict and rule in unsure):
                 erred.append(rule)
             elif verdict:
                 held.append(rule)
@@ -153,7 +283,7 @@ class _Case:
 
     def _grant(self, held: list[Rule]) -> Outcome:
         # What one rule obliges to is merged with itself when it is parsed.
-        obligations = held[0].obligations
+        obligations = held[0].obligations if held else ()
         if len(held) > 1:
             merged = merge(duty for rule in held for duty in rule.obligations)
             if merged is None:
@@ -180,9 +310,15 @@ class _Case:
         if column is None:
             return ()
         term = column.terms[0]
-        domain = ANY if term.domain is None else self._request.values[term.domain]
+        domain = ANY if term.domain is None else self.values[term.domain]
+        if type(domain) is not str or type(self.values[term.field]) is not str:
+            return ()
         graph = self._snapshot.graphs[term.section]
-        return graph.path(self._names(term), rule.row.fields[column.position], domain, self._now_ms)
+        return graph.path(self._names(term), rule.row.fields[column.position], domain, self.now_ms)
+
+
+def _order(rule: Rule) -> tuple[int, str, int]:
+    return rule.priority, rule.row.file, rule.row.line
 
 
 def _place(rule: Rule) -> tuple[str, int]:

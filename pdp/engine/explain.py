@@ -12,7 +12,7 @@ from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import ANY, FUNCTIONS
-from pdp.engine.plan import EQUAL, ROLE, Column, Term
+from pdp.engine.plan import EQUAL, LITERAL, ROLE, Column, Term
 from pdp.model.decision import NearestMiss
 from pdp.model.names import NO_SEGMENT
 
@@ -26,7 +26,7 @@ _LIKELY: Final = ("condition", "environment", "role", "segment", "action", "reso
 def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> NearestMiss | None:
     """Return the deny row that refused `request`, or else the allow row that came closest to granting it."""
     compiled = snapshot.contexts.get(request.context)
-    if compiled is None or len(request.values) != len(compiled.context.request):
+    if compiled is None or len(request.values) != len(compiled.context.request) or not _tellable(compiled, request):
         return None
     case = _Case(snapshot, compiled, request, now_ms)
     if compiled.context.effect is EffectRule.ALLOW_AND_DENY:
@@ -34,6 +34,12 @@ def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Nea
             if not rule.allow and not any(case.failures(rule)):
                 return NearestMiss(rule=rule.row.id, failed="deny", text=case.tell(rule, ()))
     return case.nearest()
+
+
+def _tellable(compiled: CompiledContext, request: EngineRequest) -> bool:
+    """Tell whether the parts of a rule are columns that names are compared with: a residual has no name for its part."""
+    paths = any(term.path for column in compiled.plan.columns for term in column.terms)
+    return compiled.plan.simple and not paths and all(type(value) is str for value in request.values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +104,10 @@ class _Case:
     def _accepts(self, term: Term, written: str, rule: Rule) -> bool:
         if term.kind == ROLE:
             return written in self._stands_for(term, self._domain(term, rule))
+        if term.kind == LITERAL:
+            return written == term.text
         value = self._request.values[term.field]
-        return value == written if term.kind == EQUAL else FUNCTIONS[term.kind](value, written)
+        return bool(value == written if term.kind == EQUAL else FUNCTIONS[term.kind](value, written))
 
     def _failure(self, column: Column, written: str) -> _Failure:
         term = column.terms[0]
@@ -138,7 +146,7 @@ class _Case:
             written = rule.row.fields[column.position]
             if any(one.kind == "envMatch" and one.field == term.domain for one in column.terms) and written != ANY:
                 return written
-        return self._request.values[term.domain]
+        return str(self._request.values[term.domain])
 
     def _stands_for(self, term: Term, domain: str) -> set[str]:
         if (term, domain) not in self._standing:

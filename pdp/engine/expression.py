@@ -52,11 +52,15 @@ class Compare:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class In:
-    """Membership in a list or tuple that is written out; a string is no list (CASBIN.md D-22)."""
+    """Membership in a list or tuple; a string is no list (CASBIN.md D-22).
+
+    The list is written out (`items`), or is an attribute of the request (`source`; `items` is then empty).
+    """
 
     left: "Expression"
     items: tuple["Expression", ...]
     at: int
+    source: Field | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,6 +139,35 @@ def walk(tree: Expression) -> Iterator[Expression]:
         yield from walk(child)
 
 
+def conjuncts(tree: Expression) -> tuple[Expression, ...]:
+    """Return the operands of a conjunction; any other tree is its only one."""
+    return tree.operands if isinstance(tree, And) else (tree,)
+
+
+def reads(tree: Expression, letter: str) -> bool:
+    """Tell whether a tree reads the request (`r`) or the row (`p`)."""
+    return any(isinstance(node, Field) and node.scope.startswith(letter) for node in walk(tree))
+
+
+def describe(tree: Expression) -> str:  # noqa: PLR0911 - one line for each kind of node
+    """Return what kind of construct `tree` is, in words."""
+    match tree:
+        case Compare():
+            return f"a comparison with `{tree.operator}`"
+        case Call():
+            return f"a call of `{tree.function}`"
+        case Field():
+            return f"the field `{'.'.join((tree.scope, tree.name, *tree.rest))}`"
+        case Literal():
+            return f"the value `{tree.value}`"
+        case In():
+            return "`in`"
+        case Not():
+            return "`!`"
+        case And() | Or():
+            return "a nested `&&` or `||`"
+
+
 def _children(tree: Expression) -> tuple[Expression, ...]:
     match tree:
         case And() | Or():
@@ -144,7 +177,7 @@ def _children(tree: Expression) -> tuple[Expression, ...]:
         case Compare():
             return (tree.left, tree.right)
         case In():
-            return (tree.left, *tree.items)
+            return (tree.left, *tree.items, *((tree.source,) if tree.source else ()))
         case Call():
             return tree.arguments
         case _:
@@ -292,10 +325,19 @@ class _Parser:
         if negated:
             self._take()
         opener = self._take()
+        if opener.kind == "name":
+            return self._in_attribute(left, token, opener, negated=negated)
         if opener.text not in {"(", "["} or opener.kind != "operator":
-            raise ExpressionError("PC207", "`in` needs a list or a tuple that is written out", opener.at)
+            raise ExpressionError("PC207", "`in` needs a list or a tuple", opener.at)
         inside = In(left=left, items=tuple(self._items(")" if opener.text == "(" else "]")), at=token.at)
         self._check_tuple(inside, opener)
+        return Not(operand=inside, at=token.at) if negated else inside
+
+    def _in_attribute(self, left: Expression, token: _Token, name: _Token, *, negated: bool) -> Expression:
+        source = self._named(name)
+        if not isinstance(source, Field) or not source.scope.startswith("r"):
+            raise ExpressionError("PC207", "`in` needs a list or a tuple, written out or of the request", name.at)
+        inside = In(left=left, items=(), source=source, at=token.at)
         return Not(operand=inside, at=token.at) if negated else inside
 
     def _check_tuple(self, inside: In, opener: _Token) -> None:

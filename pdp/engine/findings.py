@@ -29,9 +29,14 @@ NAMES: Final = MappingProxyType(
         "PC113": "role_arity",
         "PC114": "bad_csv",
         "PC115": "bad_character",
+        "PC116": "unrepresentable",
         "PC117": "repeated_row",
         "PC118": "duplicate_key",
         "PC120": "allow_by_default",
+        "PC140": "bad_priority",
+        "PC141": "subject_column",
+        "PC143": "tied_priority",
+        "PC144": "subject_outside_roles",
         "PC201": "syntax",
         "PC202": "unsupported",
         "PC203": "unknown_name",
@@ -44,12 +49,24 @@ NAMES: Final = MappingProxyType(
         "PC212": "bad_time",
         "PC213": "has_macro",
         "PC214": "bad_obligation",
+        "PC301": "star_not_last",
         "PC302": "non_canonical",
+        "PC303": "regex_in_key",
+        "PC304": "colon_in_segment",
+        "PC305": "adjacent_params",
+        "PC306": "star_crosses_slashes",
         "PC307": "bad_pattern",
+        "PC310": "unanchored",
+        "PC311": "re2_refuses",
+        "PC312": "ambiguous_glob",
+        "PC313": "deny_skips_dot_names",
+        "PC320": "not_indexed",
         "PC401": "role_too_deep",
         "PC402": "role_cycle",
         "PC403": "condition_args",
         "PC501": "empty_revision",
+        "PC502": "incomplete_revision",
+        "PC503": "partial_load",
         "PC504": "missing_file",
         "PC505": "bad_yaml",
         "PC506": "too_large",
@@ -57,7 +74,7 @@ NAMES: Final = MappingProxyType(
 )
 """Every code that the engine reports, with its name. Source: CASBIN.md section 2, POLICY.md section 4."""
 
-WARNINGS: Final = frozenset({"PC117"})
+WARNINGS: Final = frozenset({"PC117", "PC143", "PC144", "PC306", "PC313", "PC320"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

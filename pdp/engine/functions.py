@@ -4,10 +4,13 @@ Each takes the value of the request first and the text of the row second, and an
 specification of the index: `index.py` must find what they accept, and a property test holds it to that.
 """
 
+import operator
 from collections.abc import Callable, Mapping
+from functools import partial
 from types import MappingProxyType
-from typing import Final
+from typing import Any, Final
 
+from pdp.engine.patterns import PATTERN_FUNCTIONS, covers
 from pdp.errors import BadNameError
 from pdp.model.names import Resource, ResourcePattern
 
@@ -52,7 +55,48 @@ def member_match(name: str, pattern: str) -> bool:
     return resource_match(name, pattern)
 
 
-FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool]]] = MappingProxyType(
+OWN_FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool]]] = MappingProxyType(
     {"actionMatch": action_match, "resourceMatch": resource_match, "envMatch": env_match}
 )
-"""Functions that a matcher may call, beside `g*(…)` and `when(…)`."""
+"""Functions of our own names (POLICY.md section 1); a model that calls one has such names throughout."""
+
+FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool | None]]] = MappingProxyType(
+    {**OWN_FUNCTIONS, **{kind: partial(covers, kind) for kind in sorted(PATTERN_FUNCTIONS)}}
+)
+"""Functions of a value and a pattern that a matcher may call, beside `g*(…)`, `when(…)`, `eval(…)` and `timeMatch(…)`."""
+
+_ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
+    {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
+)
+
+
+def compare(sign: str, left: object, right: object) -> bool | None:
+    """Compare two values of one kind (texts, numbers, truth values); None for absent ones and unlike kinds (D-21, D-24)."""
+    kinds = {_kind(left), _kind(right)}
+    if len(kinds) > 1 or None in kinds:
+        return None
+    if sign in {"==", "!="}:
+        return (left == right) is (sign == "==")
+    return None if kinds == {"truth"} else _ORDERINGS[sign](left, right)
+
+
+def contains(items: object, value: object) -> bool | None:
+    """Tell whether a list holds an equal value; None if it is no list, or nothing is equal and something cannot be compared."""
+    if type(items) not in {list, tuple} or not isinstance(items, list | tuple):
+        return None
+    truths = [compare("==", value, item) for item in items]
+    return True if True in truths else None if None in truths else False
+
+
+def attribute(value: object, path: tuple[str, ...]) -> object:
+    """Return what `path` leads to in nested mappings; None if it is absent."""
+    for name in path:
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value
+
+
+def _kind(value: object) -> str | None:
+    kind = type(value)
+    if kind is str:
+        return "text"
+    return "truth" if kind is bool else "number" if kind in {int, float} else None

@@ -13,15 +13,18 @@ are any. Nothing is inserted on lookup.
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, NamedTuple
 
 from pdp.engine.casbin_text import OPEN, RoleDefinition, Row
 from pdp.engine.findings import Finding
 from pdp.engine.functions import ANY
-from pdp.engine.index import Trie, is_pattern, split_version
+from pdp.engine.index import Table, Trie, is_pattern, split_version, table_of
+from pdp.engine.patterns import covers, parse_time
 from pdp.limits import MAX_ROLE_DEPTH
-from pdp.model.attributes import instant_ms
 
+_WITHOUT_DOMAIN: Final = 2
+"""Names that a role row holds where there are no domains."""
 FOREVER: Final = 1 << 62
 """Beyond any instant, in milliseconds."""
 
@@ -53,10 +56,6 @@ class Link:
     domain: str
     window: Window
 
-    def holds(self, domain: str, now_ms: int) -> bool:
-        """Tell whether the link counts in `domain` at `now_ms`."""
-        return self.domain in (domain, ANY) and self.window.start_ms < now_ms < self.window.end_ms
-
 
 @dataclass(frozen=True, slots=True)
 class Reach:
@@ -79,13 +78,20 @@ class RoleGraph:
     links: Mapping[str, tuple[Link, ...]]
     patterns: Trie | None
     named_resources: bool
+    definition: RoleDefinition
+    general: Mapping[str, Reach]
+    """The reaches that hold in every domain."""
+    loose: Table | None = None
+    """Left sides by the model's own matching function (`[role_matching]`): such a graph is walked, not closed."""
     timed: Timed = Timed.CLOCK
 
     def standing(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
         """Return all that `names` stand for now, themselves included, and the next instant at which that may change."""
+        if self.definition.matches or self.definition.domain_matches:
+            return self._walk(names, domain, now_ms)
         found = set(names)
         until: int | None = None
-        general = self.reaches[ANY]
+        general = self.general
         special = self.reaches.get(domain, general)
         for name in self.nodes(names):
             reach = special.get(name) or general.get(name)
@@ -99,11 +105,52 @@ class RoleGraph:
                     found.update(target for target, _ in reach.timed)
         return found, until
 
+    def _walk(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
+        """Follow links from `names`: patterns of names and of domains are too many to be closed beforehand."""
+        found = set(names)
+        queue = list(found)
+        until: int | None = None
+        for name in queue:
+            for node in self.nodes((name,)):
+                for link in self.links.get(node, ()):
+                    if not self._in_domain(link, domain):
+                        continue
+                    change, holds = self._change(link.window, now_ms)
+                    if change is not None and (until is None or change < until):
+                        until = change
+                    if holds and link.target not in found:
+                        found.add(link.target)
+                        queue.append(link.target)
+        return found, until
+
+    def _change(self, window: Window, now_ms: int) -> tuple[int | None, bool]:
+        """Return when a window opens or closes next, and whether it holds; without a clock, as `timed` says."""
+        if self.timed is Timed.CLOCK or window == ALWAYS:
+            return _change(window, now_ms)
+        return None, self.timed is Timed.ALL
+
+    def _in_domain(self, link: Link, domain: str) -> bool:
+        if link.domain == domain or (link.domain == ANY and self._everywhere()):
+            return True
+        matches = self.definition.domain_matches
+        return bool(matches) and covers(matches, domain, link.domain) is True
+
+    def _everywhere(self) -> bool:
+        return not self.definition.plain or self.definition.places == _WITHOUT_DOMAIN
+
     def nodes(self, names: Iterable[str]) -> Iterable[str]:
         """Return the nodes of the graph that may stand for `names`: themselves, unversioned, and patterns."""
+        if self.loose is not None:
+            return [node for name in names for node in self._covering(name)]
         if not self.named_resources and self.patterns is None:
             return names
         return [node for name in names for node in self._nodes(name)]
+
+    def _covering(self, name: str) -> list[str]:
+        found = [name]
+        if self.loose is not None:
+            self.loose.find(name, found)
+        return list(dict.fromkeys(found))
 
     def _nodes(self, name: str) -> list[str]:
         base, version = split_version(name)
@@ -116,9 +163,12 @@ class RoleGraph:
         """Return a shortest chain of links from one of `names` to `target` that holds now; empty if there is none."""
         for name in names:
             for link in self.links.get(name, ()):
-                if link.target == target and link.holds(domain, now_ms):
+                if link.target == target and self._holds(link, domain, now_ms):
                     return (name, target)
         return self._path(names, target, domain, now_ms)
+
+    def _holds(self, link: Link, domain: str, now_ms: int) -> bool:
+        return self._in_domain(link, domain) and link.window.start_ms < now_ms < link.window.end_ms
 
     def _path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         if target in names:
@@ -129,7 +179,7 @@ class RoleGraph:
         seen = {trail[-1] for trail in queue}
         for trail in queue:
             for link in self.links.get(trail[-1], ()):
-                if not link.holds(domain, now_ms):
+                if not self._holds(link, domain, now_ms):
                     continue
                 if link.target == target:
                     return (*trail, target)
@@ -140,16 +190,21 @@ class RoleGraph:
 
 
 def _timed(reach: Reach, now_ms: int, found: set[str], until: int | None) -> int | None:
-    for target, (start_ms, end_ms) in reach.timed:
-        change = None
-        if now_ms <= start_ms:
-            change = start_ms + 1
-        elif now_ms < end_ms:
+    for target, window in reach.timed:
+        change, holds = _change(window, now_ms)
+        if holds:
             found.add(target)
-            change = end_ms
-        if change is not None and change < FOREVER and (until is None or change < until):
+        if change is not None and (until is None or change < until):
             until = change
     return until
+
+
+def _change(window: Window, now_ms: int) -> tuple[int | None, bool]:
+    """Return when a window opens or closes next, if ever, and whether it holds now."""
+    if now_ms <= window.start_ms:
+        return window.start_ms + 1, False
+    holds = now_ms < window.end_ms
+    return (window.end_ms if holds and window.end_ms < FOREVER else None), holds
 
 
 def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding]) -> RoleGraph:
@@ -163,25 +218,40 @@ def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding])
     reaches: dict[str, dict[str, Reach]] = {ANY: {}}
     # A reach that many names share is kept once.
     shared: dict[Reach, Reach] = {}
-    domains = sorted({link.domain for each in links.values() for link in each} - {ANY})
-    for domain in (ANY, *domains):
-        closed = _Closure(links, domain, first, found)
-        reaches[domain] = dict(closed.reaches(shared))
+    plain = definition.plain and definition.places > _WITHOUT_DOMAIN
+    domains = sorted({link.domain for each in links.values() for link in each} - (set() if plain else {ANY}))
+    for domain in domains if plain else (ANY, *domains):
+        closed = _Closure(links, domain, first, found, plain=plain, definition=definition)
+        if not definition.matches and not definition.domain_matches:
+            reaches[domain] = dict(closed.reaches(shared))
     return RoleGraph(
         reaches=reaches,
         links={name: tuple(each) for name, each in links.items()},
-        patterns=_patterns(links),
-        named_resources=any(":" not in name.partition("/")[0] for name in links),
+        patterns=None if definition.plain else _patterns(links),
+        named_resources=not definition.plain and any(":" not in name.partition("/")[0] for name in links),
+        definition=definition,
+        general=MappingProxyType({}) if plain else reaches[ANY],
+        loose=_loose(links, definition.matches),
     )
+
+
+def _loose(names: Iterable[str], function: str) -> Table | None:
+    if not function:
+        return None
+    table = table_of(function)
+    for name in names:
+        values, key = table.slot(name)
+        values[key] = name
+    return table
 
 
 def _link(row: Row, definition: RoleDefinition) -> Link:
     name, target, *rest = row.fields
-    domain = rest[0] if definition.places > len(("name", "target")) else ANY
+    domain = rest[0] if definition.places > _WITHOUT_DOMAIN else ANY
     start, end = row.fields[definition.places :] or (OPEN, OPEN)
     window = Window(
-        -FOREVER if start == OPEN else instant_ms(start),
-        FOREVER if end == OPEN else instant_ms(end),
+        -FOREVER if start == OPEN else parse_time(start),
+        FOREVER if end == OPEN else parse_time(end),
     )
     return Link(name, target, domain, window)
 
@@ -199,10 +269,19 @@ class _Closure:
     """The closure of one domain: links of the domain itself and of `*`."""
 
     def __init__(
-        self, links: Mapping[str, list[Link]], domain: str, first: Mapping[tuple[str, str], Row], found: list[Finding]
+        self,
+        links: Mapping[str, list[Link]],
+        domain: str,
+        first: Mapping[tuple[str, str], Row],
+        found: list[Finding],
+        *,
+        plain: bool,
+        definition: RoleDefinition,
     ) -> None:
         self._links = links
         self._domain = domain
+        self._plain = plain
+        self._definition = definition
         self._first = first
         self._found = found
         self._closed: dict[str, tuple[_Windows, int, bool]] = {}
@@ -213,12 +292,18 @@ class _Closure:
     def reaches(self, shared: dict[Reach, Reach]) -> Iterator[tuple[str, Reach]]:
         """Yield each name with its reach; for a domain, only where a link of that domain takes part."""
         for name, (windows, _, special) in self._closed.items():
-            if windows and (special or self._domain == ANY):
+            if windows and (special or self._plain or self._domain == ANY):
                 reach = _reach(windows)
                 yield name, shared.setdefault(reach, reach)
 
     def _counting(self, name: str) -> list[Link]:
-        return [link for link in self._links.get(name, ()) if link.domain in (self._domain, ANY)]
+        links = self._links.get(name, ())
+        matches = self._definition.domain_matches
+        if matches:
+            return [link for link in links if link.domain == self._domain or covers(matches, self._domain, link.domain)]
+        if self._plain:
+            return [link for link in links if link.domain == self._domain]
+        return [link for link in links if link.domain in (self._domain, ANY)]
 
     def _close(self, start: str) -> None:
         """Close `start` and all below it, depth first, without recursion: a chain may be longer than Python's stack."""

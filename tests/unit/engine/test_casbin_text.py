@@ -43,7 +43,7 @@ def test_a_model_holds_its_sets_roles_and_effect() -> None:
         ("some(where (p.eft == allow)) && !some", "!some", [("PC120", 9, 5)]),
         (
             "e = some(where (p.eft == allow)) && !some(where (p.eft == deny))",
-            "e = priority(p.eft) || deny",
+            "e = priority(p.eft)",
             [("PC102", 9, 5)],
         ),
         ("[matchers]", "[matcher]", [("PC104", 1, 1), ("PC203", 10, 1)]),
