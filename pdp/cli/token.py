@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -19,14 +19,17 @@ import typer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import write_durably
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.trust_file import load_trust
 from pdp.cli.options import AsJson, parse_duration_ms, parse_pairs
 from pdp.cli.output import write_fields, write_json_line, write_line
 from pdp.errors import MEANINGS, BadRequestError, ConfigError, Reason
 from pdp.identity import gate
 from pdp.identity.development import AUDIENCE, CLIENT_ID, DEVELOPMENT_ISS, DevelopmentIssuer, issue, trust_text
+from pdp.identity.gate import read_object
 from pdp.identity.issuers import IssuerTable
 from pdp.identity.positions import read_yaml
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.model.names import Kind, printable
@@ -34,6 +37,8 @@ from pdp.service.authenticate import Authenticator
 from pdp.signals.locks import LockSet
 
 app: Final = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
+keys_app: Final = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help="Keys of the development issuer.")
+app.add_typer(keys_app, name="keys")
 
 WARNING: Final = (
     "WARNING: this is a development issuer: it signs for whoever can read its key. "
@@ -126,6 +131,32 @@ def issue_token(
         write_durably(output, token.encode() + b"\n", mode=_PRIVATE)
 
 
+@keys_app.command()
+def rotate(
+    *,
+    directory: Directory = Path("dev-issuer"),
+    withdraw_old: Annotated[
+        bool, typer.Option("--withdraw-old", help="Leave the old keys out of the set: their tokens stop counting.")
+    ] = False,
+    mode: Mode = "development",
+    config: ConfigFile = Path("pdp.yaml"),
+) -> None:
+    """Give the development issuer a new key; the old one still verifies what it has signed, until `--withdraw-old`.
+
+    Example: `pdp token keys rotate`, and once the last old token has ended, `pdp token keys rotate --withdraw-old`.
+    """
+    _refuse_production(mode, config)
+    _warn()
+    key_file, set_file = directory / "issuer.pem", directory / "jwks.json"
+    old = DevelopmentIssuer.from_pem(_read_key(key_file))
+    older = [] if withdraw_old else _public_keys(set_file)
+    new = DevelopmentIssuer.generate(alg=old.alg)
+    # The set first: a token of the new key must never come before the key.
+    write_durably(set_file, new.jwks(older), mode=_PUBLIC)
+    write_durably(key_file, new.to_pem(), mode=_PRIVATE)
+    write_line(f"new key {new.public_jwk['kid']}; the set holds {len(older)} older")
+
+
 @app.command()
 def inspect(
     source: Annotated[
@@ -133,26 +164,36 @@ def inspect(
     ] = "-",
     *,
     trust: Annotated[Path, typer.Option("--trust", metavar="FILE", help="The issuer table.")] = Path("trust.yaml"),
+    proof: Annotated[str, typer.Option(metavar="PROOF", help="The `DPoP` header that came with the token.")] = "",
+    method: Annotated[str, typer.Option(metavar="METHOD", help="The method of the request that the proof names.")] = "",
+    url: Annotated[str, typer.Option(metavar="URL", help="Its URL, as configuration spells the authority.")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Say of each token what is in it, and whether and why it is refused. Nothing printed can be used as a token.
 
-    Exit code 0 if every token is accepted, 4 if one is refused.
+    With a proof, tokens are read as `DPoP` ones. Exit code 0 if every token is accepted, 4 if one is refused.
     """
     if source != "-":
         raise BadRequestError("tokens are read from standard input only: on a command line others could read them")
+    if bool(proof) is not (bool(method) and bool(url)):
+        raise BadRequestError("a proof is of one request: give `--proof`, `--method` and `--url` together")
     table = load_trust(trust)
     lines = (line.rstrip(b"\r\n").decode("latin-1") for line in sys.stdin.buffer)
-    if not asyncio.run(_inspect_all(lines, table, trust.parent, as_json=as_json)):
+    request = BoundRequest(method=method, uri=url, proof=proof or None)
+    if not asyncio.run(_inspect_all(lines, table, trust.parent, request, as_json=as_json)):
         raise typer.Exit(MEANINGS[Reason.TOKEN_MALFORMED].exit_code)
 
 
-async def _inspect_all(lines: Iterable[str], table: IssuerTable, directory: Path, *, as_json: bool) -> bool:
+async def _inspect_all(
+    lines: Iterable[str], table: IssuerTable, directory: Path, request: BoundRequest, *, as_json: bool
+) -> bool:
     accepted = True
+    scheme = "Bearer" if request.proof is None else "DPoP"
     async with _authenticator(table, directory) as authenticator:
         for line in lines:
-            authorization = line if line[:7].lower() == "bearer " or line[:5].lower() == "dpop " else f"Bearer {line}"
-            outcome = await authenticator.authenticate(authorization, None, locks=LockSet.EMPTY)
+            named = line[:7].lower() == "bearer " or line[:5].lower() == "dpop "
+            authorization = line if named else f"{scheme} {line}"
+            outcome = await authenticator.authenticate(authorization, None, locks=LockSet.EMPTY, request=request)
             report = _report(authorization, outcome)
             accepted = accepted and report["accepted"]
             if as_json:
@@ -167,9 +208,18 @@ async def _authenticator(table: IssuerTable, directory: Path) -> AsyncIterator[A
     clock = SystemClock()
     keys = KeyStore(issuers=table, directory=directory, clock=clock)
     try:
-        yield Authenticator(issuers=table, keys=keys, clock=clock)
+        yield Authenticator(issuers=table, keys=keys, clock=clock, replay=MemoryReplay(clock=clock))
     finally:
         await keys.close()
+
+
+def _public_keys(path: Path) -> list[Mapping[str, Any]]:
+    """Return the public keys of the development issuer's own key set."""
+    document = read_object(_read_key(path), duplicate=Reason.TOKEN_MALFORMED)
+    keys = None if isinstance(document, Refusal) else document.get("keys")
+    if not isinstance(keys, list):
+        raise ConfigError(f"{path}: not a key set", advice="run `pdp token init` in another directory")
+    return keys
 
 
 def _report(authorization: str, outcome: VerifiedIdentity | Refusal) -> dict[str, Any]:

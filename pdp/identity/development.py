@@ -83,9 +83,9 @@ class DevelopmentIssuer:
         kid = base64.urlsafe_b64encode(digest).rstrip(b"=").decode()
         return members | {"kid": kid, "alg": self.alg, "use": "sig"}
 
-    def jwks(self) -> bytes:
-        """Return the issuer's key set."""
-        return json.dumps({"keys": [self.public_jwk]}, indent=2).encode() + b"\n"
+    def jwks(self, older: Sequence[Mapping[str, Any]] = ()) -> bytes:
+        """Return the issuer's key set; `older` are the public keys whose tokens still count."""
+        return json.dumps({"keys": [self.public_jwk, *older]}, indent=2).encode() + b"\n"
 
 
 def issue(

@@ -1,6 +1,7 @@
 import io
 import json
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,9 @@ import pytest
 
 from pdp.cli.main import run
 from pdp.cli.token import WARNING
+from pdp.identity.development import DevelopmentIssuer
+from pdp.identity.development import issue as sign_token
+from tests.support.tokens import proof
 
 Capture = pytest.CaptureFixture[str]
 
@@ -165,3 +169,54 @@ def test_bad_usage_is_one_line_that_says_what_to_do(capsys: Capture, arguments: 
     captured = capsys.readouterr()
     assert captured.out == ""
     assert told in captured.err.strip().splitlines()[-1]
+
+
+def test_keys_rotate_with_overlap_and_are_withdrawn(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    init()
+    first = issue(capsys)
+    assert run(["token", "keys", "rotate"]) == 0
+    second = issue(capsys)
+    assert inspect(capsys, monkeypatch, f"{first}\n{second}\n", "--json")[0] == 0
+    assert run(["token", "keys", "rotate", "--withdraw-old"]) == 0
+    code, out = inspect(capsys, monkeypatch, f"{first}\n{second}\n{issue(capsys)}\n", "--json")
+    assert code == 4
+    assert [report["reason"] for report in reports(out)] == ["key_unknown", "key_unknown", ""]
+    assert Path("dev-issuer/issuer.pem").stat().st_mode & 0o777 == 0o600
+
+
+def test_rotate_refuses_production_and_a_set_that_is_none(capsys: Capture) -> None:
+    init()
+    assert run(["token", "keys", "rotate", "--mode", "production"]) == 2
+    Path("dev-issuer/jwks.json").write_text("[]")
+    assert run(["token", "keys", "rotate"]) == 2
+    assert "not a key set" in capsys.readouterr().err
+
+
+URL = "https://models.example/v2/models/fraud/infer"
+
+
+def test_a_proof_is_judged_with_its_token(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    init()
+    trust = Path("dev-issuer/trust.yaml")
+    trust.write_text(trust.read_text().replace("    kind: user", "    kind: user\n    cnf_kinds: [jkt]"))
+    key = DevelopmentIssuer.generate()
+    cnf = json.dumps({"jkt": key.public_jwk["kid"]})
+    compact = bound_to(cnf)
+    good = proof(compact, by=key, iat=int(time.time()), htu=URL)
+    shown = ["--proof", good, "--method", "POST", "--url", URL, "--json"]
+    code, out = inspect(capsys, monkeypatch, compact, *shown)
+    assert (code, reports(out)[0]["accepted"]) == (0, True), out
+    for more, reason in (
+        (["--json"], "binding_required"),
+        ([*shown[:3], "GET", *shown[4:]], "dpop_proof_invalid"),
+        (["--proof", good[:-2], *shown[2:]], "dpop_proof_invalid"),
+    ):
+        code, out = inspect(capsys, monkeypatch, compact, *more)
+        assert (code, reports(out)[0]["reason"]) == (4, reason)
+    assert inspect(capsys, monkeypatch, compact, "--proof", good)[0] == 2
+    assert good not in out
+
+
+def bound_to(cnf: str) -> str:
+    signer = DevelopmentIssuer.from_pem(Path("dev-issuer/issuer.pem").read_bytes())
+    return sign_token(signer, sub="alice", jti="1", now_s=int(time.time()), claims={"cnf": json.loads(cnf)})
