@@ -15,6 +15,10 @@ MAX_GROUPS: Final = 256
 # Questions.
 MAX_BATCH: Final = 1_000
 """Questions in one EvaluateBatch or one message of EvaluateStream."""
+MAX_DIFF_CELLS: Final = 2_000_000
+"""Cells that a comparison of two policies looks at; beyond it the comparison is refused, never cut."""
+MAX_VALUATIONS: Final = 2_000
+"""Sets of attributes with which the conditions of one cell are tried."""
 MAX_PAGE: Final = 1_000
 """Entries in one page of a list."""
 LISTS_KEPT: Final = 8

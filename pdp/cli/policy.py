@@ -1,5 +1,6 @@
 """`pdp policy`: lint and test a pack without a server, apply it to a PDP, show the live one."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -11,9 +12,11 @@ from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
+from pdp.engine.compiler import Snapshot
 from pdp.engine.findings import Finding, PackRefused, errors
 from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, BadRequestError, Reason
+from pdp.model.attributes import instant_ms
 
 app = noun("Lint, test and apply a policy pack; show the live one.")
 register(app)
@@ -71,6 +74,46 @@ def run_pack_tests(directory: Directory, *, as_json: AsJson = False) -> None:
             write_line(f"    got    {result.actual}")
         write_line(f"{len(results) - len(failed)} of {len(results)} tests passed")
     raise typer.Exit(_REFUSED if failed else 0)
+
+
+@app.command("diff")
+@connected
+def compare(
+    first: Annotated[Path, typer.Argument(metavar="A", help="A pack; without B, what the live policy would become.")],
+    second: Annotated[Path | None, typer.Argument(metavar="[B]", help="The pack that A would become.")] = None,
+    *,
+    at: Annotated[str, typer.Option("--at", metavar="INSTANT", help="Compare as of then, instead of now.")] = "",
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Show who gains and who loses what: every cell that changes, enumerated, the worst first. Exit code 0.
+
+    With two packs it needs no server; with one, it is compared with the live policy. A line may stand for many cells; a
+    change that depends on the question shows an example.
+
+    Example: `pdp policy diff policies-live policies`
+    """
+    from pdp.cli.diffs import cell_json, live_snapshot, tell  # noqa: PLC0415 - as below: only this command needs it
+    from pdp.engine.diff import diff  # noqa: PLC0415
+
+    if second is None:
+        with connection.admin() as admin:
+            before, after = live_snapshot(admin), _compiled(first)
+    else:
+        before, after = _compiled(first), _compiled(second)
+    cells = diff(before, after, instant_ms(at) if at else time.time_ns() // 1_000_000)
+    if as_json:
+        fields = {suffix: one.context.request for both in (before, after) for suffix, one in both.contexts.items()}
+        write_json([cell_json(cell, fields[cell.context]) for cell in cells])
+    else:
+        tell(cells, (before, after))
+
+
+def _compiled(directory: Path) -> Snapshot:
+    pack = load_pack(read_pack(directory))
+    if isinstance(pack, tuple):
+        raise PackRefused(pack)
+    return pack.snapshot
 
 
 @app.command()

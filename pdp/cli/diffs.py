@@ -1,0 +1,108 @@
+"""How `pdp policy diff` tells what changes: cells that change alike in one line, the worst first."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
+
+from pdp.cli.options import instant_text
+from pdp.cli.output import write_line, write_table
+from pdp.engine.casbin_text import Row
+from pdp.engine.compiler import Snapshot, compile_texts
+from pdp.engine.diff import ORDER, Cell
+from pdp.engine.findings import PackRefused
+from pdp.model.attributes import Attributes
+from pdp.model.names import ENVIRONMENTS
+from pdp.sdk.admin import AdminClient
+
+_COLUMNS: Final = ("change", "who", "action", "resource", "where", "if")
+_NAMES_SHOWN: Final = 3
+
+
+def live_snapshot(admin: AdminClient) -> Snapshot:
+    """Return the live policy of a PDP, compiled here.
+
+    Raises:
+        PackRefused: it does not compile here: this command is older than the PDP.
+    """
+    policy = admin.policy()
+    rows = []
+    for row in policy.rows:
+        file, _, line = row.id.rpartition(":")
+        rows.append(Row(row.section, row.fields, file, int(line)))
+    compiled = compile_texts(policy.model, policy.vocabulary, tuple(rows))
+    if not isinstance(compiled, Snapshot):
+        raise PackRefused(compiled)
+    return compiled
+
+
+def tell(cells: Sequence[Cell], snapshots: Iterable[Snapshot]) -> None:
+    """Print a table of the cells, and how many there are of each kind."""
+    fields = {suffix: one.context.request for snapshot in snapshots for suffix, one in snapshot.contexts.items()}
+    groups: dict[tuple[Any, ...], list[tuple[str, ...]]] = {}
+    for cell in cells:
+        if not cell.by:
+            who, action, resource, where = _parts(cell, fields[cell.context])
+            key = (cell.change, who, resource, _when(cell), cell.names, cell.context)
+            groups.setdefault(key, []).append((action, where))
+    rows = [
+        (key[0].value, _who(key[1], key[4]), _actions(pair[0] for pair in pairs), key[2], _where(pairs), key[3])
+        for key, pairs in groups.items()
+    ]
+    if rows:
+        write_table(_COLUMNS, rows)
+    counts = {change: sum(cell.change is change for cell in cells) for change in ORDER}
+    told = ", ".join(f"{count} {change.value}" for change, count in counts.items() if count)
+    write_line(f"{len(cells)} cells change: {told}" if cells else "no cell changes")
+
+
+def cell_json(cell: Cell, fields: Sequence[str]) -> dict[str, Any]:
+    """Return a cell as `--json` prints it."""
+    return {
+        "context": cell.context or "grants",
+        "cell": dict(zip(fields, cell.values, strict=True)),
+        "change": cell.change.value,
+        "always": cell.always,
+        "witness": dict(cell.witness),
+        "from_ms": cell.from_ms,
+        "names": cell.names,
+        "by": cell.by,
+    }
+
+
+def _parts(cell: Cell, fields: Sequence[str]) -> tuple[str, str, str, str]:
+    """Return who, action, resource and where of a cell, whatever its model calls them."""
+    named = dict(zip(fields, cell.values, strict=True))
+    who, action = named.pop(fields[0]), named.pop("act", "")
+    where = named.pop("env", "")
+    return who, action, ", ".join(named.values()), where
+
+
+def _who(label: str, names: tuple[str, ...]) -> str:
+    shown = "everyone else" if label == "*" else label
+    if not names:
+        return shown
+    some = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")
+    return f"{shown} (with {len(names)}: {some})"
+
+
+def _actions(actions: Iterable[str]) -> str:
+    """Return actions as a row writes them: `dataset.read|write`."""
+    by_type: dict[str, list[str]] = {}
+    for action in dict.fromkeys(actions):
+        kind, _, verb = action.partition(".")
+        by_type.setdefault(kind, []).append(verb)
+    return ", ".join(f"{kind}.{'|'.join(sorted(verbs))}" for kind, verbs in sorted(by_type.items()))
+
+
+def _where(pairs: Iterable[tuple[str, ...]]) -> str:
+    found = {where for _, where in pairs}
+    return "everywhere" if set(ENVIRONMENTS) <= found else ", ".join(sorted(found))
+
+
+def _when(cell: Cell) -> str:
+    since = f"from {instant_text(cell.from_ms)}" if cell.from_ms else ""
+    depends = "" if cell.always else f"e.g. {_attributes(cell.witness)}" if cell.witness else "as conditions say"
+    return "; ".join(part for part in (since, depends) if part)
+
+
+def _attributes(attributes: Attributes) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in attributes.items())

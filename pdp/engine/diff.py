@@ -1,0 +1,445 @@
+"""What a new policy changes: every cell (who, which action, what, where) that two snapshots answer differently.
+
+Theory of operation. Names fall into finitely many classes that the two policies together tell apart (`classes.py`), so a
+comparison of their cells is exact and not a sample. Not every cell is looked at: a cell can only change where a row that
+was added or removed matches, or a rule is met through a role link that was. These rows are spread over the classes that
+they accept, and the cells found so are asked of both snapshots.
+
+The rules that match a cell, without those that cannot matter beside others, are its *state*. Equal states answer equally,
+whatever the question brings. Unequal ones without conditions do not. With conditions, values are sought for which the
+answers differ (`valuations.py`): a cell with such a *witness* is a change; one without is reported apart, as `rewritten`.
+
+Laws (tests/spec/test_diff.py): without cells the two answer every question alike; with its witness, each change is one.
+"""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from functools import cached_property
+from itertools import product
+from typing import Final
+
+from pdp.engine.casbin_text import EffectRule, Row
+from pdp.engine.classes import EVERYONE, NameClass, environments, objects, subjects, written
+from pdp.engine.compiler import CompiledContext, Rule, Snapshot
+from pdp.engine.conditions import Condition
+from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.functions import ANY, FUNCTIONS
+from pdp.engine.obligations import merge
+from pdp.engine.plan import EQUAL, ROLE, Column, Term
+from pdp.engine.possible import matching
+from pdp.engine.roles import FOREVER, RoleGraph
+from pdp.engine.valuations import valuations
+from pdp.errors import BadRequestError, Reason
+from pdp.limits import MAX_DIFF_CELLS
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.decision import Effect, Obligation
+from pdp.model.names import GROUPING_PREFIXES
+
+_ACTION: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
+_SUBJECTS: Final = ("sub", "src")
+
+
+class Change(StrEnum):
+    """How a cell changes, the worst first."""
+
+    GAINS = "gains"
+    SWAPS = "gains and loses"
+    LOSES = "loses"
+    DUTIES = "other obligations"
+    REASON = "other reason"
+    REWRITTEN = "rewritten"
+
+
+ORDER: Final = tuple(Change)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One cell that changes. `values` are class labels in the order of the request definition.
+
+    `witness` are attributes with which the answers differ: empty if they differ whatever the question brings, if
+    `always`. `from_ms` is when the change comes about, if that is not at once. `names` are the names (principals, groups)
+    beside the class itself that change alike because they hold this role.
+    """
+
+    context: str
+    values: tuple[str, ...]
+    change: Change
+    always: bool
+    witness: Attributes
+    from_ms: int
+    names: tuple[str, ...] = ()
+    by: str = ""
+    """The role through which a name changes, if that role's own cell tells the same."""
+
+
+def diff(before: Snapshot, after: Snapshot, now_ms: int) -> tuple[Cell, ...]:
+    """Return every cell that changes from `before` to `after`, at `now_ms` or later, the worst first.
+
+    Raises:
+        BadRequestError: more cells than can be looked at; nothing is left out in silence.
+    """
+    contexts = sorted({*before.contexts, *after.contexts})
+    cells = [cell for suffix in contexts for cell in _Comparison(before, after, suffix, now_ms).cells()]
+    return tuple(sorted(cells, key=_badness))
+
+
+def _badness(cell: Cell) -> tuple[int, bool, int, str, tuple[str, ...]]:
+    prod = 0 if "prod" in cell.values else 1
+    return ORDER.index(cell.change), not cell.always, prod, cell.context, cell.values
+
+
+@dataclass(frozen=True, slots=True)
+class _State:
+    """What a cell's rules say, without those that cannot matter.
+
+    `allows` are condition and obligations of the grants, None where those that always hold contradict each other.
+    """
+
+    denied: bool
+    allows: frozenset[tuple[str, tuple[Obligation, ...] | None]]
+    denies: frozenset[str]
+    conditions: tuple[Condition, ...] = field(compare=False)
+
+
+_NOTHING: Final = _State(denied=False, allows=frozenset(), denies=frozenset(), conditions=())
+
+
+def _state(rules: Sequence[Rule], effect: EffectRule) -> _State:
+    denying = [rule for rule in rules if not rule.allow] if effect is EffectRule.ALLOW_AND_DENY else []
+    allowing = [rule for rule in rules if rule.allow]
+    if any(rule.condition is None for rule in denying):
+        return _State(denied=True, allows=frozenset(), denies=frozenset(), conditions=())
+    held = merge(duty for rule in allowing if rule.condition is None for duty in rule.obligations)
+    always = any(rule.condition is None for rule in allowing)
+    kept = [rule for rule in allowing if rule.condition is not None and not (always and _adds_nothing(rule, held))]
+    allows: set[tuple[str, tuple[Obligation, ...] | None]] = {(_text(rule), rule.obligations) for rule in kept}
+    if always:
+        allows.add(("", held))
+    return _State(
+        denied=False,
+        allows=frozenset(allows),
+        denies=frozenset(_text(rule) for rule in denying),
+        conditions=tuple(rule.condition for rule in (*kept, *denying) if rule.condition),
+    )
+
+
+def _text(rule: Rule) -> str:
+    return rule.condition.text if rule.condition else ""
+
+
+def _adds_nothing(rule: Rule, held: tuple[Obligation, ...] | None) -> bool:
+    """Tell whether a conditional grant changes nothing beside grants that always hold."""
+    return held is None or merge((*held, *rule.obligations)) == held
+
+
+class _Comparison:
+    """Two snapshots, one context."""
+
+    def __init__(self, before: Snapshot, after: Snapshot, suffix: str, now_ms: int) -> None:
+        self._both = (before, after)
+        self._suffix = suffix
+        self._now_ms = now_ms
+        self._contexts = tuple(one.contexts.get(suffix) for one in self._both)
+        self._witnessed: dict[object, tuple[Change, Attributes]] = {}
+
+    # --- which cells -------------------------------------------------------------------------------------------------
+
+    def cells(self) -> Iterator[Cell]:
+        """Yield each cell that changes."""
+        touched: dict[tuple[NameClass, ...], None] = {}
+        for part in self._touched():
+            size = 1
+            for names in part:
+                size *= len(names)
+            if len(touched) + size > MAX_DIFF_CELLS:
+                message = f"more than {MAX_DIFF_CELLS} cells may change; compare in smaller steps"
+                raise BadRequestError(message)
+            touched.update(dict.fromkeys(product(*part)))
+        found = [cell for values in touched if _sensible(values) and (cell := self._compared(values)) is not None]
+        yield from self._explained(found)
+
+    @cached_property
+    def _fields(self) -> tuple[str, ...]:
+        first, second = self._contexts
+        one, other = (context.context.request if context else () for context in (first, second))
+        return one or other
+
+    @cached_property
+    def _classes(self) -> tuple[tuple[NameClass, ...], ...]:
+        """For each field of the request, the classes of its values."""
+        return tuple(tuple(self._classes_of(position, name)) for position, name in enumerate(self._fields))
+
+    def _classes_of(self, position: int, name: str) -> Iterator[NameClass]:
+        terms = [term for one in self._contexts if one for column in one.plan.columns for term in column.terms]
+        kinds = {term.kind for term in terms if term.field == position}
+        names = written(self._both, self._suffix, name)
+        if "actionMatch" in kinds:
+            yield from map(_exactly, self._actions())
+        elif "envMatch" in kinds or any(term.domain == position for term in terms):
+            found = [environments(one, self._both) for one in self._contexts if one]
+            texts = names if EQUAL in kinds else set[str]()
+            yield from map(
+                _exactly, dict.fromkeys([*(each for some in found for each in some), *sorted(texts - {ANY})])
+            )
+        elif name in _SUBJECTS:
+            yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
+            yield from subjects(names)
+        else:
+            yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
+            if kinds == {EQUAL} and not any("/" in each for each in names):
+                yield from map(_exactly, sorted(names))
+                yield NameClass(label=EVERYONE, member="any-other", named=False)
+            else:
+                types = {kind for one in self._both for kind in one.vocabulary.types}
+                yield from objects(names, types, exact=EQUAL in kinds)
+
+    def _actions(self) -> list[str]:
+        return sorted({action for one in self._both for action in one.vocabulary.actions()})
+
+    def _touched(self) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
+        """Yield products of classes that together hold every cell that can change."""
+        first, second = self._contexts
+        if first is None or second is None or not _same_question(first, second):
+            yield self._classes
+            return
+        rules = self._changed_rules(first, second)
+        for rule in rules:
+            yield self._spread(rule, first.plan.columns)
+        moved = {section: moved for section in self._sections(first) if (moved := self._moved(section))}
+        for rule in (*first.rules, *second.rules) if moved else ():
+            for column in first.plan.columns:
+                target = rule.row.fields[column.position]
+                for term in column.terms:
+                    if term.kind == ROLE and target in moved.get(term.section, {}):
+                        wide = self._spread(rule, first.plan.columns)
+                        names = moved[term.section][target]
+                        narrow = tuple(
+                            one for one in self._classes[term.field] if names & _nodes(one, self._both, term)
+                        )
+                        yield (*wide[: term.field], narrow, *wide[term.field + 1 :])
+
+    @staticmethod
+    def _sections(context: CompiledContext) -> set[str]:
+        return {term.section for column in context.plan.columns for term in column.terms if term.kind == ROLE}
+
+    def _changed_rules(self, first: CompiledContext, second: CompiledContext) -> list[Rule]:
+        one, other = ({rule.row.fields: rule for rule in each.rules} for each in (first, second))
+        return [rule for fields, rule in (*one.items(), *other.items()) if (fields in one) is not (fields in other)]
+
+    def _moved(self, section: str) -> Mapping[str, set[str]]:
+        """Return for each role whose holders may change the nodes of the graph that stand for it differently."""
+        one, other = (snapshot.graphs.get(section) for snapshot in self._both)
+        found: dict[str, set[str]] = {}
+        for name in {*(one.links if one else ()), *(other.links if other else ())}:
+            for target, *_ in _reached(one, name) ^ _reached(other, name):
+                found.setdefault(target, set()).add(name)
+        return found
+
+    def _spread(self, rule: Rule, columns: Iterable[Column]) -> tuple[tuple[NameClass, ...], ...]:
+        """Return for each field the classes that a rule may accept, in either snapshot, at whatever time."""
+        spread = list(self._classes)
+        for column in columns:
+            value = rule.row.fields[column.position]
+            fields = {term.field for term in column.terms}
+            if len(fields) == 1:
+                (at,) = fields
+                spread[at] = tuple(
+                    one for one in spread[at] if any(self._accepts(term, one, value) for term in column.terms)
+                )
+        return tuple(spread)
+
+    def _accepts(self, term: Term, name: NameClass, value: str) -> bool:
+        if term.kind == ROLE:
+            return value in self._ever(term.section, name)
+        return name.member == value if term.kind == EQUAL else bool(FUNCTIONS[term.kind](name.member, value))
+
+    def _ever(self, section: str, name: NameClass) -> set[str]:
+        """Return all that a class stands for in either snapshot, in some domain, at some time."""
+        found = {name.member, *name.memberships}
+        for snapshot in self._both:
+            graph = snapshot.graphs.get(section)
+            for node in graph.nodes((name.member, *name.memberships)) if graph else ():
+                found.update(target for target, *_ in _reached(graph, node))
+        return found
+
+    # --- what becomes of them ----------------------------------------------------------------------------------------
+
+    @cached_property
+    def _instants(self) -> tuple[int, ...]:
+        """Now, and each instant from which links that changed count or end."""
+        one, other = (_link_rows(snapshot.rows) for snapshot in self._both)
+        changed = {row.fields for row in one ^ other}
+        graphs = [graph for snapshot in self._both for graph in snapshot.graphs.values()]
+        bounds = {
+            bound
+            for graph in graphs
+            for links in graph.links.values()
+            for link in links
+            if any(fields[:2] == (link.name, link.target) for fields in changed)
+            for bound in (link.window.start_ms + 1, link.window.end_ms)
+            if self._now_ms < bound < FOREVER
+        }
+        return (self._now_ms, *sorted(bounds))
+
+    def _compared(self, values: tuple[NameClass, ...]) -> Cell | None:
+        for now_ms in self._instants:
+            one, other = (self._state(side, values, now_ms) for side in (0, 1))
+            if one != other:
+                return self._cell(values, now_ms, (one, other))
+        return None
+
+    def _state(self, side: int, values: tuple[NameClass, ...], now_ms: int) -> _State:
+        context = self._contexts[side]
+        request = self._request(values, NO_ATTRIBUTES)
+        if context is None or context.context.request != self._fields or not self._knows(side, values):
+            return _NOTHING
+        return _state(matching(self._both[side], request, now_ms), context.context.effect)
+
+    def _knows(self, side: int, values: tuple[NameClass, ...]) -> bool:
+        """Tell whether an action is in the vocabulary: one that is not is refused before any rule is asked."""
+        known = set(self._both[side].vocabulary.actions())
+        other = set(self._both[1 - side].vocabulary.actions())
+        return all(one.member in known or one.member not in other for one in values)
+
+    def _request(self, values: tuple[NameClass, ...], attributes: Attributes) -> EngineRequest:
+        further = {name: one.memberships for name, one in zip(self._fields, values, strict=True) if one.memberships}
+        members = tuple(one.member for one in values)
+        return EngineRequest(context=self._suffix, values=members, memberships=further, attributes=attributes)
+
+    def _cell(self, values: tuple[NameClass, ...], now_ms: int, states: tuple[_State, _State]) -> Cell:
+        conditions = [condition for state in states for condition in state.conditions]
+        fixed = self._fixed(values)
+        key = (states, tuple(fixed.items()), now_ms)
+        if key not in self._witnessed:
+            # Equal states answer alike, so what one cell shows holds for all of these.
+            self._witnessed[key] = self._witness(values, now_ms, valuations(conditions, fixed))
+        change, witness = self._witnessed[key]
+        always = not conditions
+        return Cell(
+            context=self._suffix,
+            values=tuple(one.label for one in values),
+            change=change,
+            always=always,
+            witness={} if always else witness,
+            from_ms=0 if now_ms == self._now_ms else now_ms,
+        )
+
+    def _witness(
+        self, values: tuple[NameClass, ...], now_ms: int, tried: Iterable[Attributes]
+    ) -> tuple[Change, Attributes]:
+        """Return the worst change that shows with one of the attributes, and those."""
+        found: dict[Change, Attributes] = {}
+        for attributes in tried:
+            change = self._change(values, attributes, now_ms)
+            if change is not None:
+                found.setdefault(change, attributes)
+        change = min(found, key=ORDER.index, default=Change.REWRITTEN)
+        witness = found.get(change, NO_ATTRIBUTES)
+        return Change.SWAPS if {Change.GAINS, Change.LOSES} <= found.keys() else change, witness
+
+    def _fixed(self, values: tuple[NameClass, ...]) -> Attributes:
+        """Return the attributes that the cell itself says: who asks, if that is one principal."""
+        for name, one in zip(self._fields, values, strict=True):
+            if name == _SUBJECTS[0] and one.named and not _is_grouping(one.label):
+                return {"subject.id": one.member}
+        return NO_ATTRIBUTES
+
+    def _change(self, values: tuple[NameClass, ...], attributes: Attributes, now_ms: int) -> Change | None:
+        request = self._request(values, attributes)
+        one, other = (
+            evaluate(snapshot, request, now_ms) if self._knows(side, values) else _UNKNOWN
+            for side, snapshot in enumerate(self._both)
+        )
+        if one.effect is not other.effect:
+            return Change.GAINS if other.effect is Effect.ALLOW else Change.LOSES
+        if one.obligations != other.obligations:
+            return Change.DUTIES
+        return Change.REASON if one.reason is not other.reason else None
+
+    def _explained(self, cells: list[Cell]) -> Iterator[Cell]:
+        """Yield the cells, each role's with the names that change with it, and each such name's with its role."""
+        position = next((at for at, name in enumerate(self._fields) if name in _SUBJECTS), None)
+        if position is None:
+            yield from cells
+            return
+        classes = {one.label: one for one in self._classes[position]}
+        section = _subject_section(self._contexts, position)
+        above: dict[str, list[str]] = {}
+        for label, one in classes.items():
+            reached = self._ever(section, one) - {label, one.member} if section else set()
+            above[label] = sorted(role for role in reached if role in classes)
+        keyed = {_key(cell, position): cell for cell in cells}
+        led: dict[tuple[object, ...], list[str]] = {}
+        by: dict[int, str] = {}
+        for cell in cells:
+            for role in above[cell.values[position]]:
+                key = _key(cell, position, role)
+                if key in keyed:
+                    led.setdefault(key, []).append(cell.values[position])
+                    by.setdefault(id(cell), role)
+        for cell in cells:
+            names = tuple(sorted(led.get(_key(cell, position), ())))
+            yield replace(cell, names=names, by=by.get(id(cell), ""))
+
+
+_UNKNOWN: Final = Outcome(effect=Effect.DENY, reason=Reason.UNKNOWN_ACTION)
+
+
+def _key(cell: Cell, position: int, label: str = "") -> tuple[object, ...]:
+    values = (*cell.values[:position], label or cell.values[position], *cell.values[position + 1 :])
+    return values, cell.change, cell.always, cell.from_ms
+
+
+def _sensible(values: tuple[NameClass, ...]) -> bool:
+    """Tell whether an action is one on the resource: any other pair is refused before a rule is asked."""
+    types = {one.member.partition("/")[0] for one in values if "/" in one.member and ":" not in one.member}
+    acted = {one.member.partition(".")[0] for one in values if _ACTION.fullmatch(one.member)}
+    return len(types) != 1 or len(acted) != 1 or types == acted
+
+
+def _exactly(name: str) -> NameClass:
+    return NameClass(label=name, member=name, named=True)
+
+
+def _is_grouping(name: str) -> bool:
+    return name.startswith(GROUPING_PREFIXES) and not name.startswith("group:")
+
+
+def _same_question(one: CompiledContext, other: CompiledContext) -> bool:
+    return (
+        one.plan == other.plan
+        and one.context.request == other.context.request
+        and one.context.effect is other.context.effect
+    )
+
+
+def _subject_section(contexts: Iterable[CompiledContext | None], position: int) -> str:
+    terms = (term for one in contexts if one for column in one.plan.columns for term in column.terms)
+    return next((term.section for term in terms if term.kind == ROLE and term.field == position), "")
+
+
+def _reached(graph: RoleGraph | None, node: str) -> set[tuple[str, str, tuple[int, int] | None]]:
+    """Return what a node stands for: target, domain, and when."""
+    found: set[tuple[str, str, tuple[int, int] | None]] = set()
+    for domain, reaches in graph.reaches.items() if graph else ():
+        reach = reaches.get(node)
+        if reach is not None:
+            found.update((target, domain, None) for target in reach.always)
+            found.update((target, domain, tuple(window)) for target, window in reach.timed)  # type: ignore[misc]
+    return found
+
+
+def _nodes(name: NameClass, snapshots: Iterable[Snapshot], term: Term) -> set[str]:
+    return {
+        node
+        for snapshot in snapshots
+        if term.section in snapshot.graphs
+        for node in snapshot.graphs[term.section].nodes((name.member, *name.memberships))
+    }
+
+
+def _link_rows(rows: Iterable[Row]) -> set[Row]:
+    return {Row(row.section, row.fields, "", 0) for row in rows if row.section.startswith("g")}

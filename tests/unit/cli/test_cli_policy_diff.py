@@ -1,0 +1,75 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scripted_pdp import ScriptedPdp
+
+from pdp.v1 import policy_pb2
+
+Pdp = Callable[..., Any]
+POLICIES = Path(__file__).parents[3] / "policies"
+GRANT = "p, role:app, endpoint.invoke|read_metadata, endpoint/**, prod, , , allow\n"
+GAIN = "p, role:app, endpoint.scale|cancel, endpoint/**, *, , , allow\ng, user:bob, role:app, prod\n"
+
+
+@pytest.fixture
+def packs(tmp_path: Path) -> tuple[Path, Path]:
+    for name, rows in (("a", GRANT), ("b", GRANT + GAIN)):
+        (tmp_path / name).mkdir()
+        for file in ("model.conf", "vocabulary.yaml"):
+            (tmp_path / name / file).write_bytes((POLICIES / file).read_bytes())
+        (tmp_path / name / "rows.csv").write_text(rows)
+    return tmp_path / "a", tmp_path / "b"
+
+
+def test_cells_that_change_alike_are_one_line(pdp: Pdp, packs: tuple[Path, Path]) -> None:
+    ended = pdp("policy", "diff", *map(str, packs))
+    assert ended.code == 0
+    assert [line.split() for line in ended.out.splitlines()] == [
+        ["CHANGE", "WHO", "ACTION", "RESOURCE", "WHERE", "IF"],
+        ["gains", "role:app", "(with", "1:", "user:bob)", "endpoint.cancel|scale", "endpoint/**", "prod"],
+        ["gains", "user:bob", "endpoint.invoke|read_metadata", "endpoint/**", "prod"],
+        ["gains", "role:app", "endpoint.cancel|scale", "endpoint/**", "dev,", "staging,", "test"],
+        ["12", "cells", "change:", "12", "gains"],
+    ]
+    assert pdp("policy", "diff", str(packs[0]), str(packs[0])).out == "no cell changes\n"
+
+
+def test_cells_are_json_one_by_one(pdp: Pdp, packs: tuple[Path, Path]) -> None:
+    told = pdp("policy", "diff", *map(str, packs), "--json").json
+    assert len(told) == 12
+    assert told[0] == {
+        "context": "grants",
+        "cell": {"sub": "role:app", "act": "endpoint.cancel", "obj": "endpoint/**", "env": "prod"},
+        "change": "gains",
+        "always": True,
+        "witness": {},
+        "from_ms": 0,
+        "names": ["user:bob"],
+        "by": "",
+    }
+
+
+def test_one_pack_is_compared_with_the_live_policy(pdp: Pdp, server: ScriptedPdp, packs: tuple[Path, Path]) -> None:
+    live = policy_pb2.GetPolicyResponse(
+        model=(packs[0] / "model.conf").read_text(),
+        vocabulary=(packs[0] / "vocabulary.yaml").read_text(),
+        rows=[
+            policy_pb2.PolicyRow(
+                id="rows.csv:1",
+                section="p",
+                fields=["role:app", "endpoint.invoke|read_metadata", "endpoint/**", "prod", "", "", "allow"],
+            )
+        ],
+    )
+    server.script("PolicyService/Get", live)
+    assert "12 cells change: 12 gains" in pdp("policy", "diff", str(packs[1])).out
+    assert pdp("policy", "diff", str(packs[0])).out == "no cell changes\n"
+
+
+def test_a_pack_with_errors_is_told_and_not_compared(pdp: Pdp, packs: tuple[Path, Path]) -> None:
+    (packs[1] / "rows.csv").write_text("p, role:app\n")
+    ended = pdp("policy", "diff", *map(str, packs))
+    assert ended.code == 2
+    assert "rows.csv:1:1: PC112" in ended.err
