@@ -458,8 +458,10 @@ async def test_what_waits_for_a_subscriber_is_bounded_by_bytes_too() -> None:
     items = pdp.subscribers.items(reading)
     await anext(items)
     for number in range(1, 6):
+        coming = asyncio.create_task(anext(items))  # type: ignore[arg-type]
+        await asyncio.sleep(0)
         await pdp.lock(number)
-        await anext(items)
+        await coming
     assert stuck.evicted
     assert not reading.evicted
     assert stuck.waiting_bytes == reading.waiting_bytes == 0
