@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pdp.decide import SEGMENTATION, Case, grant_request, open_case, segmentation_request
-from pdp.engine.classes import EVERYONE, NameClass, fresh, subjects, written
+from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, fresh, subjects, written
 from pdp.engine.compiler import Snapshot
 from pdp.engine.obligations import merge
 from pdp.engine.possible import NEVER, Possible, possible
@@ -89,6 +89,8 @@ def actions(
 def _policy(world: World) -> Snapshot:
     if world.snapshot is None:
         raise PortcullisError(Reason.WORLD_STALE, "no policy is held yet", advice="ask again when the PDP is ready")
+    for context in world.snapshot.contexts:
+        check_enumerable(world.snapshot, context)
     return world.snapshot
 
 

@@ -17,7 +17,7 @@ MAX_BATCH: Final = 1_000
 """Questions in one EvaluateBatch or one message of EvaluateStream."""
 MAX_DIFF_CELLS: Final = 2_000_000
 """Cells that a comparison of two policies looks at; beyond it the comparison is refused, never cut."""
-MAX_VALUATIONS: Final = 2_000
+MAX_VALUATIONS: Final = 500
 """Sets of attributes with which the conditions of one cell are tried."""
 MAX_PAGE: Final = 1_000
 """Entries in one page of a list."""

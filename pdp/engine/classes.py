@@ -13,7 +13,8 @@ from typing import Final
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.functions import ANY, member_match
 from pdp.engine.index import is_pattern, split_version
-from pdp.engine.plan import ROLE
+from pdp.engine.plan import EQUAL, ROLE
+from pdp.errors import BadRequestError
 from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES
 
 EVERYONE: Final = "*"
@@ -21,6 +22,7 @@ EVERYONE: Final = "*"
 
 _FRESH: Final = "any"
 _DEEP: Final = "/**"
+_KINDS: Final = frozenset({EQUAL, ROLE, "actionMatch", "resourceMatch", "envMatch"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -34,6 +36,25 @@ class NameClass:
     member: str
     named: bool
     memberships: tuple[str, ...] = ()
+
+
+def check_enumerable(snapshot: Snapshot, context: str) -> None:
+    """Refuse a context whose matcher tells names apart in a way that is no class of names.
+
+    Every part of the matcher must compare a column of the rows with a field of the request, by equality, a role graph or a
+    function of our own names: then the classes here are all there are. Of other matchers single questions are answered
+    (`evaluate`), but no lists and comparisons.
+
+    Raises:
+        BadRequestError: it is another matcher.
+    """
+    compiled = snapshot.contexts.get(context)
+    if compiled is None:
+        return
+    terms = [term for column in compiled.plan.columns for term in column.terms]
+    if snapshot.model.plain or not compiled.direct or any(term.path or term.kind not in _KINDS for term in terms):
+        message = f"the matcher `m{context}` cannot be enumerated: lists and comparisons need columns of our own names"
+        raise BadRequestError(message)
 
 
 def written(snapshots: Iterable[Snapshot], context: str, field: str) -> set[str]:

@@ -21,7 +21,7 @@ from itertools import product
 from typing import Final
 
 from pdp.engine.casbin_text import EffectRule, Row
-from pdp.engine.classes import EVERYONE, NameClass, environments, objects, subjects, written
+from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, environments, objects, subjects, written
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.conditions import Condition
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
@@ -79,7 +79,8 @@ def diff(before: Snapshot, after: Snapshot, now_ms: int) -> tuple[Cell, ...]:
     """Return every cell that changes from `before` to `after`, at `now_ms` or later, the worst first.
 
     Raises:
-        BadRequestError: more cells than can be looked at; nothing is left out in silence.
+        BadRequestError: more cells than can be looked at, or a matcher whose names fall into no classes; nothing is left
+            out in silence.
     """
     contexts = sorted({*before.contexts, *after.contexts})
     cells = [cell for suffix in contexts for cell in _Comparison(before, after, suffix, now_ms).cells()]
@@ -140,6 +141,8 @@ class _Comparison:
 
     def __init__(self, before: Snapshot, after: Snapshot, suffix: str, now_ms: int) -> None:
         self._both = (before, after)
+        for snapshot in self._both:
+            check_enumerable(snapshot, suffix)
         self._suffix = suffix
         self._now_ms = now_ms
         self._contexts = tuple(one.contexts.get(suffix) for one in self._both)
@@ -176,7 +179,9 @@ class _Comparison:
         terms = [term for one in self._contexts if one for column in one.plan.columns for term in column.terms]
         kinds = {term.kind for term in terms if term.field == position}
         names = written(self._both, self._suffix, name)
-        if "actionMatch" in kinds:
+        if not kinds and all(term.domain != position for term in terms):
+            yield NameClass(label=EVERYONE, member="any", named=False)  # no rule reads this field
+        elif "actionMatch" in kinds:
             yield from map(_exactly, self._actions())
         elif "envMatch" in kinds or any(term.domain == position for term in terms):
             found = [environments(one, self._both) for one in self._contexts if one]
@@ -336,6 +341,8 @@ class _Comparison:
             change = self._change(values, attributes, now_ms)
             if change is not None:
                 found.setdefault(change, attributes)
+            if {Change.GAINS, Change.LOSES} <= found.keys():
+                break  # nothing is worse
         change = min(found, key=ORDER.index, default=Change.REWRITTEN)
         witness = found.get(change, NO_ATTRIBUTES)
         return Change.SWAPS if {Change.GAINS, Change.LOSES} <= found.keys() else change, witness

@@ -8,7 +8,7 @@ would say, by construction: the same index, the same role graphs, the same condi
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from pdp.engine.classes import NameClass
+from pdp.engine.classes import NameClass, check_enumerable
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.possible import Open, Possible, possible
@@ -35,7 +35,11 @@ def search(
         names: the candidates: classes that the policy tells apart, or names of an inventory.
         open_: tells which attributes only the question will bring.
         now_ms: wall-clock time, milliseconds since the epoch.
+
+    Raises:
+        BadRequestError: a matcher of which there are no lists.
     """
+    check_enumerable(snapshot, request.context)
     compiled = snapshot.contexts.get(request.context)
     if compiled is None or field not in compiled.context.request:
         return

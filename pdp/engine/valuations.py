@@ -7,7 +7,7 @@ none was found is not, and is never told as one.
 
 import re
 from collections.abc import Iterable, Iterator
-from itertools import islice, product
+from math import prod
 
 from pdp.engine.conditions import Condition
 from pdp.limits import MAX_VALUATIONS
@@ -16,6 +16,7 @@ from pdp.model.attributes import Attributes, AttributeType, Value
 _TEXT = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
 _NUMBER = re.compile(r"(?<![\w.'\"])(\d{1,15}(?:\.\d{1,15})?)(?![\w.])")
 _OTHER = "something-else"
+_STEP = 1_000_003
 _EARLY, _LATE = "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 
 
@@ -26,10 +27,22 @@ def valuations(conditions: Iterable[Condition], fixed: Attributes) -> Iterator[A
     strings = sorted({one or other for text in texts for one, other in _TEXT.findall(text)})
     numbers = sorted({float(number) for text in texts for number in _NUMBER.findall(text)})
     names = [(name, kind) for name, kind in reads if name not in fixed]
-    # All values of one attribute with the most ordinary ones of the others come first: most differences show there.
     choices = [tuple(_values(kind, strings, numbers, fixed)) for _, kind in names]
-    for values in islice(product(*choices), MAX_VALUATIONS):
+    for values in _spread(choices):
         yield {**fixed, **{name: value for (name, _), value in zip(names, values, strict=True) if value is not None}}
+
+
+def _spread(choices: list[tuple[Value | None, ...]]) -> Iterator[list[Value | None]]:
+    """Yield combinations of the choices: all, or as many as we try, spread evenly over all."""
+    total = prod(len(each) for each in choices)
+    for number in range(min(total, MAX_VALUATIONS)):
+        # A prime that is larger than any number of choices divides no product of them: no combination comes twice.
+        rest = number if total <= MAX_VALUATIONS else number * _STEP % total
+        values = []
+        for each in choices:
+            rest, at = divmod(rest, len(each))
+            values.append(each[at])
+        yield values
 
 
 def _values(kind: AttributeType, strings: list[str], numbers: list[float], fixed: Attributes) -> Iterator[Value | None]:

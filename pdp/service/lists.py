@@ -15,7 +15,7 @@ from pdp import ask
 from pdp.ask import Terms
 from pdp.engine.cursor import Cursor, read_cursor, write_cursor
 from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.limits import LISTS_KEPT, MAX_PAGE, READY_STALENESS_S
+from pdp.limits import LISTS_KEPT, MAX_CLOCK_SKEW_S, MAX_PAGE, READY_STALENESS_S
 from pdp.model.canonical import dumps
 from pdp.model.listed import Listed
 from pdp.model.names import Action, Resource
@@ -97,9 +97,11 @@ class Lists:
 
     def _start(self, world: World, query: Mapping[str, Any], cursor: str) -> Cursor:
         """Return where the page starts; the first one at the clock's now, all others at that of the first."""
-        clock_ms = self._clock.now_ms()
-        if self._replica.staleness_s(now_ms=clock_ms, mono_s=self._clock.mono_s()) > READY_STALENESS_S:
+        clock_ms, mono_s = self._clock.now_ms(), self._clock.mono_s()
+        if self._replica.staleness_s(now_ms=clock_ms, mono_s=mono_s) > READY_STALENESS_S:
             raise PortcullisError(Reason.WORLD_STALE, "the world is stale; a list of it might no longer be true")
+        if abs(self._replica.skew_s(now_ms=clock_ms, mono_s=mono_s)) > MAX_CLOCK_SKEW_S:
+            raise PortcullisError(Reason.WORLD_STALE, "the clock is off: which roles are in force cannot be listed")
         if not cursor:
             return Cursor(offset=0, world_seq=world.seq, now_ms=self._replica.now_ms(clock_ms))
         found = read_cursor(cursor, query=query, secret=self._secret)

@@ -1,8 +1,11 @@
 import pytest
 
-from pdp.engine.classes import NameClass, fresh, objects, subjects
+from pdp.engine.casbin_text import parse_model, parse_rows
+from pdp.engine.classes import NameClass, check_enumerable, fresh, objects, subjects
+from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.possible import possible
+from pdp.errors import BadRequestError
 from pdp.model.listed import Access
 from tests.unit.engine.conftest import Workbench
 
@@ -72,3 +75,25 @@ def test_subjects_are_principals_groups_patterns_and_everyone_else() -> None:
         NameClass(label="workload:spiffe://d/a/**", member="workload:spiffe://d/a/any", named=False),
     )
     assert fresh("user:", ("user:any", "user:any-xy")) == "user:any-x-x"
+
+
+@pytest.mark.parametrize(
+    "matcher",
+    [
+        "g(r.sub, p.role, r.env) && keyMatch(r.obj, p.obj)",
+        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.act != p.act",
+    ],
+)
+def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench, matcher: str) -> None:
+    text = bench.model_text[: bench.model_text.index("m  =")] + f"m = {matcher} && when(p.when)\n"
+    text += "m2 = " + bench.model_text.split("m2 =")[1]
+    model, found = parse_model(text, file="model.conf")
+    assert model is not None, found
+    rows, problems = parse_rows("p, role:a, dataset.read, dataset/a, dev, , , allow", file="rows.csv", model=model)
+    assert not problems
+    snapshot = compile_policy(model, bench.vocabulary, rows)
+    assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
+    with pytest.raises(BadRequestError, match="cannot be enumerated"):
+        check_enumerable(snapshot, "")
+    check_enumerable(snapshot, "2")
+    check_enumerable(snapshot, "9")
