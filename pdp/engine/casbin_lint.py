@@ -89,7 +89,6 @@ def _of_finding(found: Finding) -> Trap:
         code=found.code,
         answer=Answer.REFUSED if found.severity is Severity.ERROR else Answer.WARNED,
         message=found.message,
-        own_name=found.name,
     )
 
 

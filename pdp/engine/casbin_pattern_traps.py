@@ -9,13 +9,15 @@ from typing import Final
 import re2
 
 from pdp.engine.casbin_loose import LooseRow
-from pdp.engine.casbin_traps import Answer, Files, Trap, accepted, at_row
+from pdp.engine.casbin_traps import Answer, Files, Trap, accepted, at_row, local_time
 from pdp.engine.expression import ExpressionError, Field, parse, walk
+from pdp.engine.patterns import OPEN_TIME
 
 Problem = tuple[str, str]
 """A code, or the number of a divergence that has none here, and a message."""
 
 _CALL: Final = re.compile(r"\b(\w+)\(\s*(?:r\d*\.[\w.]+\s*,\s*)?p(\d*)\.(\w+)\s*(?:,[^()]*)?\)")
+_TIMES: Final = re.compile(r"\btimeMatch\(\s*(p\d*)\.(\w+)\s*,\s*(?:p\d*\.(\w+)|[^()]*)\s*\)")
 _REGEX_KEYS: Final = ("keyMatch2", "keyMatch3", "keyMatch4", "keyMatch5")
 _BRACES: Final = ("keyMatch3", "keyMatch4", "keyMatch5")
 _META: Final = re.compile(r"[+?()\[\]|^$\\]")
@@ -35,6 +37,16 @@ def pattern_traps(files: Files) -> Iterator[Trap]:
             for row in files.rows_of(f"p{suffix}"):
                 if at < len(row.fields):
                     yield from _traps_of(files, row, at, function)
+        for match in _TIMES.finditer(entry.value):
+            yield from _times(files, match[1], [column for column in match.groups()[1:] if column])
+
+
+def _times(files: Files, section: str, columns: list[str]) -> Iterator[Trap]:
+    names = files.model.columns(section)
+    for at in (names.index(column) for column in columns if column in names):
+        for row in files.rows_of(section):
+            if at < len(row.fields) and row.fields[at] != OPEN_TIME:
+                yield from local_time(row, at, row.fields[at])
 
 
 def _traps_of(files: Files, row: LooseRow, at: int, function: str) -> Iterator[Trap]:
@@ -72,7 +84,7 @@ def _regex_key(value: str, function: str) -> Iterator[Problem]:
     meta = _META.search(bare)
     if function == "keyMatch5" and "?" in value:
         yield "D-32", "pycasbin drops a query from the request, so a pattern with `?` never matches as meant"
-    elif meta:
+    if meta:
         yield (
             "PC303",
             f"`{meta[0]}` is part of a regular expression in pycasbin; here only `*` and parameters are special",
@@ -149,11 +161,6 @@ def _address(value: str, _function: str) -> Iterator[Problem]:
     yield "D-36", "an IPv4-mapped IPv6 address matches its IPv4 row here, and never in pycasbin"
 
 
-def _local_time(value: str, _function: str) -> Iterator[Problem]:
-    if value != "_" and not value.endswith("Z"):
-        yield "PC212", f"pycasbin takes `{value}` for local time; here instants are UTC"
-
-
 def _row_text(value: str, _function: str) -> Iterator[Problem]:
     try:
         tree = parse(value)
@@ -171,7 +178,6 @@ _LOOKS: Final[Mapping[str, Callable[[str, str], Iterator[Problem]]]] = MappingPr
         "regexMatch": _regex,
         "globMatch": _glob,
         "ipMatch": _address,
-        "timeMatch": _local_time,
         "eval": _row_text,
     }
 )

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from pdp.engine.casbin_codes import CODES, WARNINGS, divergence_of
+from pdp.engine.casbin_codes import CODES, divergence_of
 from pdp.engine.casbin_loose import Entry, LooseModel, LooseRow, read_model, read_rows
 from pdp.engine.casbin_text import OPEN
 from pdp.engine.expression import Call, Compare, Expression, ExpressionError, Field, Literal, parse, walk
+from pdp.engine.findings import NAMES, WARNINGS
+from pdp.engine.patterns import PatternError, parse_time
 from pdp.engine.text import check_characters
-from pdp.errors import BadRequestError
-from pdp.model.attributes import instant_ms
 
 
 class Answer(StrEnum):
-    """What becomes of a text that holds a trap."""
+    """What becomes of a text that holds a trap, when it is imported: some are refused that a compiler could read."""
 
     REFUSED = "refused"
     NARROWER = "narrower"
@@ -42,13 +42,11 @@ class Trap:
     code: str
     answer: Answer
     message: str
-    own_name: str = ""
-    """The name of a code that is no divergence's."""
 
     @property
     def name(self) -> str:
         """The name of the code."""
-        return CODES[self.code][0] if self.code in CODES else self.own_name
+        return NAMES.get(self.code, "")
 
     def __str__(self) -> str:
         told = " ".join(word for word in (self.divergence, self.code, self.name) if word)
@@ -203,7 +201,10 @@ def _literals(model: LooseModel, entry: Entry) -> Iterator[Trap]:
 
 
 def _values(model: LooseModel, entry: Entry, tree: Expression) -> Iterator[Trap]:
-    if isinstance(tree, Literal | Field) and not (isinstance(tree, Literal) and isinstance(tree.value, bool)):
+    if isinstance(tree, Field) and tree.scope[0] == "r":
+        message = "pycasbin raises unless this is true, false or a float; here only a truth value counts"
+        yield accepted("D-20", Answer.NOTED, message, file=model.file, line=entry.line, column=entry.column)
+    elif isinstance(tree, Field) or (isinstance(tree, Literal) and type(tree.value) is not bool):
         yield at_entry(model, entry, "PC205", "a matcher is true or false; this is a value", tree.at)
     for node in walk(tree):
         if isinstance(node, Compare):
@@ -345,14 +346,19 @@ def _explicit_priority(files: Files, section: str, names: tuple[str, ...]) -> It
 
 def _subject_priority(files: Files, section: str, names: tuple[str, ...]) -> Iterator[Trap]:
     entry = files.model.entries[section]
-    if names[:1] != ("sub",):
-        message = f"subjectPriority ranks by column 0, here `{names[0] if names else ''}`; it must be `sub`"
-        yield at_entry(files.model, entry, "PC141", message)
+    if "sub" not in names:
+        yield at_entry(files.model, entry, "PC141", "subjectPriority ranks by the column `sub`, and there is none")
         return
+    if names[0] != "sub":
+        message = f"pycasbin ranks by column 0, here `{names[0]}`; here `sub` ranks, and answers change"
+        yield accepted("D-08", Answer.WIDER, message, file=files.model.file, line=entry.line, column=entry.column)
+    at = names.index("sub")
     known = {name for row in files.rows_of("g") for name in row.fields[:2]}
     for row in files.rows_of(section):
-        if row.fields and row.fields[0] not in known:
-            yield at_row(row, "PC144", f"`{row.fields[0]}` stands in no role row: its level is 0, above all others", 0)
+        if at < len(row.fields) and row.fields[at] not in known:
+            yield at_row(
+                row, "PC144", f"`{row.fields[at]}` stands in no role row: its level is 0, above all others", at
+            )
 
 
 # --- roles -----------------------------------------------------------------------------------------------------------
@@ -413,21 +419,23 @@ def _times(files: Files, key: str) -> Iterator[Trap]:
         return
     for row in files.rows_of(key):
         for position, value in enumerate(row.fields[places:], start=places):
-            if value != OPEN and not _is_instant(value):
-                yield at_row(
-                    row, "PC212", f"`{value}` is no instant in UTC; pycasbin takes it for local time", position
-                )
+            if value != OPEN:
+                yield from local_time(row, position, value)
         if len(row.fields) > places:
             message = "in pycasbin this link counts until code attaches its condition, and again after each reload"
             yield accepted("D-42", Answer.NOTED, message, file=row.file, line=row.line)
 
 
-def _is_instant(value: str) -> bool:
+def local_time(row: LooseRow, position: int, value: str) -> Iterator[Trap]:
+    """Yield the trap of a time that pycasbin takes for local, or cannot read."""
     try:
-        instant_ms(value)
-    except BadRequestError:
-        return False
-    return True
+        parse_time(value)
+    except PatternError:
+        yield at_row(row, "PC212", f"`{value}` is no instant in UTC", position)
+        return
+    if not value.endswith("Z"):
+        message = f"pycasbin takes `{value}` for local time; here it is UTC"
+        yield accepted("D-38", Answer.NOTED, message, file=row.file, line=row.line, column=row.column(position))
 
 
 def _shared_names(files: Files) -> Iterator[Trap]:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pdp.engine.casbin_codes import CODES, NARROWER, WARNINGS, WIDER, divergence_of
+from pdp.engine.casbin_codes import CODES, NARROWER, WIDER, divergence_of
+from pdp.engine.findings import NAMES, WARNINGS
 
 ROOT = Path(__file__).parents[3]
 DESIGN = (ROOT / "docs/design/CASBIN.md").read_text(encoding="utf-8")
@@ -45,7 +46,7 @@ def test_every_code_of_the_specification_stands_on_the_page() -> None:
 def test_the_table_that_commands_read_is_that_of_the_specification() -> None:
     for entry, row in ROWS.items():
         for code, name in re.findall(r"(PC\d{3}) ([a-z_0-9]+)", row):
-            assert CODES[code] == (name, entry)
+            assert (CODES[code], NAMES[code]) == (entry, name)
         for code in re.findall(r"(PC\d{3}) \(W\)", row):
             assert code in WARNINGS
             assert divergence_of(code) == entry

@@ -2,8 +2,10 @@
 
 import pytest
 
-from pdp.engine.casbin_lint import find_traps, lint_files
+from pdp.engine.casbin_codes import NARROWER
+from pdp.engine.casbin_lint import _compiled, find_traps, lint_files
 from pdp.engine.casbin_traps import Answer, Trap
+from pdp.engine.findings import errors
 
 ALLOW = "some(where (p.eft == allow))"
 BOTH = f"{ALLOW} && !some(where (p.eft == deny))"
@@ -67,6 +69,11 @@ TRAPS = {
     "the subject elsewhere": (
         model(policy="obj, sub, act, eft", effect="subjectPriority(p.eft) || deny"),
         "p, data1, alice, read, allow",
+        "D-08 ",
+    ),
+    "no subject": (
+        model("r.sub == p.role", policy="role, obj, act, eft", effect="subjectPriority(p.eft) || deny"),
+        "p, alice, data1, read, allow",
         "D-08 PC141",
     ),
     "a subject outside the roles": (
@@ -92,7 +99,8 @@ TRAPS = {
     "a misspelt section": (model().replace("[matchers]", "[matcher]"), ALICE, "D-17 PC104"),
     "a semicolon": (model("True; r.sub == p.sub"), ALICE, "D-18 PC204"),
     "a literal that is rewritten": (model("r.sub == p.sub || r.obj == 'a&&b'"), ALICE, "D-19 "),
-    "a matcher that is a value": (model("r.sub"), ALICE, "D-20 PC205"),
+    "a matcher that is a value": (model("p.sub"), ALICE, "D-20 PC205"),
+    "a matcher that is a value of the request": (model("r.sub"), ALICE, "D-20 "),
     "a number against a row": (model("r.sub == p.sub && p.obj != 5"), ALICE, "D-21 PC206"),
     "`in` on a string": (model("r.sub in ('alice')"), ALICE, "D-22 PC207"),
     "`eval` of a constant": (model("eval(p.sub)"), "p, True, data1, read", "D-23 PC210"),
@@ -116,8 +124,9 @@ TRAPS = {
     "a deny that skips dot-names": (keyed("globMatch"), path("/data/**", "deny"), "D-35 PC313"),
     "an address": (keyed("ipMatch"), path("10.0.0.0/8"), "D-36 "),
     "local time": (
-        model("r.sub == p.sub && timeMatch(p.obj, p.act)"), "p, alice, 2026-01-01 00:00:00, _", "D-38 PC212",
+        model("r.sub == p.sub && timeMatch(p.obj, p.act)"), "p, alice, 2026-01-01 00:00:00, _", "D-38 ",
     ),
+    "no time": (model(ROLE, roles="g = _, _, (_, _)"), f"{ALICE}\ng, bob, admin, _, tomorrow", "D-38 PC212"),
     "ten links": (model(ROLE, roles="g = _, _"), f"{ALICE}\n{CHAIN}", "D-39 "),
     "a circle": (model(ROLE, roles="g = _, _"), f"{ALICE}\ng, a, b\ng, b, a", "D-40 PC402"),
     "a conditional section beside a plain one": (
@@ -127,7 +136,7 @@ TRAPS = {
         model(ROLE, roles="g = _, _, (_, _)"), f"{ALICE}\ng, bob, admin, _, 2026-01-01T00:00:00Z", "D-42 ",
     ),
     "local times of a link": (
-        model(ROLE, roles="g = _, _, (_, _)"), f"{ALICE}\ng, bob, admin, _, 2026-01-01 00:00:00", "D-38 PC212",
+        model(ROLE, roles="g = _, _, (_, _)"), f"{ALICE}\ng, bob, admin, _, 2026-01-01 00:00:00", "D-38 ",
     ),
     "a role that a user may be called": (model(ROLE, roles="g = _, _"), f"{ALICE}\ng, alice, admin", "D-44 "),
 }  # fmt: skip
@@ -203,3 +212,17 @@ g, user:u, role:a, prod
 """
     report = lint_files(text.encode(), rows.encode(), model_file="model.conf", policy_file="policy.csv")
     assert (report.refused, report.traps) == (False, ())
+
+
+IMPORT_ONLY = {"a note", "a quoted comma", "a stray bracket"}
+"""What a compiler could read in its way, and an import refuses, because pycasbin read it in another."""
+
+
+@pytest.mark.parametrize("case", sorted(TRAPS.keys() - IMPORT_ONLY))
+def test_what_lint_calls_refused_the_compiler_refuses_and_nothing_else(case: str) -> None:
+    model_text, policy_text, expected = TRAPS[case]
+    narrower = expected.strip() in NARROWER
+    traps = find_traps(model_text, policy_text)
+    refused = any(trap.answer is Answer.REFUSED for trap in traps)
+    refuses = bool(errors(_compiled(model_text, policy_text, "model.conf", "policy.csv")))
+    assert refused is refuses or narrower
