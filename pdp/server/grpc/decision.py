@@ -50,7 +50,7 @@ class Reader:
             actors=who.actors,
             action=Action.parse(message.action),
             resource=Resource.parse(message.resource),
-            workload=await self._workload(message, caller),
+            workload=await self._workload(message, caller, verified),
             serves=Resource.parse(message.serves) if message.serves else None,
             attributes=await self.attributes(message.attributes, caller),
             claims=verified.attributes if verified else {},
@@ -77,8 +77,11 @@ class Reader:
             by=caller.identity, party=party_of(message.principal, message.groups), actors=tuple(actors)
         )
 
-    async def _workload(self, message: decision_pb2.Question, caller: Caller) -> Principal | None:
-        own = caller.identity.workload
+    async def _workload(
+        self, message: decision_pb2.Question, caller: Caller, verified: VerifiedIdentity | None
+    ) -> Principal | None:
+        """Return where the access starts: at the workload of whoever is meant, never of who asks for another."""
+        own = verified.workload if verified else None
         if not message.workload:
             return own
         named = Principal.parse(message.workload)
