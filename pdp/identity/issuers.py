@@ -324,6 +324,11 @@ class IssuerTable:
         """Everybody whose keys are needed."""
         return (*self.issuers.values(), *self.svids.values())
 
+    @property
+    def takes_proofs(self) -> bool:
+        """Whether any issuer's tokens may be bound to a key, so that used DPoP proofs must be known again."""
+        return any(JKT in issuer.cnf_kinds for issuer in self.issuers.values())
+
     def with_authorities(self, authorities: Mapping[str, tuple[bytes, ...]]) -> "IssuerTable":
         """Return this table with the CA certificates of its trust domains, which belong to its generation."""
         parts = [part for name in sorted(authorities) for part in (name.encode(), *authorities[name])]

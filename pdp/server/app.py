@@ -93,6 +93,7 @@ class Basis:
             "gRPC without TLS": config.grpc.tls is None,
             "a development issuer is trusted": self.issuers.development,
             "the root key lies on this machine": key_path(config.state_dir, Role.ROOT).exists(),
+            "used DPoP proofs are known to this process alone": self.issuers.takes_proofs,
             "the store is reached without TLS": config.store.url.startswith("redis:") and not local_store(config),
         }
         return tuple(text for text, holds in found.items() if holds)

@@ -171,3 +171,8 @@ def test_a_file_without_a_key_is_a_configuration_error(pem: bytes) -> None:
         DevelopmentIssuer.from_pem(pem)
     with pytest.raises(ConfigError, match="ES256, RS256, EdDSA"):
         DevelopmentIssuer.generate(alg="HS256")
+
+
+def test_a_table_says_whether_used_proofs_must_be_known_again() -> None:
+    assert not table(entry()).takes_proofs
+    assert table(entry(), entry(iss="https://other.example", namespace="other", cnf_kinds=["jkt"])).takes_proofs
