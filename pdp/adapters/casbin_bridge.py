@@ -8,6 +8,7 @@ first, for one instant:
     links outside their window                are dropped
     g = _, _, _, (_, _)                       is declared without its condition columns, which go from the rows too
     actionMatch, resourceMatch, envMatch      are registered as functions
+    timeMatch                                 likewise, at the one instant
     when(p.when)                              likewise; what errs counts for a deny row and not for an allow row (D-24)
     a left side that is a pattern, domain `*` become pycasbin's matching functions of that role section
     groups that a question brings             become links, for that question
@@ -29,8 +30,9 @@ from pdp.engine.conditions import Conditions
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.expression import Call, Field, walk
 from pdp.engine.functions import ANY, action_match, env_match, member_match, resource_match
+from pdp.engine.patterns import parse_time
 from pdp.errors import ConfigError
-from pdp.model.attributes import NO_ATTRIBUTES, Attributes, instant_ms
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes
 from pdp.model.vocabulary import Vocabulary
 
 _FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool]]] = {
@@ -38,6 +40,17 @@ _FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool]]] = {
     "resourceMatch": resource_match,
     "envMatch": env_match,
 }
+_FUNCTIONS_OF_ROLES: Final[Mapping[str, Callable[[str, str], bool]]] = {
+    "keyMatch": casbin.util.key_match_func,
+    "keyMatch2": casbin.util.key_match2_func,
+    "keyMatch3": casbin.util.key_match3_func,
+    "keyMatch4": casbin.util.key_match4_func,
+    "keyMatch5": casbin.util.key_match5_func,
+    "regexMatch": casbin.util.regex_match_func,
+    "globMatch": casbin.util.glob_match_func,
+    "ipMatch": casbin.util.ip_match_func,
+}
+"""pycasbin's own functions, by the names that `[role_matching]` has for them."""
 _EFFECTS: Final = {
     text.replace(" ", ""): text
     for text in (
@@ -129,12 +142,17 @@ class Oracle:
         for name, function in _FUNCTIONS.items():
             enforcer.add_function(name, function)
         enforcer.add_function("when", self._when)
+        enforcer.add_function("timeMatch", lambda start, end: _within((start, end), self._now_ms))
         for section in self._model.roles:
             names = {fields[0] for own, fields in rows if own == section}
-            # A name that no link starts from is never a pattern, wherever it stands.
-            enforcer.add_named_matching_func(section, _matching(frozenset(names)))
-            if self._model.roles[section].places > len(("name", "target")):
-                enforcer.add_named_domain_matching_func(section, env_match)
+            definition = self._model.roles[section]
+            names_match = _FUNCTIONS_OF_ROLES.get(definition.matches) if definition.plain else member_match
+            domains_match = _FUNCTIONS_OF_ROLES.get(definition.domain_matches) if definition.plain else env_match
+            if names_match is not None:
+                # A name that no link starts from is never a pattern, wherever it stands.
+                enforcer.add_named_matching_func(section, _matching(frozenset(names), names_match))
+            if domains_match is not None and definition.places > len(("name", "target")):
+                enforcer.add_named_domain_matching_func(section, domains_match)
         enforcer.set_adapter(_Rows(rows))
         enforcer.load_policy()
         return enforcer
@@ -158,9 +176,9 @@ class _Rows(casbin.persist.Adapter):  # type: ignore[misc]  # pycasbin has no ty
             model.model[section[0]][section].policy.append(list(fields))
 
 
-def _matching(lefts: frozenset[str]) -> Callable[[str, str], bool]:
+def _matching(lefts: frozenset[str], function: Callable[[str, str], bool]) -> Callable[[str, str], bool]:
     def matches(name: str, pattern: str) -> bool:
-        return name == pattern or (pattern in lefts and member_match(name, pattern))
+        return name == pattern or (pattern in lefts and function(name, pattern))
 
     return matches
 
@@ -189,7 +207,7 @@ def project_rows(rows: Sequence[Row], model: Model, now_ms: int) -> Iterator[tup
 
 def _within(times: tuple[str, ...], now_ms: int) -> bool:
     start, end = times or (OPEN, OPEN)
-    return (start == OPEN or instant_ms(start) < now_ms) and (end == OPEN or now_ms < instant_ms(end))
+    return (start == OPEN or parse_time(start) < now_ms) and (end == OPEN or now_ms < parse_time(end))
 
 
 def _marked(fields: tuple[str, ...], context: Context) -> tuple[str, ...]:

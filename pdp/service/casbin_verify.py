@@ -152,7 +152,6 @@ def explain_difference(
         Reason.SUBJECT_IS_ROLE: "D-44",
         Reason.BAD_REQUEST: "D-03",
         Reason.BAD_NAME: "D-27",
-        Reason.CONDITION_ERROR: "D-24",
         Reason.BUDGET_EXCEEDED: "D-34",
     }
     if ours.reason in reasons:
@@ -163,7 +162,8 @@ def explain_difference(
         return "D-05"
     if len(ours.role_path) > _DEEP or "D-39" in traps:
         return "D-39"
-    return _by_construct(context, traps, raised=theirs.allowed is None)
+    by_construct = _by_construct(context, traps, raised=theirs.allowed is None)
+    return "D-24" if by_construct == UNLISTED and ours.reason is Reason.CONDITION_ERROR else by_construct
 
 
 def _by_construct(context: Context, traps: frozenset[str], *, raised: bool) -> str:
