@@ -484,6 +484,12 @@ CLAIMS = [
         claims("T-48", f"listed-{cnf!r:.30}", Reason.BINDING_REQUIRED, cnf=cnf, trust=table(entry(cnf_kinds=["x5t#S256"])))
         for cnf in ({"jkt": "a"}, {"x5t#S256": "a", "jkt": "b"}, {"x5t#S256": ""}, {"x5t#S256": 1})
     ),
+    *(
+        claims("T-48", f"list-{cnf!r}", Reason.BINDING_REQUIRED, cnf=cnf, trust=table(entry(cnf_kinds=["x5t#S256"])))
+        for cnf in (["x5t#S256"], "x5t#S256")
+    ),
+    claims("T-48", "bound-in-one-way-of-two", Reason.BINDING_REQUIRED, cnf={"x5t#S256": "a"},
+           trust=table(entry(cnf_kinds=["x5t#S256", "jkt"], cnf_required=["x5t#S256", "jkt"]))),
     claims("T-48", "not-bound-at-all", Reason.BINDING_REQUIRED,
            trust=table(entry(cnf_kinds=["x5t#S256"], cnf_required=["x5t#S256"]))),
     claims("T-49", "no-certificate", Reason.BINDING_MISMATCH, cnf={"x5t#S256": "a"}, trust=table(entry(cnf_kinds=["x5t#S256"]))),

@@ -96,13 +96,14 @@ ACCOUNTS: dict[str, tuple[str, Reason]] = {
     **{f"T-39-no-{name}": (account_token(**{name: ...}), Reason.CLAIM_MISSING) for name in ("nbf", "iat", "jti", "sub")},
     "T-45-no-kubernetes": (account_token(**{"kubernetes.io": ...}), Reason.CLAIM_MISSING),
     **{
-        f"T-47-{value!r:.60}": (account_token(**{"kubernetes.io": value}), Reason.CLAIM_TYPE_INVALID)
-        for value in (
+        f"T-47-{number}": (account_token(**{"kubernetes.io": value}), Reason.CLAIM_TYPE_INVALID)
+        for number, value in enumerate((
             "ml", [], {}, kubernetes(namespace=1), kubernetes(namespace=""), kubernetes(namespace="ML"), kubernetes(pod="x"),
             kubernetes(pod={}), kubernetes(pod={"uid": 1}), kubernetes(pod={"uid": ""}), kubernetes(serviceaccount="scorer"),
             kubernetes(serviceaccount={"name": "scorer"}), kubernetes(serviceaccount={"name": "scorer", "uid": ""}),
             kubernetes(serviceaccount={"name": "scorer", "uid": "a b"}), kubernetes(namespace="ml:x"),
-        )
+            kubernetes(serviceaccount={"name": "", "uid": "a"}), kubernetes(serviceaccount={"uid": "a"}),
+        ))
     },
     "T-46-events": (account_token(events={}), Reason.CLAIM_FORBIDDEN),
     "T-51-act": (account_token(act={"sub": "x"}), Reason.CLAIM_FORBIDDEN),
