@@ -5,16 +5,14 @@ kinds, a text that is no address), and `&&`, `||` and `!` are Kleene's, so that 
 rows changes an answer (CASBIN.md D-21, D-24).
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Protocol
 
 from pdp.engine.casbin_text import Context, Model
 from pdp.engine.expression import And, Call, Compare, Expression, Field, In, Literal, Not, Or
-from pdp.engine.functions import ANY, FUNCTIONS, attribute, compare, contains
+from pdp.engine.functions import ANY, FUNCTIONS, Truth, attribute, compare, contains, kleene_and, kleene_not, kleene_or
 from pdp.engine.patterns import PATTERN_FUNCTIONS, Pattern, read_pattern, within
-
-Truth = bool | None
 
 
 class Case(Protocol):
@@ -49,26 +47,6 @@ class Compiled:
     conditions: dict[int, object]
 
 
-def kleene_and(truths: Iterable[Truth]) -> Truth:
-    """Return False if any is False, else None if any is None, else True."""
-    unknown = False
-    for truth in truths:
-        if truth is False:
-            return False
-        unknown = unknown or truth is None
-    return None if unknown else True
-
-
-def kleene_or(truths: Iterable[Truth]) -> Truth:
-    """Return True if any is True, else None if any is None, else False."""
-    unknown = False
-    for truth in truths:
-        if truth is True:
-            return True
-        unknown = unknown or truth is None
-    return None if unknown else False
-
-
 class ClosureMaker:
     """Makes the closures of one context."""
 
@@ -87,7 +65,7 @@ class ClosureMaker:
                 return lambda case, rule: kleene_or(one(case, rule) for one in operands)
             case Not():
                 operand = self.test(tree.operand)
-                return lambda case, rule: None if (truth := operand(case, rule)) is None else not truth
+                return lambda case, rule: kleene_not(operand(case, rule))
             case Compare():
                 sign, left, right = tree.operator, self.worth(tree.left), self.worth(tree.right)
                 return lambda case, rule: compare(sign, left(case, rule), right(case, rule))
@@ -193,6 +171,3 @@ def _covered(value: Worth, pattern: Pattern) -> Test:
 
 def _any(_case: Case, _rule: Judged) -> object:
     return ANY
-
-
-ALWAYS: Final[Test] = lambda _case, _rule: True  # noqa: E731 - a constant of the type of the others

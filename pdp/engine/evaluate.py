@@ -22,41 +22,25 @@ The executable specification of all this is `reference.py`.
 INVARIANT: nothing here raises for a well-typed request; a name that matches nothing is a deny.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pdp.engine.casbin_text import EffectRule, Row
-from pdp.engine.closures import Test, Truth, kleene_and, kleene_or
+from pdp.engine.closures import Test
 from pdp.engine.compiler import CompiledBranch, CompiledContext, Rule, Snapshot
 from pdp.engine.conditions import Condition
-from pdp.engine.functions import ANY
+from pdp.engine.functions import ANY, Truth, kleene_and, kleene_or
 from pdp.engine.index import asked
 from pdp.engine.obligations import merge
-from pdp.engine.patterns import is_canonical, parse_address
+from pdp.engine.patterns import parse_address
 from pdp.engine.plan import Term
+from pdp.engine.question import EngineRequest, refusal
 from pdp.errors import Reason
-from pdp.limits import MAX_DECISION_STEPS, MAX_JSON_DEPTH
-from pdp.model.attributes import Attributes
+from pdp.limits import MAX_DECISION_STEPS
 from pdp.model.decision import Effect, Obligation
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
-    """One question to one context of the policy.
-
-    `context` is the suffix of the set that answers: "" is r/p/e/m, "2" is r2/p2/e2/m2. `values` are canonical names in the
-    order of the request definition. A model that calls no function of ours may be asked with any text, and with values of
-    exactly the built-in types: `str`, `int`, `float`, `bool`, `None`, and `list`, `tuple` and `dict` of these, where the
-    entries of a `dict` are the attributes that a matcher reads (`r.sub.age`). `memberships` gives, for a field of the
-    request, further names that stand for it in role graphs: the groups of a subject, the segment of an asset. A missing
-    attribute is a condition error.
-    """
-
-    context: str
-    values: tuple[Any, ...]
-    memberships: Mapping[str, tuple[str, ...]]
-    attributes: Attributes
+__all__ = ["EngineRequest", "Outcome", "evaluate"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,7 +72,7 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     if compiled is None or len(request.values) != len(compiled.context.request):
         return _NO_GRANT
     if snapshot.model.plain:
-        refused = refusal(snapshot, request)
+        refused = refusal(snapshot.model, snapshot.role_names, request)
         if refused is not None:
             return Outcome(effect=Effect.DENY, reason=refused)
     case = _Case(snapshot, compiled, request, now_ms)
@@ -100,33 +84,6 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     if case.until is None:
         return _NO_GRANT
     return Outcome(effect=Effect.DENY, reason=Reason.NO_GRANT, valid_until_ms=case.until)
-
-
-def refusal(snapshot: Snapshot, request: EngineRequest) -> Reason | None:
-    """Return why a question to a model of plain names cannot be asked, or None (D-03, D-25, D-27, D-44)."""
-    context = snapshot.model.contexts[request.context]
-    if not all(value != "" if type(value) is str else _is_exact(value) for value in request.values):
-        return Reason.BAD_REQUEST
-    if not all(is_canonical(value) for value in (request.values[at] for at in context.paths) if type(value) is str):
-        return Reason.BAD_NAME
-    if context.subject and snapshot.role_names:
-        subject = request.values[context.request.index(context.subject)]
-        if type(subject) is str and subject in snapshot.role_names:
-            return Reason.SUBJECT_IS_ROLE
-    return None
-
-
-def _is_exact(value: object, depth: int = 0) -> bool:
-    """Tell whether a value is of exactly the built-in types: one with its own `__eq__` would equal anything (D-25)."""
-    if value is None or type(value) in {str, int, float, bool}:
-        return True
-    if depth >= MAX_JSON_DEPTH:
-        return False
-    if type(value) is dict and isinstance(value, dict):
-        return all(type(key) is str and _is_exact(item, depth + 1) for key, item in value.items())
-    if type(value) in {list, tuple} and isinstance(value, list | tuple):
-        return all(_is_exact(item, depth + 1) for item in value)
-    return False
 
 
 class _Case:
@@ -271,7 +228,7 @@ class _Case:
         for rule in rules:
             condition = rule.condition
             if condition is None:
-                (erred if rule in unsure else held).append(rule)
+                (erred if unsure and rule in unsure else held).append(rule)
                 continue
             self.reads_now = self.reads_now or condition.reads_now
             verdict = condition.holds(self._request.attributes, self.now_ms)

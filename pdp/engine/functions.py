@@ -5,7 +5,7 @@ specification of the index: `index.py` must find what they accept, and a propert
 """
 
 import operator
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
@@ -14,6 +14,8 @@ from pdp.engine.patterns import PATTERN_FUNCTIONS, covers
 from pdp.errors import BadNameError
 from pdp.model.names import Resource, ResourcePattern
 
+Truth = bool | None
+"""True, False, or None: it cannot be said."""
 ANY: Final = "*"
 """In a row, the action or environment that stands for every one."""
 
@@ -68,6 +70,31 @@ FUNCTIONS: Final[Mapping[str, Callable[[str, str], bool | None]]] = MappingProxy
 _ORDERINGS: Final[Mapping[str, Callable[[Any, Any], bool]]] = MappingProxyType(
     {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
 )
+
+
+def kleene_and(truths: Iterable[Truth]) -> Truth:
+    """Return False if any is False, else None if any is None, else True."""
+    unknown = False
+    for truth in truths:
+        if truth is False:
+            return False
+        unknown = unknown or truth is None
+    return None if unknown else True
+
+
+def kleene_or(truths: Iterable[Truth]) -> Truth:
+    """Return True if any is True, else None if any is None, else False."""
+    unknown = False
+    for truth in truths:
+        if truth is True:
+            return True
+        unknown = unknown or truth is None
+    return None if unknown else False
+
+
+def kleene_not(truth: Truth) -> Truth:
+    """Return the other truth; what cannot be said stays so."""
+    return None if truth is None else not truth
 
 
 def compare(sign: str, left: object, right: object) -> bool | None:

@@ -1,7 +1,5 @@
 """The engine against its executable specification, and the laws that need no oracle."""
 
-from pathlib import Path
-
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -142,9 +140,3 @@ def test_an_empty_question_is_denied_and_never_raises() -> None:
         for context in ("", "2", "7"):
             question = EngineRequest(context=context, values=values, memberships={}, attributes={})
             assert evaluate(snapshot, question, 0).effect is Effect.DENY
-
-
-def test_the_reference_stays_short_enough_to_be_read() -> None:
-    lines = Path(reference.__file__).read_text(encoding="utf-8").split("\n")
-    code = [line for line in lines if line.strip() and not line.strip().startswith("#")]
-    assert len(code) <= 120
