@@ -35,7 +35,7 @@ MODULES = (
 )  # fmt: skip
 UNIT = {
     "keyset": ("tests/unit/identity/test_keyset.py", "tests/unit/identity/test_rfc7520.py"),
-    "claims": ("tests/unit/identity/test_claims.py",),
+    "claims": ("tests/unit/identity/test_claims.py", "tests/unit/docs/test_identity_page.py"),
     "proof": ("tests/unit/identity/test_proof.py",),
     "spiffe": ("tests/unit/identity/test_certificates.py",),
     "certificates": ("tests/unit/identity/test_certificates.py",),

@@ -116,3 +116,26 @@ def test_limits_are_exact() -> None:
 def test_an_attribute_that_no_condition_could_read_is_refused(changes: dict[str, Any]) -> None:
     trust = table(entry(attribute_claims={"dept": "subject.department"}))
     assert reason_of(judge(f"Bearer {good_token(**changes)}", trust=trust)) is Reason.CLAIM_TYPE_INVALID
+
+
+def test_groups_of_several_claims_are_counted_together() -> None:
+    trust = table(entry(group_claims=["groups", "teams"]))
+    many = {name: [f"{name}{number}" for number in range(129)] for name in ("groups", "teams")}
+    assert reason_of(judge(f"Bearer {good_token(**many)}", trust=trust)) is Reason.CLAIM_TYPE_INVALID
+    fitting = judge(f"Bearer {good_token(**many | {'teams': many['teams'][:127]})}", trust=trust)
+    assert isinstance(fitting, VerifiedIdentity)
+    assert len(fitting.party.groups) == 256
+
+
+def test_a_claim_with_a_slash_in_its_name_is_one_name() -> None:
+    name = "https://corp.example/groups"
+    trust = table(entry(group_claims=[name], attribute_claims={"no.such": "subject.nothing"}))
+    identity = judge(f"Bearer {good_token(**{name: ['a'], 'https://corp': {'example/groups': ['b']}})}", trust=trust)
+    assert isinstance(identity, VerifiedIdentity)
+    assert identity.party.groups == {"group:a"}
+    assert identity.attributes == {}
+
+
+def test_a_pattern_lets_in_whom_it_names() -> None:
+    trust = table(entry(sub_pattern=r"[a-z]+@example\.com"))
+    assert isinstance(judge(f"Bearer {good_token()}", trust=trust), VerifiedIdentity)
