@@ -9,7 +9,7 @@ A model and a policy are given as pycasbin takes them: paths, texts, or an adapt
 itself is not imported. What differs is written in `docs/casbin.md` and raises where it cannot be right: a policy that does
 not compile is refused with its findings and changes nothing, `enable_enforce(False)` raises (D-06), a model that allows by
 default raises (D-01). Every change makes a new immutable snapshot, which requests take by one reference: readers never wait
-and never see half a change (D-46). A change compiles the policy, so many rows are added by one `add_policies`.
+and never see half a change (D-46). A change among requests compiles the policy: many rows are best added by `add_policies`.
 
 `add_function`, and requests that hold objects, work here and nowhere else. They mark the enforcer `local`: what such a
 policy means depends on this process, so `pack_files` refuses to make a pack of it and it can never be published.

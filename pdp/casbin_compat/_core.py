@@ -100,6 +100,7 @@ class Core:
         self._source = model
         self._adapter = adapter
         self.auto_save = True
+        self._asked = False
         self._state = State(text=model_text(model))
         self._load()
 
@@ -110,13 +111,24 @@ class Core:
         """Whether this policy means something in this process only, and so is never published."""
         return self._state.local
 
+    def _made(self, rules: Iterable[Rule], new: Sequence[Rule] = ()) -> State:
+        """Return the state with other rules, of which `new` were not there; to be swapped in by `_change`.
+
+        Where requests are asked meanwhile, it is compiled here, so that none of them waits. In a run of changes that
+        nobody asks between, only what is new is looked at, and the first request compiles: a thousand `add_policy` calls
+        at start are one compilation.
+        """
+        made = self._state.having(rules)
+        return made.checked() if self._asked else made.admitting(new)
+
     def _change(self, made: State) -> None:
-        """Make a state the current one. Compiled before, swapped by one reference."""
-        self._state = made.checked()
+        """Make a state the current one, by one reference."""
+        self._asked = False
+        self._state = made
 
     def _load(self) -> None:
         rows = policy_rows(self._adapter, self._state.model)
-        self._change(self._state.having((row.section, row.fields) for row in rows))
+        self._change(self._state.having((row.section, row.fields) for row in rows).checked())
 
     def load_policy(self) -> None:
         """Read the policy again; while that goes on, and if it fails, the one that is held stays."""
@@ -136,12 +148,12 @@ class Core:
     def clear_policy(self) -> None:
         """Drop every row; everything is denied then (D-02)."""
         with self._lock:
-            self._change(self._state.having(()))
+            self._change(self._state.having(()).checked())
 
     def load_model(self) -> None:
         """Read the model again, and drop every row."""
         with self._lock:
-            self._change(replace(self._state, text=model_text(self._source), rules=()))
+            self._change(replace(self._state, text=model_text(self._source), rules=()).checked())
 
     def set_model(self, m: Any) -> None:
         """Take another model, and drop every row."""
@@ -176,7 +188,7 @@ class Core:
         """Let matchers call a function of this process. The enforcer is local from then on."""
         with self._lock:
             functions = MappingProxyType({**self._state.functions, name: func})
-            self._change(replace(self._state, functions=functions, local=True))
+            self._change(replace(self._state, functions=functions, local=True).checked())
 
     def add_named_matching_func(self, ptype: str, fn: Function) -> bool:
         """Read the left sides of a role section as patterns, by one of pycasbin's matching functions."""
@@ -196,7 +208,7 @@ class Core:
             if ptype not in self._state.model.roles:
                 return False
             matching = MappingProxyType({**self._state.matching, f"{ptype}{part}": _MATCHING[name]})
-            self._change(replace(self._state, matching=matching))
+            self._change(replace(self._state, matching=matching).checked())
         return True
 
     # --- asking ------------------------------------------------------------------------------------------------------
@@ -261,6 +273,7 @@ class Core:
         return self._evaluated(state, context, values)
 
     def _evaluated(self, state: State, context: Context, values: tuple[Any, ...]) -> Outcome:
+        self._asked = True
         if state.snapshot is None:
             return _NOTHING  # D-02
         request = EngineRequest(context=context.suffix, values=values, memberships={}, attributes=NO_ATTRIBUTES)

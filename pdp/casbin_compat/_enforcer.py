@@ -1,16 +1,14 @@
 """Users, roles and permissions: pycasbin's RBAC calls. Whatever is implicit comes from the engine that decides (D-51)."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from pdp.casbin_compat._management import Fields, Management
+from pdp.casbin_compat._management import Management
 from pdp.casbin_compat._state import State
 from pdp.engine.casbin_text import Context
 from pdp.engine.functions import ANY
 from pdp.errors import BadRequestError
 from pdp.model.decision import Effect
-
-DomainFilter = Callable[[str], bool]
 
 
 class Enforcer(Management):
@@ -246,6 +244,3 @@ def _question(context: Context, fields: dict[str, str], user: str, domain: str) 
     known = {**fields, "dom": domain or fields.get("dom", "")}
     values = [user if at == 0 else known.get(name, "") for at, name in enumerate(context.request)]
     return None if "" in values else tuple(values)
-
-
-__all__ = ["Enforcer", "Fields", "Iterable"]

@@ -54,7 +54,7 @@ class Management(Core):
             # D-16: a repeat within the batch is no success.
             if not fresh or (not some and len(fresh) < len(wanted)):
                 return False
-            made = state.having((*state.rules, *fresh))
+            made = self._made((*state.rules, *fresh), fresh)
             lists = [list(fields) for _, fields in fresh]
             call = "add_policy" if single else "add_policies_ex" if some else "add_policies"
             if not self._saved(call, section[0], section, lists[0] if single else lists):
@@ -68,7 +68,7 @@ class Management(Core):
             gone = {(section, tuple(rule)) for rule in rules}
             if not gone or not gone <= set(state.rules):
                 return False
-            made = state.having(rule for rule in state.rules if rule not in gone)
+            made = self._made(rule for rule in state.rules if rule not in gone)
             if not self._saved(call, section[0], section, *arguments()):
                 return False
             self._change(made)
@@ -84,7 +84,7 @@ class Management(Core):
             }
             if not changes.keys() <= set(state.rules):
                 return False
-            made = state.having(changes.get(rule, rule) for rule in state.rules)
+            made = self._made((changes.get(rule, rule) for rule in state.rules), tuple(changes.values()))
             lists = ([list(rule) for rule in old], [list(rule) for rule in new])
             if len(old) == 1:
                 saved = self._saved("update_policy", section[0], section, lists[0][0], lists[1][0])
@@ -139,7 +139,7 @@ class Management(Core):
             new = [(ptype, tuple(rule)) for rule in new_rules]
             if not old or not new:
                 return False
-            made = state.having((*(rule for rule in state.rules if rule not in old), *new))
+            made = self._made((*(rule for rule in state.rules if rule not in old), *new), new)
             lists = [list(fields) for _, fields in new]
             if not self._saved("update_filtered_policies", ptype[0], ptype, lists, field_index, *field_values):
                 return False

@@ -1,6 +1,6 @@
 """The policy that an enforcer holds: one immutable value, replaced whole by every change."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
@@ -105,17 +105,57 @@ class State:
         return [list(fields) for own, fields in self.rules if own == section]
 
     def having(self, rules: Iterable[Rule]) -> "State":
-        """Return this state with other rules, compiled.
-
-        Raises:
-            PackRefused: they are not a policy; this state is as it was.
-        """
-        return replace(self, rules=tuple(rules)).checked()
+        """Return this state with other rules, not yet compiled."""
+        made = replace(self, rules=tuple(rules))
+        made.__dict__.update(missing=self.missing, model=self.model)  # the same text gives the same model
+        return made
 
     def checked(self) -> "State":
-        """Return this state, compiled."""
+        """Return this state, compiled.
+
+        Raises:
+            PackRefused: it is no policy.
+        """
         _ = self.snapshot
         return self
+
+    def admitting(self, new: Sequence[Rule]) -> "State":
+        """Return this state after `new`, which is part of it, is compiled together with the links that meet it.
+
+        A policy rule is right or wrong by itself, and a link by those above and below it (cycles, depth): so this refuses
+        what compiling everything would, at the cost of what is new.
+
+        Raises:
+            PackRefused: a new rule is none of this policy.
+        """
+        sections = {section for section, _ in new if section in self.model.roles}
+        links = [rule for section in sections for rule in self._meeting(section, new)]
+        rules = dict.fromkeys((*new, *links))
+        rows = [Row(section, fields, POLICY_NAME, line) for line, (section, fields) in enumerate(rules, 1)]
+        compiled = compile_policy(self.model, self.vocabulary, rows)
+        if isinstance(compiled, tuple) and {one.code for one in errors(compiled)} - {_EMPTY}:
+            raise PackRefused(compiled)
+        return self
+
+    def _meeting(self, section: str, new: Sequence[Rule]) -> Iterator[Rule]:
+        """Yield the links of a section that lie above or below the new ones; all of them where names may be patterns."""
+        definition = self.model.roles[section]
+        held = [rule for rule in self.rules if rule[0] == section and len(rule[1]) > 1]
+        if not definition.plain or definition.matches:
+            yield from held
+            return
+        for start, end in ((0, 1), (1, 0)):
+            beside: dict[str, list[Rule]] = {}
+            for rule in held:
+                beside.setdefault(rule[1][start], []).append(rule)
+            queue = [fields[end] for own, fields in new if own == section and len(fields) > 1]
+            seen = set(queue)
+            for name in queue:
+                for rule in beside.get(name, ()):
+                    yield rule
+                    if rule[1][end] not in seen:
+                        seen.add(rule[1][end])
+                        queue.append(rule[1][end])
 
 
 def refused_by_default() -> PortcullisError:

@@ -8,7 +8,7 @@ from typing import Any
 import casbin
 import pytest
 
-from pdp.casbin_compat import EnforceContext, Enforcer, NotOfferedError
+from pdp.casbin_compat import EnforceContext, Enforcer, NotOfferedError, _state
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import BadRequestError, ConfigError, PortcullisError
@@ -245,6 +245,36 @@ def test_a_change_that_is_refused_changes_nothing(change: Any) -> None:
         change(enforcer)
     assert (enforcer.get_policy(), enforcer.get_grouping_policy()) == before
     assert enforcer.enforce(*READ) is True
+
+
+@pytest.mark.parametrize("asked", ["", "asked"])
+def test_a_circle_of_links_is_refused_whether_or_not_somebody_asks_meanwhile(asked: str) -> None:
+    enforcer = Enforcer(ROLES.model, f"{BASIC}g, a, b\ng, b, c\ng, x, y\n")
+    if asked:
+        enforcer.enforce(*READ)
+    assert enforcer.add_grouping_policy("c", "d") is True
+    with pytest.raises(PackRefused) as caught:
+        enforcer.add_grouping_policy("d", "a")
+    assert [one.code for one in caught.value.findings] == ["PC402"]
+    assert enforcer.get_implicit_roles_for_user("a") == ["b", "c", "d"]
+
+
+def test_a_run_of_changes_is_compiled_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    enforcer = Enforcer(ROLES.model, ROLES.policy)
+    sizes: list[int] = []
+    real = _state.compile_policy
+
+    def counted(model: Any, vocabulary: Any, rows: Any) -> Any:
+        sizes.append(len(rows))
+        return real(model, vocabulary, rows)
+
+    monkeypatch.setattr(_state, "compile_policy", counted)
+    for number in range(50):
+        enforcer.add_policy(f"user{number}", "data1", "read")
+        enforcer.add_role_for_user(f"user{number}", "data2_admin")
+    assert enforcer.enforce("user49", "data2", "write") is True
+    assert enforcer.enforce("user7", "data1", "read") is True
+    assert (sizes[-1], sum(size > 100 for size in sizes)) == (105, 1)
 
 
 def test_a_repeat_within_a_batch_is_no_success() -> None:
