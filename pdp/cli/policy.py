@@ -13,7 +13,7 @@ from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
 from pdp.engine.compiler import Snapshot
-from pdp.engine.findings import Finding, PackRefused, errors
+from pdp.engine.findings import Finding, PackRefused, errors, in_order
 from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, BadRequestError, Reason
 from pdp.model.attributes import instant_ms
@@ -30,10 +30,23 @@ _REFUSED = MEANINGS[Reason.POLICY_REFUSED].exit_code
 
 
 @app.command()
-def lint(directory: DirectoryOrNone = None, *, from_casbin: FromCasbin = None, as_json: AsJson = False) -> None:
+def lint(
+    directory: DirectoryOrNone = None,
+    *,
+    from_casbin: FromCasbin = None,
+    used: Annotated[
+        Path | None,
+        typer.Option(
+            "--used", metavar="FILE", help="Decisions, one JSON record a line: report grants wider than their use."
+        ),
+    ] = None,
+    at: Annotated[str, typer.Option("--at", metavar="INSTANT", help="Look as of then, instead of now.")] = "",
+    as_json: AsJson = False,
+) -> None:
     """Check a pack whole and print every finding as `file:line:column: PCnnn name: message`. Needs no server.
 
-    Exit code 0 if there is no error (warnings do not count), 2 if the pack would be refused.
+    Exit code 0 if there is no error (warnings do not count), 2 if the pack would be refused. A warning that is meant is
+    answered by a comment in its file, `# lint: PC603 because …`, and then only counted; docs/lint.md has each with its fix.
 
     Example: `pdp policy lint policies`, or `pdp policy lint --from-casbin model.conf policy.csv`
     """
@@ -41,13 +54,24 @@ def lint(directory: DirectoryOrNone = None, *, from_casbin: FromCasbin = None, a
         raise BadRequestError("give either a pack or `--from-casbin MODEL POLICY`")
     if directory is None:
         raise typer.Exit(lint_from_casbin(*(from_casbin or ()), as_json=as_json))
-    pack = load_pack(read_pack(directory))
+    files = read_pack(directory)
+    pack = load_pack(files)
+    # Imported here: only this command needs it.
+    from pdp.cli.lints import lint_pack  # noqa: PLC0415
+
+    answered = 0
     findings = pack if isinstance(pack, tuple) else pack.warnings
+    if not isinstance(pack, tuple):
+        more, answered = lint_pack(pack, files, used=used, now_ms=_instant(at))
+        findings = in_order((*findings, *more))
     refused = bool(errors(findings)) or isinstance(pack, tuple)
     if as_json:
-        write_json({"refused": refused, "findings": [_finding_json(found) for found in findings]})
+        told = [_finding_json(found) for found in findings]
+        write_json({"refused": refused, "findings": told, "justified": answered})
     else:
         _tell_findings(findings, refused=refused)
+        if answered:
+            write_line(f"{answered} justified in their files")
     raise typer.Exit(_REFUSED if refused else 0)
 
 
@@ -101,12 +125,16 @@ def compare(
             before, after = live_snapshot(admin), _compiled(first)
     else:
         before, after = _compiled(first), _compiled(second)
-    cells = diff(before, after, instant_ms(at) if at else time.time_ns() // 1_000_000)
+    cells = diff(before, after, _instant(at))
     if as_json:
         fields = {suffix: one.context.request for both in (before, after) for suffix, one in both.contexts.items()}
         write_json([cell_json(cell, fields[cell.context]) for cell in cells])
     else:
         tell(cells, (before, after))
+
+
+def _instant(text: str) -> int:
+    return instant_ms(text) if text else time.time_ns() // 1_000_000
 
 
 def _compiled(directory: Path) -> Snapshot:

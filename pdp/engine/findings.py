@@ -70,11 +70,24 @@ NAMES: Final = MappingProxyType(
         "PC504": "missing_file",
         "PC505": "bad_yaml",
         "PC506": "too_large",
+        "PC601": "shadowed_rule",
+        "PC602": "contradictory_pair",
+        "PC603": "unreachable_role",
+        "PC604": "wider_than_used",
+        "PC605": "risky_wildcard",
+        "PC606": "approve_and_promote",
+        "PC607": "empty_segment",
+        "PC608": "uncovered_assets",
+        "PC609": "constant_condition_found",
+        "PC610": "expired_assignment",
+        "PC611": "member_no_asset",
     }
 )
 """Every code that the engine reports, with its name. Source: CASBIN.md section 2, POLICY.md section 4."""
 
-WARNINGS: Final = frozenset({"PC117", "PC143", "PC144", "PC306", "PC313", "PC320"})
+WARNINGS: Final = frozenset(
+    {"PC117", "PC143", "PC144", "PC306", "PC313", "PC320", *(code for code in NAMES if code.startswith("PC6"))}
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

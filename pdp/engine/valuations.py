@@ -16,6 +16,7 @@ from pdp.model.attributes import Attributes, AttributeType, Value
 _TEXT = re.compile(r"""'([^'\\]*)'|"([^"\\]*)\"""")
 _NUMBER = re.compile(r"(?<![\w.'\"])(\d{1,15}(?:\.\d{1,15})?)(?![\w.])")
 _OTHER = "something-else"
+_ANOTHER = "something-different"
 _STEP = 1_000_003
 _EARLY, _LATE = "1970-01-01T00:00:00Z", "9999-12-31T23:59:59Z"
 
@@ -58,7 +59,7 @@ def _values(kind: AttributeType, strings: list[str], numbers: list[float], fixed
     elif kind is AttributeType.LIST:
         yield from _lists(known, numbers)
     else:
-        yield from (*known, _OTHER)
+        yield from (*known, _OTHER, _ANOTHER)
     yield None
 
 
@@ -67,7 +68,7 @@ def _lists(known: list[str], numbers: list[float]) -> Iterator[Value]:
     longest = int(min(max((*numbers, 1.0)), 8.0)) + 1
     for size in range(longest + 1):
         yield tuple(f"{_OTHER}-{number}" for number in range(size))
-        for text in known:
+        for text in (*known, _OTHER):
             if size:
                 yield (text, *(f"{_OTHER}-{number}" for number in range(size - 1)))
 
