@@ -91,3 +91,16 @@ def test_verify_asks_the_decisions_of_a_log(pdp: Pdp, tmp_path: Path) -> None:
     log.mkdir()
     told = pdp("policy", "verify", policies, "--audit", log, "--decisions", "5", "--json")
     assert (told.code, told.json["differences"], told.json["skipped"]) == (0, [], 0)
+
+
+def test_the_page_for_migrants_shows_what_lint_prints(
+    pdp: Pdp, files: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files[0].write_text(MODEL.replace("r.obj == p.obj", "keyMatch(r.obj, p.obj)"), encoding="utf-8")
+    files[1].write_text(
+        "p, alice, data1, read, allow\np, eve, data1, read, Deny\np, bob, /models/*/metadata, read, allow\n",
+        encoding="utf-8",
+    )
+    monkeypatch.chdir(files[0].parent)
+    page = (Path(__file__).parents[3] / "docs/casbin.md").read_text(encoding="utf-8")
+    assert pdp("policy", "lint", "--from-casbin", files[0].name, files[1].name).out in page
