@@ -6,10 +6,12 @@ and must not share a mistake with what it explains.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final
 
 from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
+from pdp.engine.conditions import Condition
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import ANY, FUNCTIONS
 from pdp.engine.plan import EQUAL, LITERAL, ROLE, Column, Term
@@ -19,7 +21,7 @@ from pdp.model.names import NO_SEGMENT
 _MOST_FAILED: Final = 2
 """A rule that misses by more than two of its parts says nothing about the question."""
 
-_LIKELY: Final = ("condition", "environment", "role", "segment", "action", "resource")
+_LIKELY: Final = ("condition", "time", "environment", "role", "segment", "action", "resource")
 """Which part of a rule is most likely what stood in the way, if two rules miss by one part each."""
 
 
@@ -32,7 +34,7 @@ def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Nea
     if compiled.context.effect is EffectRule.ALLOW_AND_DENY:
         for rule in compiled.rules:
             if not rule.allow and not any(case.failures(rule)):
-                return NearestMiss(rule=rule.row.id, failed="deny", text=case.tell(rule, ()))
+                return NearestMiss(rule=rule.row.id, failed="deny", text=case.tell(rule, tuple(case.standing_by(rule))))
     return case.nearest()
 
 
@@ -90,16 +92,28 @@ class _Case:
             written = rule.row.fields[column.position]
             if not any(self._accepts(term, written, rule) for term in column.terms):
                 fits = False
-                yield self._failure(column, written)
+                yield self._failure(column, written, rule)
         if not fits or rule.condition is None:
             return
         verdict = rule.condition.holds(self._request.attributes, self._now_ms)
         if verdict is None and rule.allow:
-            missing = [name for name, _ in rule.condition.reads if name not in self._request.attributes]
-            because = f": `{'`, `'.join(missing)}` is not known" if missing else ""
-            yield _Failure("condition", f"its condition `{rule.condition.text}` cannot be evaluated{because}")
+            yield _Failure("condition", self._unknown(rule.condition))
         elif verdict is False:
             yield _Failure("condition", f"its condition `{rule.condition.text}` does not hold")
+
+    def _unknown(self, condition: Condition) -> str:
+        missing = [name for name, _ in condition.reads if name not in self._request.attributes]
+        because = f": `{'`, `'.join(missing)}` is not known" if missing else ""
+        return f"its condition `{condition.text}` cannot be evaluated{because}"
+
+    def standing_by(self, rule: Rule) -> Iterator[_Failure]:
+        """Yield why a deny that matches counts, if it has a condition: it holds, or cannot be ruled out."""
+        if rule.condition is None:
+            return
+        if rule.condition.holds(self._request.attributes, self._now_ms) is None:
+            yield _Failure("condition", f"{self._unknown(rule.condition)}, and what cannot be ruled out counts")
+        else:
+            yield _Failure("condition", f"its condition `{rule.condition.text}` holds")
 
     def _accepts(self, term: Term, written: str, rule: Rule) -> bool:
         if term.kind == ROLE:
@@ -109,7 +123,7 @@ class _Case:
         value = self._request.values[term.field]
         return bool(value == written if term.kind == EQUAL else FUNCTIONS[term.kind](value, written))
 
-    def _failure(self, column: Column, written: str) -> _Failure:
+    def _failure(self, column: Column, written: str, rule: Rule) -> _Failure:
         term = column.terms[0]
         value = self._request.values[term.field]
         match term.kind:
@@ -120,9 +134,25 @@ class _Case:
             case "g" if written.startswith("segment:"):
                 return _Failure("segment", self._placed(term))
             case "g" if term.domain is not None or term.section == "g":
+                when = self._when(term, written, self._domain(term, rule))
+                if when:
+                    return _Failure("time", f"`{value}` {when}")
                 return _Failure("role", f"`{value}` does not hold it{self._where(term)}")
             case _:
                 return _Failure("resource", f"the question names `{value}`")
+
+    def _when(self, term: Term, role: str, domain: str) -> str:
+        """Say when the request's name holds a role that it does not hold now; nothing, if it never does."""
+        graph = self._snapshot.graphs[term.section]
+        reaches = [
+            graph.reaches.get(each, {}).get(node) for each in {domain, ANY} for node in graph.nodes(self._names(term))
+        ]
+        windows = [window for reach in reaches if reach for target, window in reach.timed if target == role]
+        ahead = [window.start_ms for window in windows if window.start_ms >= self._now_ms]
+        if ahead:
+            return f"holds it only from {_instant(min(ahead))}"
+        ended = [window.end_ms for window in windows]
+        return f"held it until {_instant(max(ended))}" if ended else ""
 
     def _placed(self, term: Term) -> str:
         segments = sorted(name for name in self._stands_for(term, ANY) if name.startswith("segment:")) or [NO_SEGMENT]
@@ -171,3 +201,7 @@ class _Case:
         scope = "" if environment == ANY else f" in `{environment}`"
         sentence = f"`{who}` {verb} {what} on `{where}`{scope}"
         return "; ".join((sentence, *(failure.differs for failure in failures)))
+
+
+def _instant(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -131,3 +131,27 @@ def test_a_missing_token_file_is_named(pdp: Pdp, server: ScriptedPdp) -> None:
 def test_what_a_server_says_does_not_steer_the_terminal(pdp: Pdp, server: ScriptedPdp) -> None:
     server.script(EVALUATE, evaluated(detail="\x1b[2Jgone"))
     assert "\x1b" not in pdp("check", *READ).out
+
+
+def test_explain_is_told_for_people(pdp: Pdp, server: ScriptedPdp) -> None:
+    sentence = "`role:a` grants `dataset.read` on `dataset/**` in `dev`; the asset is in `prod`"
+    miss = types_pb2.NearestMiss(rule="grants.csv:6", failed="environment", text=sentence)
+    server.script("DecisionService/Explain", decision_pb2.EvaluateResponse(decision=denial(nearest_miss=miss)))
+    assert pdp("explain", *READ).out.splitlines() == [
+        "DENY dataset.read dataset/finance/transactions",
+        "  reason       no_grant",
+        f"  closest      grants.csv:6 fails on environment: {sentence}",
+        "  world        7",
+        "  decision     d-1",
+    ]
+    path = ["user:a", "group:team", "role:a"]
+    granted = evaluated(determining=["grants.csv:6", "segmentation.csv:7"], role_path=path)
+    server.script("DecisionService/Explain", granted)
+    assert pdp("explain", *READ).out.splitlines() == [
+        "ALLOW dataset.read dataset/finance/transactions",
+        "  reason       granted",
+        "  rules        grants.csv:6, segmentation.csv:7",
+        "  roles        user:a -> group:team -> role:a",
+        "  world        7",
+        "  decision     d-1",
+    ]

@@ -3,6 +3,7 @@ import pytest
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.explain import nearest_miss
+from pdp.model.attributes import instant_ms
 from tests.unit.engine.conftest import Workbench
 
 ROWS = """
@@ -92,3 +93,36 @@ def test_what_nothing_comes_near_to_has_no_nearest_miss(snapshot: Snapshot) -> N
     )
     assert nearest_miss(snapshot, request, 0) is None
     assert nearest_miss(snapshot, EngineRequest(context="9", values=(), memberships={}, attributes={}), 0) is None
+
+
+def ask(bench: Workbench, rows: str, now_ms: int = 0, **attributes: bool | str) -> tuple[str, str, str]:
+    values = ("user:bob", "model.promote", "model/x@1", "prod")
+    request = EngineRequest(context="", values=values, memberships={}, attributes=attributes)
+    miss = nearest_miss(bench.snapshot(rows), request, now_ms)
+    assert miss is not None
+    return miss.rule, miss.failed, miss.text
+
+
+WINDOW = "g, user:bob, role:release-manager, prod, 2026-11-20T08:00:00Z, 2026-11-21T08:00:00Z\n"
+PLAIN = "p, role:release-manager, model.promote, model/**, prod, , , allow\n"
+
+
+@pytest.mark.parametrize(
+    ("at", "differs"),
+    [
+        ("2026-11-19T00:00:00Z", "holds it only from 2026-11-20T08:00:00Z"),
+        ("2026-11-21T08:00:00Z", "held it until 2026-11-21T08:00:00Z"),
+    ],
+)
+def test_a_role_outside_its_time_says_when(bench: Workbench, at: str, differs: str) -> None:
+    told = ask(bench, WINDOW + PLAIN, instant_ms(at))
+    assert told == ("rows.csv:2", "time", f"{PROMOTE}; `user:bob` {differs}")
+
+
+def test_a_deny_says_whether_its_condition_holds_or_cannot_be_ruled_out(bench: Workbench) -> None:
+    deny = PLAIN.replace(", , , allow", ", resource.scan_status != 'clean', , deny")
+    rows = "g, user:bob, role:release-manager, prod\n" + PLAIN + deny
+    sentence = PROMOTE.replace("grants", "denies") + "; its condition `resource.scan_status != 'clean'` "
+    unknown = "cannot be evaluated: `resource.scan_status` is not known, and what cannot be ruled out counts"
+    assert ask(bench, rows) == ("rows.csv:3", "deny", sentence + unknown)
+    assert ask(bench, rows, **{"resource.scan_status": "bad"}) == ("rows.csv:3", "deny", f"{sentence}holds")
