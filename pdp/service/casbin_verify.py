@@ -28,6 +28,8 @@ from pdp.model.request import Party, Question
 from pdp.service.policy_tests import pack_world, questions_of
 
 UNLISTED: Final = ""
+_ABSENT: Final = "AttributeDoesNotExist"
+"""What pycasbin's evaluator raises for an attribute that is not there."""
 _DEEP: Final = 9
 """Links over which pycasbin still inherits (D-39)."""
 
@@ -162,19 +164,20 @@ def explain_difference(
         return "D-05"
     if len(ours.role_path) > _DEEP or "D-39" in traps:
         return "D-39"
-    by_construct = _by_construct(context, traps, raised=theirs.allowed is None)
+    if theirs.error.startswith(_ABSENT):
+        return "D-24"
+    mapped = any(type(value) is str and value.lower().startswith("::ffff:") for value in request.values)
+    by_construct = _by_construct(context, traps, raised=theirs.allowed is None, mapped=mapped)
     return "D-24" if by_construct == UNLISTED and ours.reason is Reason.CONDITION_ERROR else by_construct
 
 
-def _by_construct(context: Context, traps: frozenset[str], *, raised: bool) -> str:
+def _by_construct(context: Context, traps: frozenset[str], *, raised: bool, mapped: bool) -> str:
     """Return the entry that the matcher itself, or what its rows hold, explains a difference by."""
     for node in walk(context.matcher):
         if isinstance(node, Literal) and isinstance(node.value, str) and "D-19" in traps:
             return "D-19"
-        if isinstance(node, Call) and node.function == "ipMatch":
+        if isinstance(node, Call) and node.function == "ipMatch" and (raised or mapped):
             return "D-36"
-        if isinstance(node, Call) and node.function == "timeMatch":
-            return "D-38"
         if isinstance(node, Not) and any(isinstance(one, Call) and one.function == "when" for one in walk(node)):
             return "D-24"
         if isinstance(node, Compare) and raised:

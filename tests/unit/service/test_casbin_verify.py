@@ -9,13 +9,14 @@ from hypothesis import HealthCheck, given, settings
 
 from pdp.audit.record import decision_record
 from pdp.decide import decide
-from pdp.engine.casbin_text import Row, parse_model
+from pdp.engine.casbin_text import Row, parse_model, parse_rows
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.pack import Pack, load_pack
 from pdp.model.decision import Effect
 from pdp.service import casbin_verify
 from pdp.service.casbin_verify import Verification, verify_pack
 from pdp.service.policy_tests import questions_of
+from tests.spec.generators.models import NO_WORDS, CasbinWorld, casbin_worlds
 from tests.spec.generators.worlds import NOW_MS, VOCABULARY, VOCABULARY_TEXT, GeneratedWorld, worlds
 from tests.unit.casbin_compat.families import FAMILIES
 
@@ -84,6 +85,20 @@ def test_a_difference_that_no_entry_explains_is_unlisted(pack: Pack, monkeypatch
     found = verify_pack(pack, pack.snapshot, now_ms=NOW_MS)
     assert len(found.differences) == found.asked
     assert found.unlisted
+
+
+def test_an_attribute_that_is_not_there_is_d24() -> None:
+    text = """[request_definition]
+r = sub, obj
+[policy_definition]
+p = sub, obj
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = r.sub.age > 18 && r.obj == p.obj
+"""
+    (one,) = verified(compiled(("p", "x", "data1"), text=text), text).differences
+    assert (one.ours, one.divergence) == ("deny condition_error", "D-24")
 
 
 def test_ten_links_are_d39() -> None:
@@ -163,3 +178,15 @@ m = g(r.sub, p.sub, r.dom) && keyMatch(r.dom, p.dom) && g2(r.obj, p.obj)
 def test_on_generated_packs_no_difference_is_unlisted(world: GeneratedWorld) -> None:
     rows = [(row.section, *row.fields) for row in world.rows]
     assert verified(compiled(*rows)).unlisted == ()
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@given(world=casbin_worlds())
+def test_on_generated_worlds_of_any_model_no_difference_is_unlisted(world: CasbinWorld) -> None:
+    model, _ = parse_model(world.text, file="model.conf")
+    if model is None:  # deny-override, which is not served
+        return
+    rows, _ = parse_rows(world.csv, file="rows.csv", model=model)
+    snapshot = compile_policy(model, NO_WORDS, rows)
+    assert isinstance(snapshot, Snapshot)
+    assert verified(snapshot, world.text).unlisted == ()
