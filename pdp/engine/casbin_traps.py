@@ -269,8 +269,10 @@ def _shapes(files: Files) -> Iterator[Trap]:
 
 def _cells(row: LooseRow, names: Sequence[str], may_be_blank: frozenset[str]) -> Iterator[Trap]:
     for position, value in enumerate(row.fields):
-        if not row.text and value:
-            continue  # not split by pycasbin
+        if not row.text and value:  # not split by pycasbin: any text may stand here
+            if not value.isprintable():
+                yield at_row(row, "PC116", "a line break or control character: saved and loaded, a new rule", position)
+            continue
         if '"' in value:
             message = "a quote stays in the value, and a quoted comma splits, in pycasbin; here it quotes"
             yield at_row(row, "PC114", message, position)

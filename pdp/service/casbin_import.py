@@ -55,8 +55,8 @@ def import_policy(
     if waiting and not acknowledged:
         refused.extend(str(trap) for trap in waiting)
     made = pack_of(model_text, rows, acknowledged=waiting if acknowledged else ())
-    told_codes = {(trap.line, trap.code) for trap in traps}
-    refused.extend(str(one) for one in errors(made.findings) if (one.line, one.code) not in told_codes or not refused)
+    if not refused:  # else the compiler says the same again, of the rows as they would be written
+        refused.extend(str(one) for one in errors(made.findings))
     return Import(
         files=made.files,
         refused=tuple(refused),

@@ -61,3 +61,21 @@ def test_a_model_that_is_none_is_refused_with_its_findings() -> None:
     made = pack_of("[matchers]\nm = \n", ())
     assert {found.code for found in made.findings} >= {"PC104", "PC201"}
     assert import_policy("[matchers]\nm = \n", ()).refused
+
+
+def test_a_value_that_would_turn_into_a_rule_is_refused() -> None:
+    """D-14: saved as text and loaded again, what stands behind the line break would be a rule of its own."""
+    made = import_policy(ROLES, rows(("p", "alice", "data1\np, eve, data1, read, allow", "read", "allow")))
+    assert ["D-14 PC116 unrepresentable" in reason for reason in made.refused] == [True]
+
+
+def test_a_deny_that_matches_less_here_waits_for_somebody_to_acknowledge_it() -> None:
+    model = ROLES.replace("r.obj == p.obj", "keyMatch2(r.obj, p.obj)")
+    policy = rows(("p", "alice", "/v1.0/x", "read", "deny"), ("p", "bob", "/v1.0/x", "read", "allow"))
+    waits = import_policy(model, policy)
+    assert ["D-28" in reason and "rows:1" in reason for reason in waits.refused] == [True]
+    assert [trap.line for trap in waits.narrower] == [1, 2]
+    taken = import_policy(model, policy, acknowledged=True)
+    assert taken.refused == ()
+    assert taken.files["policy.csv"].startswith(b"# acknowledged: D-28, row 1: ")
+    assert isinstance(load_pack(taken.files), Pack)
