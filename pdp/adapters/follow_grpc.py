@@ -86,7 +86,11 @@ class GrpcFeedSource:
         return GrpcFeed(self._channel(), hello, metadata=metadata, clock=self._clock, idle_s=self._idle_s)
 
     def _channel(self) -> grpc.aio.Channel:
-        options = (("grpc.max_receive_message_length", _MESSAGE_BYTES),)
+        options = (
+            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            # Else the library shares one connection between channels, and a new subscription waits for the dead one's.
+            ("grpc.use_local_subchannel_pool", 1),
+        )
         if self._ca is None:
             return grpc.aio.insecure_channel(self._target, options=options)
         credentials = grpc.ssl_channel_credentials(
@@ -174,10 +178,13 @@ class GrpcFeed:
             raise _refusal(error) from error
 
     async def _write(self, message: replication_pb2.SubscribeRequest) -> None:
-        """Write one message; shielded for the reason that a read is a task of its own."""
+        """Write one message; a task of its own for the reason that a read is one."""
         self._writing = asyncio.ensure_future(self._call.write(message))
+        await asyncio.wait((self._writing,), timeout=self._idle_s)
+        if not self._writing.done():  # a connection that was accepted and never spoke (F6)
+            raise PortcullisError(Reason.PDP_UNREACHABLE, f"the PDP took nothing for {self._idle_s:g} s")
         try:
-            await asyncio.shield(self._writing)
+            self._writing.result()
         except asyncio.InvalidStateError as error:  # the call has ended, and reading says why
             raise PortcullisError(Reason.PDP_UNREACHABLE, "the PDP ended the feed") from error
 
