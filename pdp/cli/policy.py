@@ -12,8 +12,10 @@ from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.packs import read_pack
+from pdp.engine.casbin_text import print_row
 from pdp.engine.compiler import Snapshot
 from pdp.engine.findings import Finding, PackRefused, errors, in_order
+from pdp.engine.format import format_rows
 from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, BadRequestError, Reason
 from pdp.model.attributes import instant_ms
@@ -76,20 +78,36 @@ def lint(
 
 
 @app.command("test")
-def run_pack_tests(directory: Directory, *, as_json: AsJson = False) -> None:
-    """Run the pack's own tests against its own policy. Needs no server. Exit code 0 if all pass, else 2.
+def run_pack_tests(
+    directory: Directory,
+    *,
+    coverage: Annotated[bool, typer.Option("--coverage", help="Report the rules that decide in no test.")] = False,
+    fail_under: Annotated[
+        float, typer.Option("--fail-under", metavar="PERCENT", min=0, max=100, help="Least coverage that passes.")
+    ] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Run the pack's own tests against its own policy. Needs no server.
 
-    Example: `pdp policy test policies`
+    Exit code 0 if all pass (and, with `--fail-under`, enough rules decide in one of them), else 2.
+
+    Example: `pdp policy test policies --coverage --fail-under 80`
     """
     pack = load_pack(read_pack(directory))
     if isinstance(pack, tuple):
         raise PackRefused(pack)
     # Imported here: it brings the whole of deciding, which no other command of this noun needs.
-    from pdp.service.policy_tests import run_tests  # noqa: PLC0415
+    from pdp.service.policy_tests import run_tests, uncovered  # noqa: PLC0415
 
     results = run_tests(pack, pack.snapshot)
     failed = [result for result in results if not result.passed]
-    if as_json:
+    missed = uncovered(pack.snapshot, results)
+    rules = sum(len(context.rules) for context in pack.snapshot.contexts.values())
+    percent = 100 * (rules - len(missed)) / rules
+    if as_json and coverage:
+        told = [{"rule": row.id, "row": print_row(row)} for row in missed]
+        write_json({"tests": [asdict(result) for result in results], "coverage_percent": percent, "uncovered": told})
+    elif as_json:
         write_json([asdict(result) for result in results])
     else:
         for result in failed:
@@ -97,7 +115,46 @@ def run_pack_tests(directory: Directory, *, as_json: AsJson = False) -> None:
             write_line(f"    wanted {result.expected}")
             write_line(f"    got    {result.actual}")
         write_line(f"{len(results) - len(failed)} of {len(results)} tests passed")
-    raise typer.Exit(_REFUSED if failed else 0)
+        for row in missed if coverage else ():
+            write_line(f"{row.id}: decides in no test: {print_row(row)}")
+        if coverage or fail_under:
+            write_line(f"{rules - len(missed)} of {rules} rules decide in a test: {percent:.1f} %")
+    raise typer.Exit(_REFUSED if failed or percent < fail_under else 0)
+
+
+@app.command("fmt")
+def format_pack(
+    directory: Directory,
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Change nothing; exit code 2 if something would be.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Write the rows of a pack in the one way there is; lines stay where they are, and mean what they meant.
+
+    A pack with errors is left alone. Exit code 0.
+
+    Example: `pdp policy fmt policies --check`
+    """
+    files = read_pack(directory)
+    pack = load_pack(files)
+    if isinstance(pack, tuple):
+        raise PackRefused(pack)
+    texts = {name: raw.decode() for name, raw in files.items() if name.endswith(".csv")}
+    model = pack.snapshot.model
+    written = {name: format_rows(text, file=name, model=model) for name, text in texts.items()}
+    changed = [name for name, text in sorted(written.items()) if text != texts[name]]
+    for name in () if check else changed:
+        # Written beside it first: whoever reads meanwhile sees the old file or the new one, never half of it.
+        beside = directory / f"{name}.fmt~"
+        beside.write_text(written[name], encoding="utf-8", newline="\n")
+        beside.replace(directory / name)
+    if as_json:
+        write_json({"changed": changed})
+    else:
+        for name in changed:
+            write_line(f"{name}: {'would change' if check else 'formatted'}")
+        write_line(f"{len(changed)} of {len(texts)} files {'would change' if check else 'changed'}")
+    raise typer.Exit(_REFUSED if check and changed else 0)
 
 
 @app.command("diff")

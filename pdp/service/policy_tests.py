@@ -4,7 +4,7 @@ A question without a `workload` is about grants: the test lets it pass segmentat
 has no workload identity, and any other as that workload. Time stands still at `at`, or at the start of 2026.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, ClassVar, Final
@@ -36,6 +36,15 @@ class TestResult:
     actual: str
     file: str
     line: int
+    determining: tuple[str, ...] = ()
+    """Ids of the rows that decided, whether as wanted or not."""
+
+
+def uncovered(snapshot: Snapshot, results: Iterable[TestResult]) -> tuple[Row, ...]:
+    """Return the rules of `snapshot` that decided in no passing test, in the order of their places."""
+    decided = {rule for result in results if result.passed for rule in result.determining}
+    rules = (rule.row for context in snapshot.contexts.values() for rule in context.rules)
+    return tuple(sorted((row for row in rules if row.id not in decided), key=lambda row: (row.file, row.line)))
 
 
 def run_tests(pack: Pack, snapshot: Snapshot) -> tuple[TestResult, ...]:
@@ -90,7 +99,8 @@ def _run(world: World, test: PackTest) -> TestResult:
     actual = f"{decision.effect.name.lower()} {decision.reason.value}"
     if decision.determining:
         actual += f" by {', '.join(decision.determining)}"
-    return _result(test, expected, actual=actual, passed=_as_wanted(decision, want))
+    result = _result(test, expected, actual=actual, passed=_as_wanted(decision, want))
+    return replace(result, determining=decision.determining)
 
 
 def _result(test: PackTest, expected: str, *, actual: str, passed: bool) -> TestResult:
