@@ -313,11 +313,11 @@ def _emptiness(files: Files) -> Iterator[Trap]:
 
 
 def _priorities(files: Files) -> Iterator[Trap]:
-    for entry, suffix in files.matchers():
+    for _, suffix in files.matchers():
         effect = files.model.entries.get(f"e{suffix}")
         section = f"p{suffix}"
         names = files.model.columns(section)
-        if effect is None or entry is None:
+        if effect is None or section not in files.model.entries:
             continue
         if effect.flat.startswith("subjectPriority"):
             yield from _subject_priority(files, section, names)

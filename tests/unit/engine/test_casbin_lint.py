@@ -1,5 +1,7 @@
 """Every trap that a file can show is found, at its place, under its number; a sound policy has none."""
 
+from random import Random
+
 import pytest
 
 from pdp.engine.casbin_codes import NARROWER
@@ -226,3 +228,26 @@ def test_what_lint_calls_refused_the_compiler_refuses_and_nothing_else(case: str
     refused = any(trap.answer is Answer.REFUSED for trap in traps)
     refuses = bool(errors(_compiled(model_text, policy_text, "model.conf", "policy.csv")))
     assert refused is refuses or narrower
+
+
+NOISE = "=[](),.\"'\\\\#;:*{}|&!_\n pgrme2\x00\u200b"
+
+
+def bent(text: str, rng: Random) -> str:
+    """Return a text with a few characters lost, added, or its end cut off."""
+    for _ in range(rng.randint(0, 4)):
+        at = rng.randint(0, len(text))
+        text = rng.choice((text[:at] + text[at + 1 :], text[:at] + rng.choice(NOISE) + text[at:], text[:at]))
+    return text
+
+
+def test_bent_and_cut_files_are_linted_without_a_traceback() -> None:
+    rng = Random(5)  # noqa: S311 - the same files each time
+    for model_text, policy_text, _ in TRAPS.values():
+        for _ in range(10):
+            lint_files(
+                bent(model_text, rng).encode(),
+                bent(policy_text, rng).encode(),
+                model_file="model.conf",
+                policy_file="policy.csv",
+            )
