@@ -1,0 +1,287 @@
+"""From an accepted change to the last of 100 subscribers enforcing it; deciding while changes arrive; a cold start.
+
+The PDP is the real log, publisher and gRPC service in this process; subscribers run in processes of 25. Each verifies,
+swaps and acknowledges for itself; those of one process share equal worlds. The time is taken where the change is accepted
+and where the last acknowledgement arrives.
+"""
+
+import asyncio
+import contextlib
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+
+from pdp import replica as cell
+from pdp.adapters.clock import SystemClock
+from pdp.adapters.follow_grpc import GrpcFeedSource
+from pdp.adapters.log_sqlite import SqliteWorldLog
+from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.decide import decide
+from pdp.engine.casbin_text import Row
+from pdp.engine.digests import rows_digest
+from pdp.model.names import Action, Principal, Resource
+from pdp.model.request import Party, Question
+from pdp.replica import Replica
+from pdp.server.grpc.replication import ReplicationServicer
+from pdp.service.follow import Follower, restore
+from pdp.service.replicate import Replication
+from pdp.trust.entry import VerifiedEntry
+from pdp.trust.feed import Hello
+from pdp.trust.keys import RootFile
+from pdp.trust.verifier import TrustVerifier
+from pdp.v1.replication_pb2_grpc import add_ReplicationServiceServicer_to_server
+from pdp.world import World, empty_world, fold, from_state
+from tests.bench.report import Figure
+from tests.support.logs import TENANT, Authority, MemoryStore, lock_payload
+from tests.support.worlds import MODEL, VOCABULARY, rows
+
+SUBSCRIBERS = 100
+PER_PROCESS = 25
+ROWS = 100_000
+LOCKS = 50
+EDITS = 3
+DECIDING_S = 4.0
+READY_S = 300.0
+
+
+class _Anyone:
+    """Whoever follows in a benchmark."""
+
+    class party:  # noqa: N801 - stands for an attribute
+        """Its name."""
+
+        principal = "workload:bench"
+
+
+async def _admitted(_context: object, _action: str, _resource: str) -> Any:
+    return _Anyone()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Pdp:
+    replication: Replication
+    replica: Replica
+    log: SqliteWorldLog
+    address: str
+    directory: Path
+    authority: Authority
+
+
+def measure() -> list[Figure]:
+    """Return the figures of propagation, of deciding meanwhile, of cold start and of growth."""
+    return asyncio.run(_measure())
+
+
+async def _measure() -> list[Figure]:
+    with tempfile.TemporaryDirectory(prefix="pdp-bench-") as directory:
+        async with _serving(Path(directory)) as pdp:
+            figures = [await _deciding(pdp, changing=False)]
+            figures.append(await _deciding(pdp, changing=True))
+            figures[1] = Figure(
+                name=figures[1].name, value=figures[1].value, unit=figures[1].unit,
+                versus=figures[0].name, ratio=figures[1].value / figures[0].value,
+            )  # fmt: skip
+            figures += await _big_world(pdp)
+            async with _followers(pdp):
+                figures += _quantiles("lock -> last of 100 enforcing", await _changes(pdp, _lock, LOCKS))
+                figures += _quantiles("1-row edit -> last of 100 enforcing", await _changes(pdp, _edit, EDITS))
+            figures += await _growth(pdp)
+        return [*figures, await _cold_start(Path(directory))]
+
+
+@contextlib.asynccontextmanager
+async def _serving(directory: Path) -> AsyncIterator[_Pdp]:
+    authority, clock = Authority(), SystemClock()
+    (directory / "root.json").write_bytes(authority.root().raw)
+    log, store = SqliteWorldLog(directory / "world.db"), SqliteReplicaStore(directory / "replica")
+    replica = authority.replica()
+    replication = Replication(log=log, replica=replica, keys=authority.keys, clock=clock, store=store)
+    server = grpc.aio.server()
+    servicer = ReplicationServicer(subscribers=replication.subscribers, replica=replica, authorise=_admitted)
+    add_ReplicationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    await replication.start()
+    await _publish_rows(replication, replica, _common())
+    try:
+        yield _Pdp(
+            replication=replication, replica=replica, log=log, address=f"127.0.0.1:{port}", directory=directory,
+            authority=authority,
+        )  # fmt: skip
+    finally:
+        await replication.stop()
+        await server.stop(None)
+        await store.close()
+        await log.close()
+
+
+def _common() -> tuple[Row, ...]:
+    return rows(
+        "p, role:reader, dataset.read, dataset/finance, *, , , allow\ng, user:ada@x, role:reader, *\n"
+        "p2, segment:none, *, segment:data, , allow\ng3, dataset/finance, segment:data\n"
+    )
+
+
+async def _publish_rows(replication: Replication, replica: Replica, added: Sequence[Row]) -> int:
+    held = replica.world.snapshot.rows if replica.world.snapshot else ()
+    wanted = tuple(sorted((*held, *added), key=lambda row: (row.file, row.line)))
+    payload = {
+        "model": None if held else MODEL,
+        "vocabulary": None if held else VOCABULARY,
+        "added": [row.to_json() for row in added],
+        "removed": [],
+        "rows_digest": rows_digest(wanted).hex(),
+        "message": "bench",
+    }
+    return await replication.publisher.publish("policy", payload, author="user:bench")
+
+
+async def _big_world(pdp: _Pdp) -> list[Figure]:
+    text = "".join(f"g, user:u{number}@x, role:reader, dev\n" for number in range(ROWS))
+    start = time.perf_counter()
+    await _publish_rows(pdp.replication, pdp.replica, rows(text, file="many.csv"))
+    took_s = time.perf_counter() - start
+    await pdp.replication.publisher.snapshot()
+    return [Figure(name=f"publishing {ROWS:,} rows at once", value=took_s, unit="s")]
+
+
+@contextlib.asynccontextmanager
+async def _followers(pdp: _Pdp) -> AsyncIterator[None]:
+    processes = [
+        await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "tests.bench.replication", pdp.address, str(pdp.directory), str(number)
+        )
+        for number in range(SUBSCRIBERS // PER_PROCESS)
+    ]
+    try:
+        async with asyncio.timeout(READY_S):
+            while pdp.replication.subscribers.receipt(pdp.replica.world.seq).holding < SUBSCRIBERS:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
+        yield
+    finally:
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+
+
+async def _lock(pdp: _Pdp, number: int) -> int:
+    return await pdp.replication.publisher.publish("lock", lock_payload(10_000 + number), author="user:bench")
+
+
+async def _edit(pdp: _Pdp, number: int) -> int:
+    return await _publish_rows(
+        pdp.replication, pdp.replica, rows(f"g, user:new{number}@x, role:reader, dev\n", file=f"n{number}.csv")
+    )
+
+
+async def _changes(pdp: _Pdp, change: Any, times: int) -> list[float]:
+    took_ms = []
+    for number in range(times):
+        seq = await change(pdp, number)
+        receipt = await pdp.replication.subscribers.wait_all(seq, timeout_s=60)
+        if receipt.missing:
+            sys.exit(f"bench: {len(receipt.missing)} subscribers never acknowledged {seq}")
+        took_ms.append(receipt.slowest_ms)
+    return took_ms
+
+
+def _quantiles(name: str, took_ms: list[float]) -> list[Figure]:
+    ordered = sorted(took_ms)
+    return [
+        Figure(name=f"{name}, p50", value=statistics.median(ordered), unit="ms"),
+        Figure(name=f"{name}, worst of {len(ordered)}", value=ordered[-1], unit="ms"),
+    ]
+
+
+async def _deciding(pdp: _Pdp, *, changing: bool) -> Figure:
+    """Return decisions per second of one thread, with or without ten locks a second arriving."""
+    question = Question(
+        subject=Party(principal=Principal.parse("user:ada@x")),
+        action=Action.parse("dataset.read"),
+        resource=Resource.parse("dataset/finance"),
+    )
+    end, done, next_change, number = time.perf_counter() + DECIDING_S, 0, 0.0, 0
+    start = time.perf_counter()
+    while time.perf_counter() < end:
+        for _ in range(200):
+            decide(pdp.replica.world, question, 1)
+        done += 200
+        if changing and time.perf_counter() >= next_change:
+            next_change = time.perf_counter() + 0.1
+            number += 1
+            await pdp.replication.publisher.publish("lock", lock_payload(number), author="user:bench")
+        await asyncio.sleep(0)
+    name = "decisions in process, 10 changes/s arriving" if changing else "decisions in process, idle"
+    return Figure(name=name, value=done / (time.perf_counter() - start), unit="decisions/s")
+
+
+async def _growth(pdp: _Pdp) -> list[Figure]:
+    size = sum(path.stat().st_size for path in pdp.directory.glob("world.db*"))
+    return [
+        Figure(name=f"log of {pdp.replica.world.seq} entries, {ROWS:,} rows, one snapshot", value=size / 1e6, unit="MB")
+    ]
+
+
+async def _cold_start(directory: Path) -> Figure:
+    verifier = TrustVerifier(RootFile.parse((directory / "root.json").read_bytes()), TENANT)
+    replica = Replica(verifier=verifier, world=empty_world(TENANT))
+    store = SqliteReplicaStore(directory / "edge-0-0")
+    start = time.perf_counter()
+    await restore(replica, store, SystemClock())
+    took_s = time.perf_counter() - start
+    await store.close()
+    held = len(replica.world.snapshot.rows) if replica.world.snapshot else 0
+    return Figure(name=f"cold start of a replica from its disk, {held:,} rows", value=took_s, unit="s")
+
+
+def _instances(number: int) -> Iterator[str]:
+    return (f"edge-{number}-{place}" for place in range(PER_PROCESS))
+
+
+def _share() -> None:
+    """Let the subscribers of this process share equal immutable worlds: a hundred copies would not fit the machine."""
+    folded: dict[tuple[bytes, bytes], World] = {}
+    loaded: dict[tuple[int, str], World] = {}
+
+    def fold_once(world: World, entry: VerifiedEntry) -> World:
+        key = (world.head, entry.digest)
+        if key not in folded:
+            if len(folded) > PER_PROCESS:
+                folded.pop(next(iter(folded)))
+            folded[key] = fold(world, entry)
+        return folded[key]
+
+    def load_once(state: Any) -> World:
+        key = (state["seq"], state["head"])
+        if key not in loaded:
+            loaded[key] = from_state(state)
+        return loaded[key]
+
+    cell.fold, cell.from_state = fold_once, load_once  # type: ignore[assignment]
+
+
+async def _follow(address: str, directory: Path, number: int) -> None:
+    """Run one process of subscribers."""
+    root = RootFile.parse((directory / "root.json").read_bytes())
+    _share()
+    followers = []
+    for name in _instances(number):
+        hello = Hello(seq=0, head=b"", version="bench", role="sidecar", tenant=TENANT, instance=name)
+        replica = Replica(verifier=TrustVerifier(root, TENANT), world=empty_world(TENANT))
+        source = GrpcFeedSource(address, clock=SystemClock(), idle_s=READY_S)
+        # One of them keeps its disk for the cold start; a hundred disks of one machine would measure that disk.
+        store = SqliteReplicaStore(directory / name) if name == "edge-0-0" else MemoryStore()
+        followers.append(Follower(replica, store, source, clock=SystemClock(), hello=hello).run())
+    await asyncio.gather(*followers)
+
+
+if __name__ == "__main__":
+    asyncio.run(_follow(sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])))
