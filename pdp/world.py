@@ -12,7 +12,8 @@ from typing import Any, Final
 
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
-from pdp.engine.pack import rows_digest
+from pdp.engine.delta import apply_delta, delta_of
+from pdp.engine.findings import Finding
 from pdp.errors import BadNameError, BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_SAFE_INTEGER
 from pdp.model.attributes import Attributes, AttributeType, Value, check_value
@@ -148,10 +149,23 @@ def _fold_policy(world: World, payload: Mapping[str, Any], _seq: int) -> World:
     old = world.policy
     model = payload["model"] if payload["model"] is not None else _text(old, "model")
     vocabulary = payload["vocabulary"] if payload["vocabulary"] is not None else _text(old, "vocabulary")
-    rows = _changed_rows(old.snapshot.rows if old else (), payload)
-    if rows_digest(rows).hex() != payload["rows_digest"]:
+    if old is not None and (model, vocabulary) == (old.model_text, old.vocabulary_text):
+        # Only what the delta touches is copied; the law is that this is what compiling every row gives.
+        policy = _policy(model, vocabulary, _delta(old.snapshot, payload))
+    else:
+        rows = _changed_rows(old.snapshot.rows if old else (), payload)
+        policy = _policy(model, vocabulary, compile_texts(model, vocabulary, rows))
+    if policy.snapshot.digest.hex() != payload["rows_digest"]:
         raise FoldError("the row set is not the one that the entry names")
-    return replace(world, policy=_compiled(model, vocabulary, rows))
+    return replace(world, policy=policy)
+
+
+def _delta(snapshot: Snapshot, payload: Mapping[str, Any]) -> Snapshot | tuple[Finding, ...]:
+    added, removed = delta_of(payload)
+    try:
+        return apply_delta(snapshot, added, removed)
+    except KeyError as error:
+        raise FoldError(f"row {error.args[0]} is removed and was not there, or is added twice") from error
 
 
 def _text(policy: Policy | None, which: str) -> str:
@@ -174,11 +188,10 @@ def _changed_rows(rows: tuple[Row, ...], payload: Mapping[str, Any]) -> tuple[Ro
     return tuple(sorted(kept.values(), key=lambda row: (row.file, row.line)))
 
 
-def _compiled(model: str, vocabulary: str, rows: tuple[Row, ...]) -> Policy:
-    compiled = compile_texts(model, vocabulary, rows)
+def _policy(model: str, vocabulary: str, compiled: Snapshot | tuple[Finding, ...]) -> Policy:
     if not isinstance(compiled, Snapshot):
         raise FoldError(f"the policy does not compile: {'; '.join(str(finding) for finding in compiled[:3])}")
-    revision = digest("revision", model.encode(), vocabulary.encode(), rows_digest(rows)).hex()
+    revision = digest("revision", model.encode(), vocabulary.encode(), compiled.digest).hex()
     return Policy(model_text=model, vocabulary_text=vocabulary, snapshot=compiled, revision=revision)
 
 
@@ -341,4 +354,5 @@ def _held_asset(name: str, attributes: Mapping[str, Any]) -> Asset:
 def _policy_from_state(raw: Mapping[str, Any] | None) -> Policy | None:
     if raw is None:
         return None
-    return _compiled(raw["model"], raw["vocabulary"], tuple(Row.from_json(row) for row in raw["rows"]))
+    rows = tuple(Row.from_json(row) for row in raw["rows"])
+    return _policy(raw["model"], raw["vocabulary"], compile_texts(raw["model"], raw["vocabulary"], rows))

@@ -20,7 +20,7 @@ from pdp.engine.casbin_text import Context, EffectRule, Model, Row, check_shape,
 from pdp.engine.checks import Problem, check_plain, check_role_row, check_value
 from pdp.engine.closures import ClosureMaker, Compiled, Test
 from pdp.engine.conditions import Condition, ConditionError, Conditions
-from pdp.engine.digests import rows_digest
+from pdp.engine.digests import RowBuckets, bucket_rows
 from pdp.engine.expression import Call, ExpressionError, parse, walk
 from pdp.engine.findings import Finding, errors, finding, in_order
 from pdp.engine.functions import ANY, action_alternatives
@@ -128,6 +128,7 @@ class Snapshot:
     role_names: frozenset[str]
     contexts: Mapping[str, CompiledContext]
     graphs: Mapping[str, RoleGraph]
+    buckets: RowBuckets
     warnings: tuple[Finding, ...] = ()
 
     def groups_of(self, section: str, name: str, now_ms: int, domain: str = ANY) -> frozenset[str]:
@@ -167,11 +168,13 @@ def compile_policy(model: Model, vocabulary: Vocabulary, rows: Sequence[Row]) ->
     found.extend(_nothing_to_decide(model, contexts, refused=bool(errors(found))))
     if errors(found):
         return in_order(found)
+    buckets = bucket_rows(rows)
     return Snapshot(
         model=model,
         vocabulary=vocabulary,
         rows=tuple(rows),
-        digest=rows_digest(rows),
+        digest=buckets.digest,
+        buckets=buckets,
         role_names=frozenset(row.fields[1] for row in rows if row.section == "g"),
         contexts=MappingProxyType(contexts),
         graphs=MappingProxyType(graphs),
@@ -245,7 +248,7 @@ def _branch(branch: Branch, rules: Sequence[Rule], closures: ClosureMaker) -> Co
 
 def path_of(row: Row, steps: Sequence[Step], branch: Branch) -> list[tuple[Step, list[Entry]]]:
     """Return under which entries a row stands in each step of a branch."""
-    return [(step, _entries(row, column)) for step, column in zip(steps, branch.columns, strict=True)]
+    return [(step, entries_of(row, column)) for step, column in zip(steps, branch.columns, strict=True)]
 
 
 def _reads_now(context: Context, rules: Sequence[Rule]) -> bool:
@@ -455,7 +458,7 @@ def _step(column: Column) -> Step:
     return MixedStep(exact=exact, pattern=named[0] if named else None, roles=roles)
 
 
-def _entries(row: Row, column: Column) -> list[Entry]:
+def entries_of(row: Row, column: Column) -> list[Entry]:
     """Return the keys under which a row stands in the step of `column`, and what kind of pattern each is."""
     value = row.fields[column.position]
     kinds = dict.fromkeys(term.kind for term in column.terms)

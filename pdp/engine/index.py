@@ -41,6 +41,18 @@ class Trie:
         self.end: dict[str, Any] = {}
         self.below: dict[str, Any] = {}
 
+    @property
+    def empty(self) -> bool:
+        """Whether no pattern stands here or below."""
+        return not (self.children or self.star or self.end or self.below)
+
+    def copied(self) -> "Trie":
+        """Return a copy that shares what is below it."""
+        copy = Trie()
+        copy.children, copy.star = dict(self.children), self.star
+        copy.end, copy.below = dict(self.end), dict(self.below)
+        return copy
+
     def slot(self, pattern: str) -> tuple[dict[str, Any], str]:
         """Return the place for the value of `pattern`: a dictionary, and the key in it."""
         base, version = split_version(pattern)

@@ -11,7 +11,7 @@ are any. Nothing is inserted on lookup.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -235,6 +235,72 @@ def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding])
     )
 
 
+def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], found: list[Finding]) -> RoleGraph:
+    """Return the graph of our own names after a change of rows, closed anew only for the names that it touches."""
+    links = dict(graph.links)
+    gone = [_link(row, graph.definition) for row in removed]
+    new = [_link(row, graph.definition) for row in added]
+    for link in gone:
+        kept = list(links.get(link.name, ()))
+        if link in kept:
+            kept.remove(link)
+        links[link.name] = tuple(kept)
+    for link in new:
+        links[link.name] = (*links.get(link.name, ()), link)
+    names = {link.name for link in (*gone, *new)}
+    links = {name: each for name, each in links.items() if each} if gone else links
+    touched = _below(graph, names)
+    domains = {link.domain for link in (*gone, *new)}
+    domains = {*graph.reaches, *domains} if ANY in domains else {ANY, *domains}
+    reaches = dict(graph.reaches)
+    shared: dict[Reach, Reach] = {}
+    first = _Blamed(added[0] if added else None)
+    first.update({(link.name, link.target): row for link, row in zip(new, added, strict=True)})
+    for domain in domains:
+        closed = _Closure(links, domain, first, found, plain=False, definition=graph.definition, only=touched)
+        after = dict(closed.reaches(shared))
+        known = dict(reaches.get(domain, {}))
+        for name in touched:
+            known.pop(name, None)
+            if name in after:
+                known[name] = after[name]
+        reaches[domain] = known
+    named = any(":" not in name.partition("/")[0] for name in names)
+    return replace(
+        graph,
+        reaches=reaches,
+        links=links,
+        patterns=_patterns(links) if any(is_pattern(name) for name in names) else graph.patterns,
+        named_resources=any(":" not in name.partition("/")[0] for name in links) if named else graph.named_resources,
+        general=reaches[ANY],
+    )
+
+
+class _Blamed(dict[tuple[str, str], Row]):
+    """The row that a finding names; a link that was there before is blamed on what was added."""
+
+    def __init__(self, fallback: Row | None) -> None:
+        super().__init__()
+        self._fallback = fallback
+
+    def __missing__(self, key: tuple[str, str]) -> Row:
+        if self._fallback is None:
+            raise KeyError(key)
+        return self._fallback
+
+
+def _below(graph: RoleGraph, names: set[str]) -> list[str]:
+    """Return `names` and all that stand for one of them, in any domain."""
+    inner = names & {link.target for each in graph.links.values() for link in each}
+    touched = dict.fromkeys(sorted(names))
+    if inner:
+        for each in graph.reaches.values():
+            for name, reach in each.items():
+                if not inner.isdisjoint(reach.always) or any(target in inner for target, _ in reach.timed):
+                    touched[name] = None
+    return list(touched)
+
+
 def _loose(names: Iterable[str], function: str) -> Table | None:
     if not function:
         return None
@@ -270,13 +336,14 @@ class _Closure:
 
     def __init__(
         self,
-        links: Mapping[str, list[Link]],
+        links: Mapping[str, Sequence[Link]],
         domain: str,
         first: Mapping[tuple[str, str], Row],
         found: list[Finding],
         *,
         plain: bool,
         definition: RoleDefinition,
+        only: Iterable[str] | None = None,
     ) -> None:
         self._links = links
         self._domain = domain
@@ -286,7 +353,7 @@ class _Closure:
         self._found = found
         self._closed: dict[str, tuple[_Windows, int, bool]] = {}
         """For each inner name: what it stands for and when, its height, and whether a link of the domain itself counts."""
-        for name in links:
+        for name in links if only is None else only:
             self._close(name)
 
     def reaches(self, shared: dict[Reach, Reach]) -> Iterator[tuple[str, Reach]]:
