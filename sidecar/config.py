@@ -5,14 +5,13 @@ Every fault is a `ConfigError`: one line that says what is wrong, and what to do
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pdp.errors import BadNameError, ConfigError
 from pdp.model.names import Resource
+from pdp.yaml_text import read_yaml
 from sidecar.envoy import Address, EnvoyConfigError, EnvoySettings, ListenerTls, Sockets, Upstream
 from sidecar.routes import RouteTable, Served, oip
 
@@ -74,18 +73,6 @@ class _RoutesFile(BaseModel):
 
     served: dict[str, _ServedEntry]
     server: str = ""
-
-
-class _UniqueLoader(yaml.SafeLoader):
-    """YAML without repeated keys: the last one would win in silence."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:  # noqa: FBT001, FBT002 - the parent's signature
-        """Refuse a repeated key."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        repeated = next((key for position, key in enumerate(keys) if key in keys[:position]), None)
-        if repeated is not None:
-            raise yaml.constructor.ConstructorError(None, None, f"key `{repeated}` twice", node.start_mark)
-        return super().construct_mapping(node, deep)
 
 
 def parse_address(text: str, *, option: str) -> Address:
@@ -161,8 +148,8 @@ def load_routes(path: Path) -> RouteTable:
         ConfigError: The file cannot be read, is no YAML, has an unknown key, or names what is no resource.
     """
     try:
-        raw = yaml.load(path.read_text("utf-8"), Loader=_UniqueLoader)  # noqa: S506 - a safe loader, made stricter
-        parsed = _RoutesFile.model_validate(raw)
+        document = read_yaml(path.read_text("utf-8"), file=str(path))
+        parsed = _RoutesFile.model_validate(document.value)
         served = {name: _served(name, entry) for name, entry in parsed.served.items()}
         if parsed.server:
             Resource.parse(parsed.server)
@@ -171,10 +158,6 @@ def load_routes(path: Path) -> RouteTable:
         raise ConfigError(f"--routes: cannot read `{path}`: {fault.strerror}", advice="name a readable file") from None
     except UnicodeDecodeError:
         raise ConfigError(f"--routes: `{path}` is not UTF-8") from None
-    except RecursionError:
-        raise ConfigError(f"--routes: `{path}` is nested too deeply") from None
-    except yaml.YAMLError as fault:
-        raise ConfigError(f"--routes: `{path}` is not valid YAML: {' '.join(str(fault).split())}") from None
     except ValidationError as fault:
         first = fault.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"

@@ -16,12 +16,12 @@ from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
-from pdp.identity.positions import read_yaml
 from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.server.app import Basis
 from pdp.server.app import serve as run
 from pdp.server.stores import open_stores
 from pdp.service.genesis import Genesis, initialise
+from pdp.yaml_text import read_yaml
 
 DEFAULT_PACK: Final = Path("policies")
 DEFAULT_FILE: Final = Path("pdp.yaml")

@@ -28,13 +28,13 @@ from pdp.identity import gate
 from pdp.identity.development import AUDIENCE, CLIENT_ID, DEVELOPMENT_ISS, DevelopmentIssuer, issue, trust_text
 from pdp.identity.gate import read_object
 from pdp.identity.issuers import IssuerTable
-from pdp.identity.positions import read_yaml
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.model.names import Kind, printable
 from pdp.service.authenticate import Authenticator
 from pdp.signals.locks import LockSet
+from pdp.yaml_text import read_yaml
 
 app: Final = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True)
 keys_app: Final = typer.Typer(rich_markup_mode="markdown", no_args_is_help=True, help="Keys of the development issuer.")

@@ -31,7 +31,6 @@ from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
 from pdp.identity.keyset import ALGORITHMS
-from pdp.identity.positions import Document, Path, read_yaml
 from pdp.identity.profiles import PROFILES, Profile
 from pdp.limits import (
     DEFAULT_LEEWAY_S,
@@ -44,6 +43,7 @@ from pdp.limits import (
 )
 from pdp.model import canonical
 from pdp.model.names import Kind
+from pdp.yaml_text import Document, Path, read_yaml
 
 X5T_S256: Final = "x5t#S256"
 """The confirmation member that binds a token to a client certificate (RFC 8705 section 3)."""

@@ -1,14 +1,15 @@
-"""A YAML document as plain values, with the line of every one of them, so that an error can say where it is."""
+"""Configuration in YAML, read strictly: plain values, no aliases, no key twice, and the line of each for the error."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import yaml
 
 from pdp.errors import ConfigError
 
 Path = tuple[str | int, ...]
+_COLLECTIONS: Final = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,15 +49,17 @@ def read_yaml(text: str, *, file: str) -> Document:
         value = None if node is None else _value(loader, node, (), lines)
     except _KeyError as error:
         raise ConfigError(f"{file}:{error.line}: {error}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except RecursionError as error:
+        raise ConfigError(f"{file}:1: nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:
         mark = getattr(error, "problem_mark", None)
-        problem = getattr(error, "problem", None) or str(error) or "nested too deeply"
-        raise ConfigError(f"{file}:{mark.line + 1 if mark else 1}: {problem}") from error
+        problem = getattr(error, "problem", None) or str(error)
+        raise ConfigError(f"{file}:{mark.line + 1 if mark else 1}: not valid YAML: {problem}") from error
     return Document(file=file, value=value, lines=lines)
 
 
 class _KeyError(ValueError):
-    """A key that stands twice, or is no text."""
+    """A key that stands twice or is no text, or a tag that stands for something else."""
 
     def __init__(self, message: str, *, line: int) -> None:
         super().__init__(message)
@@ -65,6 +68,9 @@ class _KeyError(ValueError):
 
 def _value(loader: _Loader, node: yaml.Node, path: Path, lines: dict[Path, int]) -> Any:
     lines.setdefault(path, node.start_mark.line + 1)
+    # An explicit tag on a collection would be lost in silence: only scalars are constructed by their tag.
+    if not isinstance(node, yaml.ScalarNode) and node.tag not in _COLLECTIONS:
+        raise _KeyError(f"`{node.tag}` is not allowed", line=node.start_mark.line + 1)
     if isinstance(node, yaml.MappingNode):
         return _mapping(loader, node, path, lines)
     if isinstance(node, yaml.SequenceNode):
