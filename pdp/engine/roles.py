@@ -354,7 +354,11 @@ class _Closure:
         self._closed: dict[str, tuple[_Windows, int, bool]] = {}
         """For each inner name: what it stands for and when, its height, and whether a link of the domain itself counts."""
         for name in links if only is None else only:
-            self._close(name)
+            if any(link.target in links for link in links.get(name, ())):
+                self._close(name)
+            else:
+                # Most names are subjects, one link below a role that is no subject itself.
+                self._finish(name)
 
     def reaches(self, shared: dict[Reach, Reach]) -> Iterator[tuple[str, Reach]]:
         """Yield each name with its reach; for a domain, only where a link of that domain takes part."""
