@@ -6,9 +6,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from pdp.engine.pack import rows_digest
-
 from pdp.engine.casbin_text import Row, parse_model, parse_rows
+from pdp.engine.pack import rows_digest
 from pdp.trust.entry import Head, SignedEntry, seal_next
 from pdp.trust.keys import PdpKeys, Role, SigningKey, sign_root
 from pdp.trust.verifier import Refused, TrustVerifier
