@@ -164,6 +164,10 @@ DRAIN_GRACE_S: Final = 10.0
 MAX_GRACE_S: Final = 600.0
 MAX_PORT: Final = 65_535
 
+SWITCH_INTERVAL_S: Final = 0.0005
+"""How long one thread may keep the interpreter from another. Python's 5 ms would be added to every allow: the thread that has
+just made its record durable waits for a busy loop. Measured with one connection: p50 of a gated request 2.1 -> 1.5 ms."""
+
 # Audit.
 MAX_AUDIT_RECORD_BYTES: Final = 256 * 1024
 """One record: the groups of a subject and four actors at their longest fit."""

@@ -16,6 +16,7 @@ import typer
 import uvloop
 
 from pdp.errors import ConfigError, PortcullisError
+from pdp.limits import SWITCH_INTERVAL_S
 from sidecar.config import (
     PdpAccess,
     SidecarConfig,
@@ -148,6 +149,7 @@ def _serve(config: SidecarConfig) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from sidecar.agent import serve  # noqa: PLC0415 - `config` and `--help` need none of it
 
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     uvloop.run(serve(config, announce=lambda line: print(line, flush=True)))  # noqa: T201 - what scripts wait for
 
 

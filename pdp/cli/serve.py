@@ -16,7 +16,7 @@ from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
-from pdp.limits import MAX_TRUST_FILE_BYTES
+from pdp.limits import MAX_TRUST_FILE_BYTES, SWITCH_INTERVAL_S
 from pdp.server.app import Basis
 from pdp.server.app import serve as run
 from pdp.server.stores import open_stores
@@ -147,6 +147,7 @@ def serve(
     }
     settings = configuration(config, flags)
     setup_logging(level=settings.log.level, form=settings.log.format)
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     asyncio.run(_serve(settings, admin if first else None, pack, wanted=first))
 
 

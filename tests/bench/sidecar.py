@@ -29,6 +29,7 @@ from tests.bench.report import Figure
 Json = dict[str, Any]
 CONNECTIONS = (1, 16)
 DURATION_S = 4.0
+TOLERATED = 0.01
 FILTERS = {"envoy.filters.http.ext_authz", "envoy.filters.http.ext_proc"}
 
 
@@ -59,11 +60,13 @@ def _figures(connections: int, bare: Result, ours: Result) -> list[Figure]:
         Figure(name=f"{gate}: p50", value=ours.p50_ms, unit="ms", versus=alone, ratio=ours.p50_ms / bare.p50_ms),
         Figure(name=f"{gate}: added p50", value=ours.p50_ms - bare.p50_ms, unit="ms"),
         Figure(name=f"{gate}: added p99", value=ours.p99_ms - bare.p99_ms, unit="ms"),
+        Figure(name=f"{gate}: refused for want of time", value=ours.failures, unit="requests"),
     ]
 
 
 def _checked(result: Result) -> Result:
-    if result.failures:
+    """Return `result`, unless so many were refused that it shows something else; a few miss the 0.2 s of EX-17."""
+    if result.failures > TOLERATED * DURATION_S * result.requests_per_s:
         sys.exit(f"bench: {result.failures} requests were not answered with 200; a figure would mean nothing")
     return result
 
