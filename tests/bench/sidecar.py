@@ -60,7 +60,7 @@ def _figures(connections: int, bare: Result, ours: Result) -> list[Figure]:
         Figure(name=f"{gate}: p50", value=ours.p50_ms, unit="ms", versus=alone, ratio=ours.p50_ms / bare.p50_ms),
         Figure(name=f"{gate}: added p50", value=ours.p50_ms - bare.p50_ms, unit="ms"),
         Figure(name=f"{gate}: added p99", value=ours.p99_ms - bare.p99_ms, unit="ms"),
-        Figure(name=f"{gate}: refused for want of time", value=ours.failures, unit="requests"),
+        Figure(name=f"{gate}: refused late", value=ours.failures, unit="requests"),
     ]
 
 
