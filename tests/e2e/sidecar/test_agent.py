@@ -1,6 +1,7 @@
 """The whole sidecar, with a real Envoy, truly signed entries and real tokens; only the PDP is a script."""
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
@@ -257,3 +258,30 @@ def test_a_sidecar_without_a_reachable_pdp_is_not_ready(tmp_path: Path) -> None:
         await asyncio.gather(starting, return_exceptions=True)
 
     asyncio.run(go())
+
+
+def test_no_route_answers_the_unauthenticated(on_stage: OnStage) -> None:
+    """Every row of the table, with and without its optional parts, and what stands in none: refused, and nothing forwarded."""
+
+    async def body(stage: Scene, client: httpx.AsyncClient) -> None:
+        asked = {(row.method, path) for row in oip.ROWS for path in _spellings(row.path)}
+        asked |= {
+            ("GET", "/"),
+            ("GET", "/demo/streams"),
+            ("DELETE", "/v2/models/fraud"),
+            ("PUT", "/v2/models/fraud/infer"),
+        }
+        for method, path in sorted(asked):
+            for headers in ({}, {"authorization": "Bearer garbage"}, {"authorization": "Basic Ym9iOmJvYg=="}):
+                answer = await client.request(method, stage.gate + path, headers=headers)
+                assert answer.status_code in {401, 403}, (method, path, answer.status_code)
+        assert stage.model.seen == []
+
+    on_stage(body)
+
+
+def _spellings(path: str) -> set[str]:
+    """Return the targets a row's path stands for: each optional part left out and filled in, names and versions given."""
+    without = re.sub(r"\[.*?\]", "", path)
+    spelt = {without, path.replace("[", "").replace("]", "")}
+    return {one.replace("{m}", "fraud").replace("{v}", "12") for one in spelt}
