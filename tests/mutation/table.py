@@ -1,0 +1,56 @@
+"""Which tests a mutant meets: by file, the quickest and sharpest first."""
+
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Final, NamedTuple
+
+from tests.mutation.doors import every_case_comes_out_as_it_must
+
+
+class Judge(NamedTuple):
+    """What looks at a file's mutants: test files, and before them perhaps a check that needs no test session."""
+
+    tests: tuple[str, ...]
+    first: Callable[[], bool] | None = None
+
+
+_ENGINE: Final = (
+    "tests/unit/engine/test_evaluate.py",
+    "tests/unit/engine/test_general.py",
+    "tests/spec/test_reference.py",
+    "tests/spec/test_general_laws.py",
+    "tests/spec/test_delta.py",
+    "tests/spec/test_divergences.py",
+)
+
+
+def _identity(*tests: str) -> Judge:
+    return Judge(tuple(f"tests/{name}" for name in tests), every_case_comes_out_as_it_must)
+
+
+TABLE: Final = MappingProxyType(
+    {
+        "pdp/engine/expression.py": Judge(
+            (
+                "tests/unit/engine/test_expression.py",
+                "tests/unit/engine/test_casbin_text.py",
+                *_ENGINE,
+            )
+        ),
+        "pdp/engine/evaluate.py": Judge(_ENGINE),
+        "pdp/engine/index.py": Judge(_ENGINE),
+        "pdp/identity/gate.py": _identity(),
+        "pdp/identity/profiles.py": _identity(),
+        "pdp/identity/keyset.py": _identity("unit/identity/test_keyset.py", "unit/identity/test_rfc7520.py"),
+        "pdp/identity/signature.py": _identity(),
+        "pdp/identity/claims.py": _identity("unit/identity/test_claims.py", "unit/docs/test_identity_page.py"),
+        "pdp/identity/proof.py": _identity("unit/identity/test_proof.py"),
+        "pdp/identity/binding.py": _identity(),
+        "pdp/identity/kubernetes.py": _identity("attacks/test_workload_tokens.py"),
+        "pdp/identity/delegation.py": _identity(),
+        "pdp/identity/spiffe.py": _identity("unit/identity/test_certificates.py"),
+        "pdp/identity/certificates.py": _identity("unit/identity/test_certificates.py"),
+        "pdp/identity/verifier.py": _identity("unit/identity/test_certificates.py", "attacks/test_workload_tokens.py"),
+    }
+)
+"""The modules under mutation: those whose silent change would be an answer or an identity that is wrong."""
