@@ -39,6 +39,7 @@ async def watch(pdp: RunningPdp, at_least: int) -> None:
     assert await told.read() is grpc.aio.EOF
 
 
+@pytest.mark.holds("P5")
 @pytest.mark.parametrize("call", [evaluate, batch, watch])
 def test_a_caller_that_the_awaited_world_locks_out_is_told_nothing(
     tmp_path: Path, call: Callable[[RunningPdp, int], Coroutine[Any, Any, None]]

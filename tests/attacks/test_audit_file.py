@@ -31,6 +31,7 @@ def test_the_file_itself_verifies(contents: list[bytes]) -> None:
     assert verdict(file_of(contents)) is Verdict.OK
 
 
+@pytest.mark.holds("S3", "S7", "adv_verify_exit")
 def test_edit_of_any_byte(contents: list[bytes]) -> None:
     whole = file_of(contents)
     for position, flip in itertools.product(range(len(whole)), (0x01, 0x20, 0x80)):
@@ -71,6 +72,7 @@ def test_insert(contents: list[bytes], place: int) -> None:
     assert verdict(file_of(repeated)) is Verdict.BROKEN
 
 
+@pytest.mark.holds("F9", "S3")
 def test_truncate_at_every_byte(contents: list[bytes]) -> None:
     whole = file_of(contents)
     head = chain.unseal(contents[-1])[1]

@@ -14,6 +14,7 @@ PATIENCE_S = 10.0
 DECLARED_BYTES = 12_000_000
 
 
+@pytest.mark.holds("F20", "L4", "P11")
 @pytest.mark.parametrize("path", ["/pdp.v1.PolicyService/Propose", "/pdp.v1.DecisionService/Watch"])
 def test_a_message_that_never_ends_is_refused_at_its_first_byte(tmp_path: Path, path: str) -> None:
     """gRPC reads a lone message whole before it calls a handler, as much as its length says, and waits for ever."""

@@ -556,6 +556,7 @@ def enter(authenticator: Authenticator, authorization: str | None, locks: LockSe
     return asyncio.run(authenticator.authenticate(authorization, None, locks=locks))
 
 
+@pytest.mark.holds("F13", "L1")
 @pytest.mark.parametrize("case", ATTACKS, ids=str)
 def test_is_refused_with_its_reason(case: Attack) -> None:
     keys = case.keys or keys_of(*(signer(alg) for alg in tokens.ALGS))

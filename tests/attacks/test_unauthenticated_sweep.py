@@ -35,6 +35,7 @@ def path_of(method: Any) -> str:
     return f"/{method.containing_service.full_name}/{method.name}"
 
 
+@pytest.mark.holds("P10", "adv_route_coverage")
 def test_every_rpc_of_every_service_stands_in_the_table_of_rights() -> None:
     assert {path_of(method) for method in described()} == set(RULES)
 
@@ -79,6 +80,7 @@ def another_issuer(pdp: RunningPdp) -> Sequence[tuple[str, str]]:
     return pdp.metadata(EVE)
 
 
+@pytest.mark.holds("P10", "adv_route_coverage")
 @pytest.mark.parametrize("metadata_of", [no_credential, garbage, expired, two_tokens, another_issuer])
 def test_no_rpc_answers_the_unauthenticated(tmp_path: Path, metadata_of: Any) -> None:
     for path, error in sweep(tmp_path, metadata_of, guarded()).items():
@@ -86,6 +88,7 @@ def test_no_rpc_answers_the_unauthenticated(tmp_path: Path, metadata_of: Any) ->
         assert error.code() is grpc.StatusCode.UNAUTHENTICATED, path
 
 
+@pytest.mark.holds("P10")
 def test_no_rpc_answers_the_unauthorised(tmp_path: Path) -> None:
     wanted = [path for path in guarded() if RULES[path].right is not None]
     for path, error in sweep(tmp_path, lambda pdp: pdp.metadata(EVE), wanted).items():
@@ -118,6 +121,7 @@ def test_health_needs_no_credential_and_says_nothing_else(tmp_path: Path) -> Non
     asyncio.run(run())
 
 
+@pytest.mark.holds("N7")
 def test_the_probes_have_these_routes_and_no_others(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
@@ -133,6 +137,7 @@ def test_the_probes_have_these_routes_and_no_others(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("S9")
 def test_the_pages_name_no_person_no_resource_and_no_token(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:

@@ -58,6 +58,7 @@ def test_the_honest_successor_is_accepted(replica: Replica) -> None:
 # Arbitrary installation: V2.
 
 
+@pytest.mark.holds("P7", "V2", "adv_threshold")
 def test_unsigned_entry(replica: Replica) -> None:
     assert refused(replica, replace(AUTHORITY.entry(HEAD), signatures=())) is Fault.BAD_SIGNATURE
 
@@ -72,11 +73,13 @@ def test_entry_signed_with_an_unknown_key_under_a_known_id(replica: Replica) -> 
     assert refused(replica, replace(forged, signatures=(signature,))) is Fault.BAD_SIGNATURE
 
 
+@pytest.mark.holds("V2", "adv_key_scope")
 @pytest.mark.parametrize("key", [AUTHORITY.timestamp, AUTHORITY.root_key])
 def test_entry_signed_with_a_key_of_another_role(replica: Replica, key: SigningKey) -> None:
     assert refused(replica, AUTHORITY.entry(HEAD, keys=[key])) is Fault.BAD_SIGNATURE
 
 
+@pytest.mark.holds("V2", "adv_key_scope")
 def test_signature_of_a_heartbeat_or_snapshot_does_not_fit_an_entry(replica: Replica) -> None:
     entry = AUTHORITY.entry(HEAD)
     elsewhere = AUTHORITY.publish.sign(snapshot_message(entry.header))
@@ -93,6 +96,7 @@ def test_every_flipped_byte_of_the_header_is_noticed() -> None:
         assert result.reason is Fault.BAD_SIGNATURE
 
 
+@pytest.mark.holds("V2")
 def test_expired_key() -> None:
     retired = replace(AUTHORITY.publish.public, not_after_ms=START_MS)
     replica = take(AUTHORITY.replica(publish=[retired]), CHAIN)
@@ -111,6 +115,7 @@ def test_stolen_retired_key_that_dates_back() -> None:
     assert refused(replica, AUTHORITY.entry(HEAD)) is Fault.KEY_EXPIRED
 
 
+@pytest.mark.holds("V2", "adv_threshold")
 def test_one_key_signing_twice_does_not_reach_a_threshold_of_two() -> None:
     second = SigningKey.generate()
     verifier = AUTHORITY.verifier(publish=[AUTHORITY.publish.public, second.public], thresholds={Role.PUBLISH: 2})
@@ -121,6 +126,7 @@ def test_one_key_signing_twice_does_not_reach_a_threshold_of_two() -> None:
     assert isinstance(replica.prepare(both, now_ms=START_MS), Prepared)
 
 
+@pytest.mark.holds("V2", "adv_threshold")
 def test_duplicate_key_material_under_two_ids() -> None:
     genuine = canonical.loads(AUTHORITY.root().raw)
     signed = genuine["signed"]
@@ -133,6 +139,7 @@ def test_duplicate_key_material_under_two_ids() -> None:
         RootFile.parse(canonical.dumps(forged))
 
 
+@pytest.mark.holds("V2", "adv_threshold")
 @pytest.mark.parametrize("threshold", [0, -1, 2, True])
 def test_threshold_that_nobody_or_everybody_meets(threshold: int) -> None:
     signed = canonical.loads(AUTHORITY.root().raw)["signed"]
@@ -168,6 +175,7 @@ def test_root_file_of_a_stranger_does_not_succeed_ours() -> None:
 # Rollback, omission, forks: V4.
 
 
+@pytest.mark.holds("V4", "adv_rollback")
 def test_rollback_to_an_older_entry(replica: Replica) -> None:
     assert refused(replica, CHAIN[1]) is Fault.ROLLBACK
 
@@ -181,6 +189,7 @@ def test_repeated_entry(replica: Replica) -> None:
     assert refused(replica, CHAIN[2]) is Fault.DUPLICATE
 
 
+@pytest.mark.holds("V4")
 def test_same_number_other_digest(replica: Replica) -> None:
     other = AUTHORITY.entry(head_of(CHAIN[:2]), payload=lock_payload(77))
     assert refused(replica, other) is Fault.EQUIVOCATION
@@ -196,6 +205,7 @@ def test_first_entry_grafted_onto_a_chain() -> None:
         AUTHORITY.entry(HEAD, prev="")
 
 
+@pytest.mark.holds("V4", "adv_rollback")
 def test_snapshot_below_the_high_water_mark() -> None:
     snapshot = AUTHORITY.snapshot(take(AUTHORITY.replica(), CHAIN[:2]))
     restarted = AUTHORITY.replica()
@@ -205,6 +215,7 @@ def test_snapshot_below_the_high_water_mark() -> None:
     assert result.reason is Fault.ROLLBACK
 
 
+@pytest.mark.holds("F4", "V4", "V9", "adv_rollback")
 def test_wiped_store_cannot_roll_a_replica_back(replica: Replica) -> None:
     # FLUSHALL: the store is empty, and a PDP that believes it signs heartbeats over nothing.
     late = START_MS + 600_000
@@ -214,6 +225,7 @@ def test_wiped_store_cannot_roll_a_replica_back(replica: Replica) -> None:
     assert replica.world.seq == 3
 
 
+@pytest.mark.holds("V5", "adv_rollback")
 def test_wiped_replica_fed_an_old_world_never_takes_it_for_fresh() -> None:
     # The mark is lost with the disk; the old world verifies, and only the heartbeat's age gives it away.
     old = take(AUTHORITY.replica(), CHAIN[:1])
@@ -225,12 +237,14 @@ def test_wiped_replica_fed_an_old_world_never_takes_it_for_fresh() -> None:
 # Mix-and-match: V2 with the payload's digest, V4.
 
 
+@pytest.mark.holds("P7", "V7")
 def test_tampered_payload(replica: Replica) -> None:
     entry = AUTHORITY.entry(HEAD)
     tampered = replace(entry, payload=entry.payload.replace(b"mallory4", b"charlie4"))
     assert refused(replica, tampered) is Fault.PAYLOAD_MISMATCH
 
 
+@pytest.mark.holds("V7")
 def test_swapped_payloads(replica: Replica) -> None:
     one, other = AUTHORITY.entry(HEAD), AUTHORITY.entry(HEAD, payload=lock_payload(9))
     assert refused(replica, replace(one, payload=other.payload)) is Fault.PAYLOAD_MISMATCH
@@ -273,10 +287,12 @@ def test_snapshot_whose_state_stands_elsewhere_than_its_header() -> None:
 # Wrong software: V3.
 
 
+@pytest.mark.holds("V3")
 def test_entry_of_another_tenant_under_the_same_keys(replica: Replica) -> None:
     assert refused(replica, AUTHORITY.entry(HEAD, tenant="other")) is Fault.WRONG_TENANT
 
 
+@pytest.mark.holds("V3")
 def test_heartbeat_of_another_tenant(replica: Replica) -> None:
     alien = replace(AUTHORITY, tenant="other").heartbeat(HEAD)
     result = replica.heard(alien, now_ms=START_MS, mono_s=0.0)
@@ -292,6 +308,7 @@ def test_root_file_of_another_tenant() -> None:
 # Indefinite freeze: V5.
 
 
+@pytest.mark.holds("P6", "V5")
 def test_freeze_by_withholding_everything(replica: Replica) -> None:
     replica.heard(AUTHORITY.heartbeat(HEAD), now_ms=START_MS, mono_s=10.0)
     assert replica.staleness_s(now_ms=START_MS, mono_s=10.0) == 0
@@ -311,6 +328,7 @@ def test_freeze_by_delaying_every_heartbeat(replica: Replica) -> None:
     assert replica.staleness_s(now_ms=late, mono_s=100.0) == 90
 
 
+@pytest.mark.holds("V5")
 def test_freeze_by_withholding_entries_and_passing_heartbeats(replica: Replica) -> None:
     replica.heard(AUTHORITY.heartbeat(HEAD), now_ms=START_MS, mono_s=10.0)
     withheld = head_of([*CHAIN, AUTHORITY.entry(HEAD)])
@@ -331,6 +349,7 @@ def test_heartbeat_that_names_another_entry_under_our_number(replica: Replica) -
     assert result.reason is Fault.EQUIVOCATION
 
 
+@pytest.mark.holds("F12", "V5")
 def test_clock_that_ran_away(replica: Replica) -> None:
     far = START_MS + round(MAX_SIGNED_AHEAD_S * 1000) + 1
     assert refused(replica, AUTHORITY.entry(HEAD, time_ms=far)) is Fault.FROM_THE_FUTURE
@@ -339,16 +358,19 @@ def test_clock_that_ran_away(replica: Replica) -> None:
     assert replica.now_ms(START_MS) == START_MS
 
 
+@pytest.mark.holds("V5")
 def test_expired_entry(replica: Replica) -> None:
     short = AUTHORITY.entry(HEAD, expires_ms=START_MS + 1)
     assert refused(replica, short, now_ms=START_MS + 1) is Fault.EXPIRED
 
 
+@pytest.mark.holds("F12")
 def test_expired_entry_revived_by_a_clock_set_back(replica: Replica) -> None:
     short = AUTHORITY.entry(HEAD, expires_ms=START_MS)
     assert refused(replica, short, now_ms=START_MS - 3_600_000) is Fault.EXPIRED
 
 
+@pytest.mark.holds("F12")
 def test_backdated_entry(replica: Replica) -> None:
     assert refused(replica, AUTHORITY.entry(HEAD, time_ms=START_MS - 1)) is Fault.TIME_REVERSED
 
@@ -362,6 +384,7 @@ def _snapshot_at(replica: Replica, seq: int) -> object:
     return replica.prepare_snapshot(AUTHORITY.snapshot(moved), now_ms=START_MS)
 
 
+@pytest.mark.holds("V4")
 def test_fast_forward_by_a_stolen_publish_key(replica: Replica) -> None:
     replica.heard(AUTHORITY.heartbeat(HEAD), now_ms=START_MS, mono_s=0.0)
     result = _snapshot_at(replica, 1_000)
@@ -380,6 +403,7 @@ def test_fast_forward_to_the_end_of_the_numbers(replica: Replica) -> None:
 # Endless data: V1.
 
 
+@pytest.mark.holds("V1", "L1")
 @pytest.mark.parametrize(
     "inflate",
     [
@@ -393,6 +417,7 @@ def test_oversized_entry(replica: Replica, inflate: Callable[[SignedEntry], Sign
     assert refused(replica, inflate(AUTHORITY.entry(HEAD))) is Fault.OVERSIZED
 
 
+@pytest.mark.holds("V1", "L1")
 def test_oversized_heartbeat(replica: Replica) -> None:
     huge = SignedHeartbeat(body=b"x" * (MAX_HEADER_BYTES + 1), signature=Signature(key_id="", signature=b""))
     result = replica.heard(huge, now_ms=START_MS, mono_s=0.0)
@@ -403,6 +428,7 @@ def test_oversized_heartbeat(replica: Replica) -> None:
 # Engine downgrade: V6.
 
 
+@pytest.mark.holds("V6", "F28")
 def test_entry_for_a_future_engine(replica: Replica) -> None:
     assert refused(replica, AUTHORITY.entry(HEAD, min_engine=ENGINE + 1)) is Fault.ENGINE_TOO_OLD
 
@@ -414,6 +440,7 @@ def _signed(header: bytes, payload: bytes) -> SignedEntry:
     return SignedEntry(header=header, payload=payload, signatures=(AUTHORITY.publish.sign(entry_message(header)),))
 
 
+@pytest.mark.holds("L9", "P11", "adv_malformed_peer")
 @pytest.mark.parametrize("header", [b"", b"{}", b"[1]", b"null", b"\xff\xfe", b'{"seq": 4}', b"{" * 5_000])
 def test_signed_nonsense(replica: Replica, header: bytes) -> None:
     assert refused(replica, _signed(header, b"{}")) is Fault.MALFORMED
@@ -424,6 +451,7 @@ def test_signed_header_with_one_field_more(replica: Replica) -> None:
     assert refused(replica, _signed(canonical.dumps(fields), b"{}")) is Fault.MALFORMED
 
 
+@pytest.mark.holds("F19", "P7")
 @pytest.mark.parametrize("kind", ["unheard-of", "lock", "policy", "assets", "unlock"])
 def test_poison_that_makes_no_valid_world(replica: Replica, kind: str) -> None:
     assert refused(replica, AUTHORITY.entry(HEAD, kind=kind, payload={"id": 7})) is Fault.FOLD_REFUSED

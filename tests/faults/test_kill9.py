@@ -96,10 +96,12 @@ def survives(directory: Path, kills: int) -> None:
     asyncio.run(verify())
 
 
+@pytest.mark.holds("F24", "P9")
 def test_f24_five_kills(tmp_path: Path) -> None:
     survives(tmp_path, 5)
 
 
+@pytest.mark.holds("F24", "P9")
 @pytest.mark.nightly
 @pytest.mark.timeout(900)
 def test_f24_two_hundred_kills(tmp_path: Path) -> None:

@@ -90,6 +90,7 @@ class Scene:
                 await server.stop(None)
 
 
+@pytest.mark.holds("F6", "F7", "P7")
 @pytest.mark.parametrize(
     "faults",
     [
@@ -123,6 +124,7 @@ def test_f6_f7_a_bad_link_never_moves_the_world_wrong_and_heals(faults: Faults) 
     asyncio.run(work())
 
 
+@pytest.mark.holds("F7")
 @pytest.mark.parametrize("faults", [Faults(trickle=16), Faults(delay_s=0.01)], ids=str)
 def test_f7_a_slow_link_converges(faults: Faults) -> None:
     async def work() -> None:
@@ -136,6 +138,7 @@ def test_f7_a_slow_link_converges(faults: Faults) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.holds("F6", "P6")
 def test_f6_a_half_open_link_is_found_out_and_the_replica_goes_stale_meanwhile() -> None:
     async def work() -> None:
         scene = Scene()
@@ -156,6 +159,7 @@ def test_f6_a_half_open_link_is_found_out_and_the_replica_goes_stale_meanwhile()
     asyncio.run(work())
 
 
+@pytest.mark.holds("F6", "P9")
 def test_f6_a_publish_cut_off_from_redis_is_never_acknowledged_and_lost() -> None:
     async def work(port: int) -> None:
         proxy = FaultProxy("127.0.0.1", port)

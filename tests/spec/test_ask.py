@@ -131,6 +131,7 @@ def held(listed: Listed | None, found: set[bool]) -> None:
         assert listed.depends_on or listed.sources
 
 
+@pytest.mark.holds("adv_list_partial", "P3")
 @pytest.mark.parametrize("terms", TERMS)
 def test_who_can_agrees_with_decide_on_every_subject(world: World, terms: Terms) -> None:
     for action, resource in CELLS:
@@ -142,6 +143,7 @@ def test_who_can_agrees_with_decide_on_every_subject(world: World, terms: Terms)
             held(listed.get(label), answers(world, label, action, resource, terms))
 
 
+@pytest.mark.holds("adv_list_partial", "P3")
 @pytest.mark.parametrize("terms", TERMS)
 def test_what_can_and_actions_agree_with_decide_on_every_asset(world: World, terms: Terms) -> None:
     for label in ("user:dana@x", "group:team", "workload:spiffe://t/ns/apps/sa/bad", "*"):
@@ -173,6 +175,7 @@ def test_a_temporal_role_counts_while_it_holds(world: World) -> None:
     assert "user:tim@x" not in [entry.subject for entry in who_can(world, *asked, START_MS) if entry]
 
 
+@pytest.mark.holds("adv_list_partial")
 def test_a_list_about_nothing_is_an_error_and_never_empty(world: World) -> None:
     for action, resource, reason in (
         ("dataset.read", "dataset/shadow", Reason.NOT_FOUND),

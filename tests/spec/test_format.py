@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,7 @@ BLANKS = st.sampled_from(("", " ", "  ", "\t"))
 POLICIES = Path(__file__).parents[2] / "policies"
 
 
+@pytest.mark.holds("adv_printing")
 @QUICK
 @given(world=worlds(), data=st.data())
 def test_reading_what_was_formatted_gives_the_same_rows_in_the_same_places(

@@ -58,6 +58,7 @@ def agrees_with_pycasbin(world: CasbinWorld) -> int:
     return count
 
 
+@pytest.mark.holds("P1", "adv_engine_paths_differ")
 @QUICK
 @given(world=casbin_worlds())
 def test_the_engine_answers_as_the_reference_does(world: CasbinWorld) -> None:
@@ -87,6 +88,7 @@ def test_order_and_repetition_change_nothing_unless_the_effect_is_a_priority(
         assert (one.effect, one.reason) == (other.effect, other.reason)
 
 
+@pytest.mark.holds("P1", "adv_exemptions")
 @QUICK
 @given(world=casbin_worlds(), data=st.data())
 def test_more_denies_and_fewer_allows_never_allow_more(world: CasbinWorld, data: st.DataObject) -> None:

@@ -1,5 +1,6 @@
 """The engine against its executable specification, and the laws that need no oracle."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ def answer(snapshot: Snapshot, question: EngineRequest) -> Outcome:
     return evaluate(snapshot, question, NOW_MS)
 
 
+@pytest.mark.holds("P1", "adv_engine_paths_differ")
 @THOROUGH
 @given(world=worlds())
 def test_the_engine_answers_as_the_reference_does(world: GeneratedWorld) -> None:
@@ -126,6 +128,7 @@ def test_printing_and_reading_rows_gives_the_same_rows(world: GeneratedWorld) ->
     ]
 
 
+@pytest.mark.holds("P2")
 def test_an_empty_question_is_denied_and_never_raises() -> None:
     model, rows = MODELS[0], numbered([("p", ("role:r1", "*", "dataset/**", "*", "", "", "allow"))])
     snapshot = compile_policy(model, VOCABULARY, rows)

@@ -72,11 +72,13 @@ def test_an_access_that_both_questions_allow_is_granted(world: World) -> None:
     assert decision.role_path[-1] == "role:app"
 
 
+@pytest.mark.holds("P1")
 def test_default_deny(world: World) -> None:
     question = ask("user:stranger@x", "dataset.read", "dataset/vision/digits", workload=NOTEBOOK)
     assert decide(world, question, START_MS).reason is Reason.NO_GRANT
 
 
+@pytest.mark.holds("P1", "P2")
 def test_an_empty_world_allows_nothing() -> None:
     assert decide(empty_world(TENANT), invoke(), START_MS).effect is Effect.DENY
 
@@ -126,6 +128,7 @@ def test_a_role_held_in_dev_grants_nothing_in_prod(world: World) -> None:
     assert "prod" in decision.nearest_miss.text
 
 
+@pytest.mark.holds("P1", "P2")
 def test_deny_beats_allow_and_an_erring_deny_denies(world: World) -> None:
     def read(**attributes: str) -> Reason:
         question = ask(
@@ -202,6 +205,7 @@ def test_an_access_is_looked_at_again_when_a_nested_actor_may_become_barred() ->
     assert decide(world, question, 1_893_456_000_001).reason is Reason.DELEGATION_DENIED
 
 
+@pytest.mark.holds("F12")
 def test_a_clock_that_is_off_gives_nothing_by_a_timed_role_and_lifts_no_timed_deny(world: World) -> None:
     timed = ask("user:tim@x", "endpoint.invoke", "endpoint/digits", workload=APPS)
     assert decide(world, timed, START_MS).allowed
@@ -215,6 +219,7 @@ def test_a_clock_that_is_off_gives_nothing_by_a_timed_role_and_lifts_no_timed_de
     assert decide(barred, question, AFTER_THE_BAR_MS, clock_off=True).reason is Reason.DENIED_BY_RULE
 
 
+@pytest.mark.holds("F12")
 def test_whatever_the_time_is_a_clock_that_is_off_allows_no_more(world: World) -> None:
     """Law: allowed with the clock off implies allowed at every time."""
     questions = [
@@ -256,6 +261,7 @@ def test_a_nested_actor_needs_no_grant_and_can_only_tighten(world: World) -> Non
     assert decide(world, invoke(actors=(party("agent:bot"), party("agent:other"))), START_MS).allowed
 
 
+@pytest.mark.holds("adv_stale_claims")
 @pytest.mark.parametrize(
     "target",
     [
@@ -288,6 +294,7 @@ def test_an_obligation_that_cannot_be_carried_out_denies(world: World) -> None:
     assert decide(world, invoke(supports=frozenset({"recheck_after"})), START_MS).allowed
 
 
+@pytest.mark.holds("P6")
 def test_a_stale_world_bears_as_much_as_the_asset_is_sensitive(world: World) -> None:
     question = invoke()
     decision = decide(world, question, START_MS)

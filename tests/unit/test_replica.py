@@ -31,6 +31,7 @@ def test_preparing_moves_nothing_and_committing_swaps_and_tells() -> None:
     assert told == [replica.world]
 
 
+@pytest.mark.holds("P4")
 def test_a_pinned_world_does_not_change_under_its_reader() -> None:
     replica = take(AUTHORITY.replica(), CHAIN[:1])
     pinned = replica.world
@@ -92,6 +93,7 @@ def test_a_heartbeat_we_have_passed_counts_for_the_time_it_was_read() -> None:
     assert replica.heard(AUTHORITY.heartbeat(head_of(CHAIN[:3])), now_ms=START_MS, mono_s=50.0) is True
 
 
+@pytest.mark.holds("F4", "F5")
 def test_a_store_that_stays_behind_what_we_hold_is_a_rollback() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     late = START_MS + round(MAX_CLOCK_SKEW_S * 1000) + 1
@@ -100,6 +102,7 @@ def test_a_store_that_stays_behind_what_we_hold_is_a_rollback() -> None:
     assert result.reason is Fault.ROLLBACK
 
 
+@pytest.mark.holds("F12")
 def test_now_is_never_before_the_newest_signed_time() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     assert replica.now_ms(START_MS - 5) == START_MS
@@ -108,6 +111,7 @@ def test_now_is_never_before_the_newest_signed_time() -> None:
     assert replica.now_ms(START_MS + 10) == START_MS + 10
 
 
+@pytest.mark.holds("F13")
 def test_skew_tells_how_far_the_clock_is_off_signed_time() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     assert replica.skew_s(now_ms=START_MS, mono_s=0.0) == 0
@@ -115,6 +119,7 @@ def test_skew_tells_how_far_the_clock_is_off_signed_time() -> None:
     assert replica.skew_s(now_ms=START_MS + 300_000, mono_s=11.0) == 299
 
 
+@pytest.mark.holds("F12")
 def test_a_stored_heartbeat_ages_by_wall_time_across_the_restart() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     heartbeat = AUTHORITY.heartbeat(replica.head)
@@ -122,12 +127,14 @@ def test_a_stored_heartbeat_ages_by_wall_time_across_the_restart() -> None:
     assert replica.staleness_s(now_ms=START_MS, mono_s=2.0) == 41
 
 
+@pytest.mark.holds("F12")
 def test_a_clock_behind_the_stored_heartbeat_is_stale() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     replica.restore_heartbeat(AUTHORITY.heartbeat(replica.head), now_ms=START_MS - 1, mono_s=1.0)
     assert replica.staleness_s(now_ms=START_MS, mono_s=1.0) == float("inf")
 
 
+@pytest.mark.holds("V4", "V9")
 def test_nothing_below_the_mark_is_fresh() -> None:
     replica = take(AUTHORITY.replica(), CHAIN[:3])
     replica.remember(4)

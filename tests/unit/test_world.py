@@ -61,6 +61,7 @@ def fold_poisoned(kind: str, payload: Any) -> None:
         assert scribe.world is before
 
 
+@pytest.mark.holds("F19", "L9", "P11", "adv_malformed_peer")
 @pytest.mark.parametrize("kind", sorted(PAYLOADS))
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
@@ -73,6 +74,7 @@ def test_a_signed_payload_of_any_shape_is_folded_or_refused_and_never_ends_a_fol
     fold_poisoned(kind, payload)
 
 
+@pytest.mark.holds("L9", "F18", "adv_malformed_peer")
 @settings(max_examples=60, deadline=None)
 @given(data=st.data())
 def test_a_signed_state_of_any_shape_is_restored_or_refused(data: st.DataObject) -> None:

@@ -176,6 +176,7 @@ def test_from_a_token_to_an_enforced_decision(on_stage: OnStage) -> None:
     on_stage(body)
 
 
+@pytest.mark.holds("P6")
 def test_a_lock_in_the_log_cuts_the_running_stream_before_it_is_acknowledged(on_stage: OnStage) -> None:
     async def body(stage: Scene, client: httpx.AsyncClient) -> None:
         bearer = {"authorization": f"Bearer {stage.token}"}
@@ -203,6 +204,7 @@ def test_a_lock_in_the_log_cuts_the_running_stream_before_it_is_acknowledged(on_
     on_stage(body)
 
 
+@pytest.mark.holds("F1", "P12")
 def test_a_sidecar_that_starts_again_decides_from_its_disk(tmp_path: Path) -> None:
     async def go() -> None:
         async with scene(tmp_path) as first:
@@ -214,6 +216,7 @@ def test_a_sidecar_that_starts_again_decides_from_its_disk(tmp_path: Path) -> No
     asyncio.run(go())
 
 
+@pytest.mark.holds("F1", "P12")
 def test_a_sidecar_without_a_reachable_pdp_is_not_ready(tmp_path: Path) -> None:
     class Silent(ScriptedLog):
         def open(self, hello: Hello) -> Any:
@@ -260,6 +263,7 @@ def test_a_sidecar_without_a_reachable_pdp_is_not_ready(tmp_path: Path) -> None:
     asyncio.run(go())
 
 
+@pytest.mark.holds("P10", "adv_route_coverage")
 def test_no_route_answers_the_unauthenticated(on_stage: OnStage) -> None:
     """Every row of the table, with and without its optional parts, and what stands in none: refused, and nothing forwarded."""
 

@@ -31,6 +31,7 @@ async def talk(gone: asyncio.Event, reader: asyncio.StreamReader, writer: asynci
     raise asyncio.IncompleteReadError(b"", None)
 
 
+@pytest.mark.holds("F21")
 def test_a_request_that_never_ends_does_not_keep_a_unary_answer_open(
     in_lab: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -69,6 +70,7 @@ def test_a_cut_that_meets_the_last_chunk_is_no_clean_end(in_lab: Callable[..., N
     in_lab(body)
 
 
+@pytest.mark.holds("N10", "adv_existence")
 @pytest.mark.parametrize("name", ["fraud", "other", "fraud/versions/12", "fraud/versions/13"])
 def test_without_a_credential_served_names_look_like_any_other(in_lab: Callable[..., None], name: str) -> None:
     async def body(lab: Any) -> None:
@@ -81,6 +83,7 @@ def test_without_a_credential_served_names_look_like_any_other(in_lab: Callable[
     in_lab(body)
 
 
+@pytest.mark.holds("N10", "adv_existence")
 def test_a_name_that_is_not_served_looks_like_one_that_is_forbidden(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         lab.decider.reason = Reason.NO_GRANT
@@ -96,6 +99,7 @@ def body_of(answer: bytes) -> bytes:
     return answer.partition(b"\r\n\r\n")[2]
 
 
+@pytest.mark.holds("N7", "adv_bypass_header")
 def test_no_header_turns_a_method_into_another(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         names = ("x-http-method-override", "x-http-method", "X-Method-Override")

@@ -179,6 +179,7 @@ def test_the_timer_cuts_what_the_policy_bounds(in_lab: Callable[..., None]) -> N
     in_lab(body)
 
 
+@pytest.mark.holds("F1")
 def test_an_agent_that_dies_mid_stream_fails_closed(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         reader, writer, exchange = await opened(lab)
@@ -193,6 +194,7 @@ def test_an_agent_that_dies_mid_stream_fails_closed(in_lab: Callable[..., None])
     in_lab(body)
 
 
+@pytest.mark.holds("N11")
 def test_a_defect_in_the_handler_fails_closed(in_lab: Callable[..., None], monkeypatch: pytest.MonkeyPatch) -> None:
     async def returns_early(self: Stream) -> End:
         """Answer nothing and come back as if all were well."""

@@ -3,6 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 from pdp.errors import Reason
 
 INFER = "/v2/models/fraud/infer"
@@ -60,6 +62,7 @@ def test_an_unmapped_path_is_denied_by_the_agent_and_recorded(in_lab: Callable[.
     in_lab(body)
 
 
+@pytest.mark.holds("N2", "adv_path")
 def test_second_spellings_never_reach_the_model(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         for target in ("/v2%2Fmodels/fraud/infer", "/v2%5Cmodels/fraud/infer"):
@@ -78,6 +81,7 @@ def test_second_spellings_never_reach_the_model(in_lab: Callable[..., None]) -> 
     in_lab(body)
 
 
+@pytest.mark.holds("N2")
 def test_envoy_normalises_dot_segments_before_anyone_decides(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         assert status(await lab.post("/v2/models/../models/fraud//infer")) == 200
@@ -88,6 +92,7 @@ def test_envoy_normalises_dot_segments_before_anyone_decides(in_lab: Callable[..
     in_lab(body)
 
 
+@pytest.mark.holds("N5", "adv_header_spelling")
 def test_a_header_with_an_underscore_is_refused(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         assert status(await lab.post(INFER, "x_pdp_subject: user:eve")) == 400
@@ -96,6 +101,7 @@ def test_a_header_with_an_underscore_is_refused(in_lab: Callable[..., None]) -> 
     in_lab(body)
 
 
+@pytest.mark.holds("N5", "adv_header_spelling")
 def test_a_clients_own_identity_headers_reach_neither_agent_nor_model(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         answer = await lab.post(
@@ -119,6 +125,7 @@ def test_a_clients_own_identity_headers_reach_neither_agent_nor_model(in_lab: Ca
     in_lab(body)
 
 
+@pytest.mark.holds("N4", "adv_duplicate_header")
 def test_two_credentials_are_not_one(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         assert status(await lab.post(INFER, "authorization: Bearer other")) == 401
@@ -127,6 +134,7 @@ def test_two_credentials_are_not_one(in_lab: Callable[..., None]) -> None:
     in_lab(body)
 
 
+@pytest.mark.holds("F1")
 def test_a_closed_agent_socket_is_503(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
         await lab.plane.close_agent_http()

@@ -59,6 +59,7 @@ def test_a_restart_continues_the_chain(opener: Opener, tmp_path: Path) -> None:
     assert texts(tmp_path) == ["open", "a", "open", "b"]
 
 
+@pytest.mark.holds("F9", "S3")
 @pytest.mark.parametrize("torn_bytes", [1, 5, 40, 150])
 def test_a_torn_tail_is_cut_and_the_cut_recorded(opener: Opener, tmp_path: Path, torn_bytes: int) -> None:
     opener().append([record("a"), record("b" * 200)])
@@ -68,6 +69,7 @@ def test_a_torn_tail_is_cut_and_the_cut_recorded(opener: Opener, tmp_path: Path,
     assert texts(tmp_path) == ["open", "a", "cut_record", "open", "c"]
 
 
+@pytest.mark.holds("F9", "S3")
 def test_a_file_torn_at_every_byte_opens_again_and_verifies(opener: Opener, tmp_path: Path) -> None:
     opener().append([record("a"), record("b")])
     path = segments(tmp_path)[0].path
@@ -133,6 +135,7 @@ def test_a_full_segment_is_followed_by_the_next(opener: Opener, tmp_path: Path) 
     assert texts(tmp_path) == ["open", "open", "a", "open", "b"]
 
 
+@pytest.mark.holds("F10", "S4")
 def test_a_failed_fsync_makes_the_file_unknown_and_starts_a_segment(
     opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -155,6 +158,7 @@ def test_a_failed_fsync_makes_the_file_unknown_and_starts_a_segment(
     assert [chains.unseal(content)[0].get("detail", "open") for content in contents] == ["open", "a", "open", "b"]
 
 
+@pytest.mark.holds("F9", "F8")
 def test_a_torn_write_is_cut_back_at_once(opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     chain = opener()
     chain.append([record("a")])
@@ -180,6 +184,7 @@ def test_two_processes_do_not_write_one_directory(opener: Opener, tmp_path: Path
         AuditChain.open(tmp_path, name="pdp", who=dict, now_ms=lambda: 1)
 
 
+@pytest.mark.holds("F11")
 def test_a_directory_that_cannot_be_used_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=str(tmp_path / "file")):
@@ -217,6 +222,7 @@ def test_a_received_chain_is_stored_unchanged_and_verifies(opener: Opener, tmp_p
     ]
 
 
+@pytest.mark.holds("F10")
 def test_records_sent_again_after_a_failed_fsync_do_not_stand_twice(
     opener: Opener, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

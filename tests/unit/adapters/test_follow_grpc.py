@@ -261,6 +261,7 @@ class Silent(ReplicationServiceServicer):
         await asyncio.Event().wait()
 
 
+@pytest.mark.holds("F6")
 def test_silence_is_found_out_by_missing_heartbeats() -> None:
     async def test() -> None:
         async with serving(servicer=lambda _pdp: Silent()) as pdp:
@@ -288,6 +289,7 @@ class Chunks(ReplicationServiceServicer):
             await context.write(replication_pb2.SubscribeResponse(snapshot=chunk))
 
 
+@pytest.mark.holds("V1", "F21")
 @pytest.mark.parametrize(
     ("size_bytes", "took_s", "why"), [(SNAPSHOT_MIN_BYTES_S // 8, 1.0, "rate"), (1, 100.0, "rate")]
 )
@@ -302,6 +304,7 @@ def test_slow_retrieval(size_bytes: int, took_s: float, why: str) -> None:
     run(test)
 
 
+@pytest.mark.holds("V1", "L4", "adv_endless_data")
 def test_endless_snapshot(monkeypatch: pytest.MonkeyPatch) -> None:
     assert MAX_SNAPSHOT_BYTES > 0
     monkeypatch.setattr("pdp.adapters.follow_grpc.MAX_SNAPSHOT_BYTES", 3 * SNAPSHOT_CHUNK_BYTES)

@@ -55,6 +55,7 @@ def test_the_root_file_survives_and_damage_is_noticed(tmp_path: Path) -> None:
         load_root(tmp_path)
 
 
+@pytest.mark.holds("S4")
 def test_a_file_appears_whole_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
     write_durably(tmp_path / "a", b"one", mode=0o644)
     write_durably(tmp_path / "a", b"two", mode=0o644)

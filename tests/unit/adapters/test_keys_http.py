@@ -138,6 +138,7 @@ def kid_of(by: Any) -> str:
     return kid
 
 
+@pytest.mark.holds("F14")
 def test_a_set_is_fetched_once_for_all_who_wait() -> None:
     async def story(server: Server, store: KeyStore, issuer: Issuer, _clock: Clock) -> None:
         waiting = [asyncio.create_task(store.key_set(issuer, kid=f"k{number}")) for number in range(100)]
@@ -152,6 +153,7 @@ def test_a_set_is_fetched_once_for_all_who_wait() -> None:
     play(story, answer=lambda server: server.held)
 
 
+@pytest.mark.holds("adv_amplification", "L1")
 def test_ten_thousand_random_kids_cause_one_fetch_per_cool_down() -> None:
     async def story(server: Server, store: KeyStore, issuer: Issuer, clock: Clock) -> None:
         await store.key_set(issuer, kid=kid_of(FIRST))
@@ -167,6 +169,7 @@ def test_ten_thousand_random_kids_cause_one_fetch_per_cool_down() -> None:
     play(story)
 
 
+@pytest.mark.holds("F14")
 def test_a_rotated_key_works_within_a_cool_down_and_the_old_one_stops() -> None:
     async def story(server: Server, store: KeyStore, issuer: Issuer, clock: Clock) -> None:
         assert kids(await store.key_set(issuer, kid=kid_of(FIRST))) == [kid_of(FIRST)]
@@ -234,6 +237,7 @@ FAILURES: dict[str, Callable[[Server], Answer]] = {
 }
 
 
+@pytest.mark.holds("F15")
 @pytest.mark.parametrize("failure", FAILURES.values(), ids=FAILURES)
 def test_trouble_is_no_key_set_and_the_last_good_one_serves_until_its_bound(
     failure: Callable[[Server], Answer],
@@ -257,6 +261,7 @@ def test_trouble_is_no_key_set_and_the_last_good_one_serves_until_its_bound(
     play(story, answer=failure, timeout_s=0.2)
 
 
+@pytest.mark.holds("F15", "L4", "adv_endless_data")
 def test_an_endless_answer_ends_at_the_cap() -> None:
     async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
@@ -271,6 +276,7 @@ def test_an_endless_answer_ends_at_the_cap() -> None:
     play(story, answer=lambda _server: endless)
 
 
+@pytest.mark.holds("F15")
 def test_one_issuers_trouble_is_not_anothers() -> None:
     async def run() -> None:
         async with serving() as good, serving() as bad:

@@ -121,6 +121,7 @@ def test_a_snapshot_drops_what_the_one_before_it_covers(server: RedisServer) -> 
     asyncio.run(work())
 
 
+@pytest.mark.holds("S8", "adv_redis_hostile")
 @pytest.mark.parametrize("field", ["h", "p", "s"])
 def test_adv_redis_hostile_a_changed_value_is_refused(server: RedisServer, field: str) -> None:
     async def work() -> None:
@@ -135,6 +136,7 @@ def test_adv_redis_hostile_a_changed_value_is_refused(server: RedisServer, field
     asyncio.run(work())
 
 
+@pytest.mark.holds("S8", "adv_redis_crosstalk")
 def test_adv_redis_crosstalk_a_cancelled_call_leaves_no_reply_for_the_next(server: RedisServer) -> None:
     async def work() -> None:
         async with opened(server.url) as log:
@@ -151,6 +153,7 @@ def test_adv_redis_crosstalk_a_cancelled_call_leaves_no_reply_for_the_next(serve
     asyncio.run(work())
 
 
+@pytest.mark.holds("F6")
 def test_a_stopped_server_is_a_typed_error_within_the_timeout(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -170,6 +173,7 @@ def test_a_stopped_server_is_a_typed_error_within_the_timeout(
     asyncio.run(work())
 
 
+@pytest.mark.holds("F24", "P9")
 def test_what_was_acknowledged_survives_kill_9(server: RedisServer) -> None:
     async def work() -> None:
         async with opened(server.url) as log:
@@ -184,6 +188,7 @@ def test_what_was_acknowledged_survives_kill_9(server: RedisServer) -> None:
     asyncio.run(work())
 
 
+@pytest.mark.holds("S8")
 def test_the_shipped_acl_lets_a_pdp_do_all_it_needs_and_nothing_else(tmp_path: Path) -> None:
     password = "a secret of this test"
     text = (DEPLOY / "users.acl").read_text()
@@ -259,6 +264,7 @@ def test_tls_through_a_terminating_relay(server: RedisServer, tmp_path: Path) ->
     asyncio.run(work())
 
 
+@pytest.mark.holds("F5")
 def test_sentinel_names_the_primary_and_the_next_one_after_a_failover(server: RedisServer, tmp_path: Path) -> None:
     with redis_server("--replicaof", "127.0.0.1", str(server.port)) as copy:
         copy.until(("INFO", "replication"), "master_link_status:up")

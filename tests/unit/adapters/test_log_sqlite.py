@@ -61,6 +61,7 @@ def test_the_file_is_private(tmp_path: Path) -> None:
     assert stat.S_IMODE((tmp_path / "world.db").stat().st_mode) == 0o600
 
 
+@pytest.mark.holds("S4")
 def test_every_commit_is_an_fsync(tmp_path: Path) -> None:
     async def work(log: SqliteWorldLog) -> None:
         assert await log._db.run(lambda c: c.execute("PRAGMA synchronous").fetchone()[0]) == 2
@@ -91,6 +92,7 @@ def test_a_follower_is_woken_by_another_connection(tmp_path: Path) -> None:
     run(work, tmp_path / "world.db")
 
 
+@pytest.mark.holds("F11")
 def test_a_directory_that_cannot_be_made_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
 
@@ -146,6 +148,7 @@ def test_a_damaged_row_is_refused_and_the_old_world_stays(tmp_path: Path, damage
     run(work, tmp_path / "world.db")
 
 
+@pytest.mark.holds("F18")
 def test_no_flipped_byte_of_the_file_is_believed(tmp_path: Path) -> None:
     path = tmp_path / "world.db"
     run(lambda log: write(log, CHAIN), path)
@@ -193,6 +196,7 @@ asyncio.run(main())
 """
 
 
+@pytest.mark.holds("F24", "P9")
 def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "world.db"
     writer = subprocess.Popen(

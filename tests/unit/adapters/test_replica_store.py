@@ -2,6 +2,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
+import pytest
+
 from pdp.adapters.replica_store import FILE_NAME, SqliteReplicaStore
 from pdp.trust.entry import SignedEntry
 from tests.support.logs import Authority, take
@@ -48,6 +50,7 @@ def test_what_was_stored_comes_back_after_a_restart(tmp_path: Path) -> None:
     run(work, tmp_path)
 
 
+@pytest.mark.holds("V9")
 def test_a_snapshot_replaces_the_entries_it_covers_and_never_lowers_the_mark(tmp_path: Path) -> None:
     async def work(store: SqliteReplicaStore) -> None:
         await fill(store)
@@ -61,6 +64,7 @@ def test_a_snapshot_replaces_the_entries_it_covers_and_never_lowers_the_mark(tmp
     run(work, tmp_path)
 
 
+@pytest.mark.holds("F18")
 def test_a_damaged_file_is_set_aside_and_the_replica_starts_empty(tmp_path: Path) -> None:
     run(fill, tmp_path)
     (tmp_path / FILE_NAME).write_bytes(b"\x00garbage" * 1000)
@@ -74,6 +78,7 @@ def test_a_damaged_file_is_set_aside_and_the_replica_starts_empty(tmp_path: Path
     assert (tmp_path / f"{FILE_NAME}.damaged").exists()
 
 
+@pytest.mark.holds("F18")
 def test_a_damaged_row_comes_back_as_something_the_verifier_refuses(tmp_path: Path) -> None:
     async def work(store: SqliteReplicaStore) -> None:
         await fill(store)

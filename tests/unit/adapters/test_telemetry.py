@@ -1,11 +1,13 @@
 import io
 import json
 
+import pytest
 import structlog
 
 from pdp.adapters.telemetry import OTHER, Metrics, setup_logging
 
 
+@pytest.mark.holds("N8", "adv_log_injection")
 def test_one_event_is_one_line_of_json() -> None:
     out = io.StringIO()
     try:
@@ -29,6 +31,7 @@ def test_a_log_that_nobody_reads_any_more_stops_nothing() -> None:
         structlog.reset_defaults()
 
 
+@pytest.mark.holds("L7", "adv_labels")
 def test_labels_do_not_grow_with_input() -> None:
     metrics = Metrics(methods=["/a"], reasons=["granted"])
     for n in range(1_000):

@@ -90,6 +90,7 @@ def test_entries_come_back_byte_for_byte_on_another_connection(store: Open) -> N
     run(store, work)
 
 
+@pytest.mark.holds("F27")
 def test_two_publishers_one_wins_and_the_other_learns_the_head(store: Open) -> None:
     async def work(log: WorldLog) -> None:
         async with opened(store) as other:
@@ -178,6 +179,7 @@ def test_two_pdps_over_one_store_take_writes_and_converge(store: Open) -> None:
     run(store, work)
 
 
+@pytest.mark.holds("V4")
 def test_a_writer_far_ahead_leaves_no_gap(store: Open) -> None:
     async def work(log: WorldLog) -> None:
         await write(log, CHAIN[:1])

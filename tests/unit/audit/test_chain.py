@@ -47,6 +47,7 @@ def test_a_chain_of_two_segments_verifies() -> None:
     assert (report.verdict, report.records, report.head) == (Verdict.OK, 5, head)
 
 
+@pytest.mark.holds("N8", "adv_log_injection")
 def test_control_characters_stay_inside_one_line() -> None:
     content, _ = chain.seal({"detail": "a\nb\r\x00\x1b[31m\u202e"}, START)
     assert segment([content]).count(b"\n") == 1
@@ -59,11 +60,13 @@ def test_what_is_no_json_cannot_be_sealed(value: object) -> None:
         chain.seal({"detail": value}, START)
 
 
+@pytest.mark.holds("L1")
 def test_a_record_beyond_the_limit_cannot_be_sealed() -> None:
     with pytest.raises(Malformed):
         chain.seal({"detail": "x" * chain.MAX_AUDIT_RECORD_BYTES}, START)
 
 
+@pytest.mark.holds("S7", "adv_verify_exit")
 def test_nothing_at_all_is_unreadable_and_never_ok() -> None:
     assert chain.verify([]).verdict is Verdict.UNREADABLE
     assert chain.verify([("one", b"")]).verdict is Verdict.UNREADABLE

@@ -1,5 +1,7 @@
 from dataclasses import fields
 
+import pytest
+
 from pdp.audit import chain
 from pdp.audit.record import decision_record, lost_record, one_line, opened_record, refusal_record, stream_record
 from pdp.errors import Reason
@@ -73,6 +75,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
     }
 
 
+@pytest.mark.holds("S9")
 def test_what_could_be_a_token_has_no_place_in_a_record() -> None:
     assert {field.name for field in fields(CredentialFacts)} == {
         "issuer", "jti", "session", "issued_at_s", "expires_at_s", "fingerprint",
@@ -133,6 +136,7 @@ def test_every_kind_of_record_can_be_sealed() -> None:
     assert link.n == 4
 
 
+@pytest.mark.holds("N8", "adv_log_injection")
 def test_one_record_is_one_printable_line() -> None:
     assert one_line("a\nb\x7f\x85\u2028\u202e") == "a\\nb\\x7f\\x85\\u2028\\u202e"
     assert one_line("grün") == "grün"

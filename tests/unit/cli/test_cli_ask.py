@@ -128,6 +128,7 @@ def test_a_missing_token_file_is_named(pdp: Pdp, server: ScriptedPdp) -> None:
     assert "nowhere/token" in ended.err
 
 
+@pytest.mark.holds("N8", "adv_log_injection")
 def test_what_a_server_says_does_not_steer_the_terminal(pdp: Pdp, server: ScriptedPdp) -> None:
     server.script(EVALUATE, evaluated(detail="\x1b[2Jgone"))
     assert "\x1b" not in pdp("check", *READ).out

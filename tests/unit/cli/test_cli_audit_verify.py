@@ -47,6 +47,7 @@ def test_one_file_is_verified_with_those_before_it(pdp: Pdp, chain: Chain) -> No
     assert pdp("audit", "verify", chain[0] / "pdp-1.000000000004.log", "--json").json["chains"][0]["records"] == 5
 
 
+@pytest.mark.holds("S7", "adv_verify_exit")
 def test_a_changed_record_is_exit_code_1(pdp: Pdp, chain: Chain) -> None:
     path = chain[0] / "pdp-1.000000000001.log"
     path.write_bytes(path.read_bytes().replace(b'"time_ms":1', b'"time_ms":9'))
@@ -60,6 +61,7 @@ def test_a_removed_segment_is_exit_code_1(pdp: Pdp, chain: Chain) -> None:
     assert pdp("audit", "verify", chain[0]).code == 1
 
 
+@pytest.mark.holds("S7", "adv_verify_exit")
 @pytest.mark.parametrize("content", [b"", b"garbage\n", b"000002 {}\n"])
 def test_what_is_no_chain_is_exit_code_2(pdp: Pdp, chain: Chain, content: bytes) -> None:
     (chain[0] / "received" / "abc.000000000001.log").write_bytes(content)
@@ -77,6 +79,7 @@ def test_a_file_that_is_not_named_like_a_segment_is_not_passed_over(pdp: Pdp, ch
     assert pdp("audit", "verify", chain[0]).code == 2
 
 
+@pytest.mark.holds("S7")
 def test_nothing_to_verify_is_exit_code_2(pdp: Pdp, tmp_path: Path) -> None:
     assert pdp("audit", "verify", tmp_path).code == 2
     ended = pdp("audit", "verify", tmp_path / "gone")
@@ -84,6 +87,7 @@ def test_nothing_to_verify_is_exit_code_2(pdp: Pdp, tmp_path: Path) -> None:
     assert "no such file" in ended.out
 
 
+@pytest.mark.holds("S7", "adv_verify_exit")
 def test_a_chain_that_ends_before_a_checkpoint_is_exit_code_3(pdp: Pdp, chain: Chain) -> None:
     directory, links = chain
     known = f"pdp-1={links[-1].n}:{links[-1].digest}"
@@ -107,6 +111,7 @@ def test_a_malformed_or_ambiguous_checkpoint_is_one_line(pdp: Pdp, chain: Chain,
     assert (ended.code, ended.err.count("\n")) == (2, 1)
 
 
+@pytest.mark.holds("S7", "adv_verify_exit")
 def test_every_single_byte_changed_is_noticed(pdp: Pdp, tmp_path: Path) -> None:
     path = tmp_path / "a.000000000001.log"
     data, _ = segment(2)

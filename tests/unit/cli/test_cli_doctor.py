@@ -97,6 +97,7 @@ def test_a_healthy_pdp_is_exit_code_0(pdp: Pdp, healthy: ScriptedPdp, probes: Pr
     assert "clear text on this host" in pdp("doctor", "--probes", probes.url).out
 
 
+@pytest.mark.holds("P13")
 def test_weakened_controls_are_warnings(pdp: Pdp, healthy: ScriptedPdp, probes: Probes) -> None:
     probes.state = READY | {"degradations": ["clear text", {"control": "development issuer"}]}
     ended = pdp("doctor", "--server", healthy.address, "--probes", probes.url, "--json")
@@ -145,6 +146,7 @@ def test_an_expired_token_is_exit_code_4(pdp: Pdp, healthy: ScriptedPdp, probes:
     assert told(ended, "credential") == "token_expired: told: token_expired"
 
 
+@pytest.mark.holds("F13")
 def test_a_token_from_the_future_means_a_wrong_clock(
     pdp: Pdp, healthy: ScriptedPdp, probes: Probes, fresh: Path
 ) -> None:

@@ -147,6 +147,7 @@ def test_a_second_pdp_joins_a_split_log_is_named_and_adopt_resolves_it(capsys: p
         assert json.loads(said(capsys, "log", "show", *store, "--json"))["store"].split()[0] == "5"
 
 
+@pytest.mark.holds("F4")
 def test_an_emptied_store_is_restored_from_a_pdps_own_file(capsys: pytest.CaptureFixture[str]) -> None:
     with redis_server() as server:
         store = ("--store", server.url)
@@ -159,6 +160,7 @@ def test_an_emptied_store_is_restored_from_a_pdps_own_file(capsys: pytest.Captur
         assert said(capsys, "log", "restore", *store, code=6)
 
 
+@pytest.mark.holds("V4")
 def test_a_backup_older_than_what_replicas_hold_is_completed_from_a_replica(
     here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -50,6 +50,7 @@ def test_each_fault_of_meaning_has_its_code_and_place(
     assert hint in found[0].message
 
 
+@pytest.mark.holds("adv_cycles")
 def test_roles_in_a_circle_are_refused_and_the_circle_is_shown(bench: Workbench) -> None:
     found = bench.findings(GRANT + "g, role:a, role:b, dev\ng, role:b, role:c, *\ng, role:c, role:a, dev\n")
     assert {item.code for item in found} == {"PC402"}
@@ -69,6 +70,7 @@ def test_a_chain_of_sixty_four_roles_holds_and_one_more_is_refused(bench: Workbe
     ]
 
 
+@pytest.mark.holds("adv_cycles", "F19", "L3")
 def test_a_chain_of_ten_thousand_roles_is_a_finding_and_no_traceback(bench: Workbench) -> None:
     rows = [Row("p", ("role:x", "*", "dataset/**", "*", "", "", "allow"), "g.csv", 1)]
     rows += [Row("g", (f"role:r{n}", f"role:r{n + 1}", "dev"), "r.csv", n) for n in range(10_000)]
@@ -97,6 +99,7 @@ def test_rows_from_the_log_are_checked_as_those_from_a_file(bench: Workbench) ->
     assert isinstance(compile_policy(bench.model, bench.vocabulary, odd), tuple)
 
 
+@pytest.mark.holds("adv_closed_functions")
 @pytest.mark.parametrize(
     ("matcher", "code", "construct"),
     [

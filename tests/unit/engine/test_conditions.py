@@ -55,6 +55,7 @@ def test_now_is_the_time_that_is_passed_in(conditions: Conditions) -> None:
     assert condition.holds({}, 10**18) is None
 
 
+@pytest.mark.holds("adv_closed_functions")
 @pytest.mark.parametrize(
     ("text", "code", "at"),
     [

@@ -13,6 +13,7 @@ def test_a_cursor_comes_back_as_it_was_written() -> None:
     assert read_cursor(text, query=QUERY, secret=SECRET) == CURSOR
 
 
+@pytest.mark.holds("S11", "adv_cursor")
 @pytest.mark.parametrize(
     ("query", "secret"),
     [({**QUERY, "resource": "dataset/b"}, SECRET), ({**QUERY, "more": ""}, SECRET), (QUERY, b"t" * 32)],
@@ -23,6 +24,7 @@ def test_a_cursor_is_good_for_its_own_query_and_pdp_only(query: dict[str, str], 
         read_cursor(text, query=query, secret=secret)
 
 
+@pytest.mark.holds("S11", "adv_cursor")
 def test_a_cursor_that_was_touched_is_refused() -> None:
     text = write_cursor(CURSOR, query=QUERY, secret=SECRET)
     for at in range(len(text)):

@@ -47,6 +47,7 @@ def test_calls_and_attribute_paths() -> None:
     assert tree.arguments[0].rest == ("b", "c")
 
 
+@pytest.mark.holds("adv_closed_functions")
 @pytest.mark.parametrize(
     ("text", "code", "at"),
     [
@@ -75,6 +76,7 @@ def test_what_is_outside_the_grammar_is_refused_at_its_column(text: str, code: s
     assert (refused.value.code, refused.value.at) == (code, at)
 
 
+@pytest.mark.holds("L9", "adv_malformed_peer")
 @given(st.text(alphabet="rp.ab&|!()=<>'\",; in12[]\n", max_size=60))
 def test_any_text_is_a_tree_or_a_refusal(text: str) -> None:
     refusals = []

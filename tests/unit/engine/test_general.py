@@ -71,6 +71,7 @@ def test_what_cannot_be_indexed_is_pointed_out() -> None:
     assert not allowed(snapshot, "alice", "x", "y")
 
 
+@pytest.mark.holds("L3", "adv_cycles")
 def test_a_decision_takes_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     snapshot = snapshot_of(model_text("r.sub != p.sub"), "p, alice, x, y\np, bob, x, y\n")
     assert MAX_DECISION_STEPS > 2

@@ -38,6 +38,7 @@ def test_the_golden_matrix_is_that_of_the_shipped_pack(shipped: dict[str, bytes]
     assert (POLICIES / "golden" / "matrix.txt").read_text(encoding="utf-8") == matrix(pack.snapshot)
 
 
+@pytest.mark.holds("adv_exemptions")
 def test_no_shipped_row_lets_a_caller_without_a_segment_reach_prod(shipped: dict[str, bytes]) -> None:
     pack = load_pack(shipped)
     assert isinstance(pack, Pack)
@@ -133,6 +134,7 @@ def total(loaded: Pack | tuple[Finding, ...]) -> None:
         assert all(item.line >= 1 and item.column >= 1 for item in loaded)
 
 
+@pytest.mark.holds("L9", "adv_malformed_peer", "P11")
 @TOTAL
 @given(
     raw=st.binary(max_size=200),

@@ -94,6 +94,7 @@ def test_thumbprint_headers_are_tolerated_unread_where_the_entry_says_so() -> No
     )
 
 
+@pytest.mark.holds("F13", "K7")
 def test_the_edges_of_time_are_exact() -> None:
     compact = f"Bearer {good_token(iat=NOW_S, nbf=NOW_S, exp=NOW_S + 3600)}"
     first, last = NOW_MS - 30_000, NOW_MS + 3_630_000 - 1
@@ -103,6 +104,7 @@ def test_the_edges_of_time_are_exact() -> None:
     assert reason_of(judge(compact, now_ms=last + 1)) is Reason.TOKEN_EXPIRED
 
 
+@pytest.mark.holds("L1")
 def test_limits_are_exact() -> None:
     accept(f"Bearer {good_token(sub='a' * 255)}")
     accept(f"Bearer {good_token(jti='a' * 128)}")

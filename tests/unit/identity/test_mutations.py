@@ -74,6 +74,7 @@ def test_a_header_of_any_type_truly_signed_is_judged_and_never_raises(name: str,
     assert reason_of(outcome) is not Reason.VERIFIER_ERROR
 
 
+@pytest.mark.holds("L9", "adv_malformed_peer")
 @settings(max_examples=120, deadline=None)
 @given(st.binary(max_size=200))
 def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
@@ -82,6 +83,7 @@ def test_any_bytes_are_read_or_refused(raw: bytes) -> None:
     assert isinstance(outcome, dict | Refusal)
 
 
+@pytest.mark.holds("G6")
 @settings(max_examples=120, deadline=None)
 @given(st.dictionaries(st.text(), JSON))
 def test_what_the_gate_reads_is_what_json_reads(value: dict[str, Any]) -> None:
@@ -93,6 +95,7 @@ def test_what_the_gate_reads_is_what_json_reads(value: dict[str, Any]) -> None:
         assert outcome.reason in {Reason.NUMBER_INVALID, Reason.TOKEN_MALFORMED, Reason.TOKEN_TOO_DEEP}
 
 
+@pytest.mark.holds("G5", "L1", "adv_recursion")
 @pytest.mark.parametrize("depth", [MAX_JSON_DEPTH - 1, MAX_JSON_DEPTH, MAX_JSON_DEPTH + 1])
 def test_the_depth_limit_is_exact_whatever_stands_in_strings(depth: int) -> None:
     inner = "[" * (depth - 1) + r'"[{\"[[[\\"' + "]" * (depth - 1)

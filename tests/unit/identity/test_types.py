@@ -84,6 +84,7 @@ def test_no_other_room_touches_the_seal() -> None:
     assert users == {"identity"}
 
 
+@pytest.mark.holds("S9", "adv_secret_leak")
 def test_nothing_that_is_printed_holds_the_token() -> None:
     compact = good_token()
     credential = gate.present(f"Bearer {compact}")

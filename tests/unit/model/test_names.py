@@ -30,6 +30,7 @@ def test_a_principal_is_spelt_in_one_way(text: str) -> None:
     assert str(Principal.parse(text)) == text
 
 
+@pytest.mark.holds("N1", "adv_identifier", "adv_collation")
 @pytest.mark.parametrize(
     "text",
     ["", "alice", "user:", "role:admin", "group:x", "User:alice", "user:a b", "user:a,b", "user:a@b@c", "user:a\nb",
@@ -54,6 +55,7 @@ def test_a_resource_reads_back_as_it_was_written(path: str, version: str) -> Non
     assert str(Resource.parse(f"dataset/{path}{version}")) == f"dataset/{path}{version}"
 
 
+@pytest.mark.holds("N1")
 @pytest.mark.parametrize(
     "text",
     ["", "dataset", "dataset/", "/x", "dataset//x", "dataset/./x", "dataset/../x", "dataset/x/", "Dataset/x",
@@ -65,6 +67,7 @@ def test_a_malformed_resource_is_refused(text: str) -> None:
         Resource.parse(text)
 
 
+@pytest.mark.holds("adv_identifier")
 @pytest.mark.parametrize(
     ("pattern", "resource", "expected"),
     [
@@ -116,6 +119,7 @@ def test_grouping_names_have_their_own_prefixes(text: str) -> None:
         check_grouping_name(text)
 
 
+@pytest.mark.holds("N8")
 @given(st.text(max_size=300))
 def test_what_we_print_of_a_hostile_name_is_one_line_of_ascii(text: str) -> None:
     shown = printable(text)

@@ -114,6 +114,7 @@ def test_locks_are_listed_and_removed(pdp: ScriptedPdp, admin: AdminClient) -> N
     assert admin.unlock("l-1") == 10
 
 
+@pytest.mark.holds("F28")
 @pytest.mark.parametrize("target", [lock_pb2.LockTarget(), lock_pb2.LockTarget(principal="role:x")])
 def test_f28_a_lock_we_cannot_read_is_not_left_out(
     pdp: ScriptedPdp, admin: AdminClient, target: lock_pb2.LockTarget

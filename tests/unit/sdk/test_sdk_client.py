@@ -91,6 +91,7 @@ def test_the_highest_world_seen_is_asked_for_again(pdp: ScriptedPdp, client: Cli
     assert [ask.at_least for ask in pdp.asked(EVALUATE)] == [0, 9, 12]
 
 
+@pytest.mark.holds("P5")
 def test_p5_an_allow_from_an_older_world_than_asked_for_is_a_deny(pdp: ScriptedPdp, client: Client) -> None:
     pdp.script(EVALUATE, evaluated(world_seq=9), evaluated(world_seq=8))
     assert client.check(*READ).allowed
@@ -153,6 +154,7 @@ def test_watch_that_tells_nothing_is_an_error_not_a_wait(pdp: ScriptedPdp, clien
         next(client.watch(*READ))
 
 
+@pytest.mark.holds("F1")
 def test_f1_watch_of_a_pdp_that_goes_away_raises(pdp: ScriptedPdp, client: Client) -> None:
     pdp.script(WATCH, [told(), refusal(grpc.StatusCode.UNAVAILABLE)], refusal(grpc.StatusCode.UNAVAILABLE))
     watch = client.watch(*READ)
@@ -192,6 +194,7 @@ STATUS_OF = {
 }
 
 
+@pytest.mark.holds("P12")
 @pytest.mark.parametrize("kind", STATUS_OF)
 def test_p12_a_typed_error_stays_typed_across_rpc(pdp: ScriptedPdp, client: Client, kind: type[PdpError]) -> None:
     status, reason = STATUS_OF[kind]
@@ -214,6 +217,7 @@ def test_a_refusal_without_detail_is_typed_by_its_status(
         client.check(*READ)
 
 
+@pytest.mark.holds("P2")
 @pytest.mark.parametrize("reason", Reason)
 def test_no_reason_in_an_error_ever_allows(pdp: ScriptedPdp, client: Client, reason: Reason) -> None:
     pdp.script(EVALUATE, refusal(grpc.StatusCode.UNKNOWN, reason.value))
@@ -222,6 +226,7 @@ def test_no_reason_in_an_error_ever_allows(pdp: ScriptedPdp, client: Client, rea
     assert MEANINGS[raised.value.reason].exit_code != 0
 
 
+@pytest.mark.holds("F28", "P12")
 def test_f28_an_unknown_reason_in_an_error_falls_back_on_the_status(pdp: ScriptedPdp, client: Client) -> None:
     pdp.script(EVALUATE, refusal(grpc.StatusCode.UNAUTHENTICATED, "a_reason_of_next_year"))
     with pytest.raises(CredentialRefused):
@@ -233,12 +238,14 @@ def test_garbage_for_a_detail_is_no_detail() -> None:
     assert isinstance(error, PdpUnavailable)
 
 
+@pytest.mark.holds("F1")
 def test_f1_an_unreachable_pdp_is_an_error_at_once(nobody: Callable[[], str]) -> None:
     with Client(nobody(), token="a.b.c") as client, pytest.raises(PdpUnavailable, match="cannot be reached") as raised:
         client.check(*READ)
     assert raised.value.reason is Reason.PDP_UNREACHABLE
 
 
+@pytest.mark.holds("F2")
 def test_f2_a_pdp_that_hangs_is_an_error_at_the_deadline(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, pdp.hang)
     with Client(pdp.address, token="a.b.c", timeout_s=0.2) as client, pytest.raises(PdpUnavailable) as raised:

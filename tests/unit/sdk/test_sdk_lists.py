@@ -64,6 +64,7 @@ def test_a_world_that_moves_on_starts_the_list_again(pdp: ScriptedPdp, client: C
         client.who_can(*READ)
 
 
+@pytest.mark.holds("S11", "adv_list_partial")
 @pytest.mark.parametrize(
     "pages",
     [

@@ -88,6 +88,7 @@ def test_a_file_name_given_as_token_is_a_mistake() -> None:
         Client("127.0.0.1:1", token="/var/run/secrets/token")
 
 
+@pytest.mark.holds("G3")
 @pytest.mark.parametrize("timeout_s", [0, -1, 31, float("nan")])
 def test_a_deadline_is_always_set_and_bounded(timeout_s: float) -> None:
     with pytest.raises(ConfigError, match="timeout_s"):
@@ -240,6 +241,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 """
 
 
+@pytest.mark.holds("F31")
 def test_f31_a_forked_client_says_so_and_its_parent_goes_on(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, evaluated())
     ended = run_python(FORKED, PDP_SERVER=pdp.address)

@@ -87,6 +87,7 @@ def test_a_missing_key_file_is_one_line(tmp_path: Path) -> None:
         asyncio.run(start(tmp_path, **tls))
 
 
+@pytest.mark.holds("F3", "P12")
 def test_it_is_not_ready_before_a_fresh_world_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def unavailable(*_: Any) -> Any:
         raise PortcullisError(Reason.STORE_UNAVAILABLE, "the store is away")
@@ -115,6 +116,7 @@ def test_it_is_not_ready_before_a_fresh_world_is_held(tmp_path: Path, monkeypatc
     asyncio.run(run())
 
 
+@pytest.mark.holds("P13")
 def test_readiness_shows_position_and_every_weakened_control(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
@@ -134,6 +136,7 @@ def test_readiness_shows_position_and_every_weakened_control(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.holds("F8", "P8", "S1")
 def test_an_allow_that_cannot_be_recorded_is_a_deny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_self: Any, _contents: Any) -> None:
         raise OSError(28, "No space left on device")
@@ -156,6 +159,7 @@ def test_an_allow_that_cannot_be_recorded_is_a_deny(tmp_path: Path, monkeypatch:
     asyncio.run(run())
 
 
+@pytest.mark.holds("F23")
 def test_draining_answers_what_is_in_flight_and_ends_streams(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path, assets=ASSETS) as pdp:
@@ -198,6 +202,7 @@ async def _answered(call: Awaitable[Any]) -> str:
     return "allow" if response.decision.effect else "deny"
 
 
+@pytest.mark.holds("F23")
 def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path, flags={("grace_s",): 60.0}) as pdp:
@@ -223,6 +228,7 @@ def test_a_second_signal_does_not_wait_for_the_grace(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("F23")
 def test_serving_ends_on_sigterm_with_nothing_left(tmp_path: Path) -> None:
     lines: list[str] = []
 
@@ -244,6 +250,7 @@ def test_serving_ends_on_sigterm_with_nothing_left(tmp_path: Path) -> None:
     assert report.verdict is Verdict.OK
 
 
+@pytest.mark.holds("F24")
 def test_after_kill_9_the_chain_goes_on_and_verifies(tmp_path: Path) -> None:
     code = f"""
 import asyncio, os, signal
@@ -311,6 +318,7 @@ async def _health(address: Address, credentials: grpc.ChannelCredentials) -> byt
         return answer
 
 
+@pytest.mark.holds("F25")
 def test_a_renewed_certificate_serves_new_connections(tmp_path: Path) -> None:
     async def run() -> None:
         tls, _ = tls_files(tmp_path)

@@ -150,6 +150,7 @@ def test_a_malformed_question_is_an_error_and_never_an_answer(tmp_path: Path, as
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("P4")
 @pytest.mark.parametrize("count", [0, 1, 7, MAX_BATCH])
 def test_a_batch_is_answered_in_order_by_one_world(tmp_path: Path, count: int) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
@@ -164,6 +165,7 @@ def test_a_batch_is_answered_in_order_by_one_world(tmp_path: Path, count: int) -
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("L1")
 def test_a_batch_beyond_the_limit_is_refused_whole(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
         request = decision_pb2.EvaluateBatchRequest(questions=[question()] * (MAX_BATCH + 1))
@@ -228,6 +230,7 @@ def test_explain_says_what_came_nearest(tmp_path: Path) -> None:
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("P8", "S9")
 def test_every_answer_has_its_record_and_no_record_has_a_token(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
         token = pdp.token(BOB)

@@ -45,6 +45,7 @@ async def failure_of(call: Any) -> grpc.aio.AioRpcError:
     return error.value
 
 
+@pytest.mark.holds("G1", "P2")
 def test_an_unforeseen_exception_in_any_rpc_is_internal_with_a_constant_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -68,6 +69,7 @@ def test_an_unforeseen_exception_in_any_rpc_is_internal_with_a_constant_text(
     asyncio.run(run())
 
 
+@pytest.mark.holds("G2", "F20", "L1", "P11")
 @pytest.mark.parametrize(
     ("path", "limit"), [("LockService/Lock", MAX_SMALL_RPC_BYTES), ("DecisionService/Evaluate", MAX_RPC_BYTES)]
 )
@@ -83,6 +85,7 @@ def test_a_message_is_bounded_before_it_is_parsed(tmp_path: Path, path: str, lim
     asyncio.run(run())
 
 
+@pytest.mark.holds("P11")
 def test_what_is_no_message_is_the_callers_error(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp:
@@ -93,6 +96,7 @@ def test_what_is_no_message_is_the_callers_error(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("G3")
 def test_a_call_without_a_deadline_ends_at_the_ceiling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp:
@@ -132,6 +136,7 @@ def test_a_refused_caller_learns_the_record_of_it(tmp_path: Path) -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("L4", "adv_amplification")
 def test_a_compressed_message_is_not_unpacked(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp:

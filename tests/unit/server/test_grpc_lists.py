@@ -71,6 +71,7 @@ def test_who_can_names_groups_and_workloads_and_from_where(tmp_path: Path) -> No
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("adv_list_partial")
 def test_a_list_comes_in_pages_that_are_one_list(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
         whole = await pages(stub.SearchResources, pb.SearchResourcesRequest(), pdp.metadata(BOB))
@@ -89,6 +90,7 @@ def test_a_list_comes_in_pages_that_are_one_list(tmp_path: Path) -> None:
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("S11", "adv_cursor")
 def test_a_cursor_serves_its_own_list_on_its_own_world_only(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
         first = pb.SearchResourcesRequest(terms=pb.SearchTerms(page_size=2))
@@ -131,6 +133,7 @@ def test_lists_are_for_whom_they_are(tmp_path: Path) -> None:
     with_pdp(tmp_path, test)
 
 
+@pytest.mark.holds("N10")
 def test_what_is_not_there_is_an_error_where_the_caller_may_know_and_nothing_where_not(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp, stub: Any) -> None:
         who = pb.SearchSubjectsRequest(action="dataset.read", resource="dataset/shadow")

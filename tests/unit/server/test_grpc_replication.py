@@ -89,6 +89,7 @@ def test_a_replica_with_the_right_holds_the_same_world_and_answers_for_it(tmp_pa
     asyncio.run(test())
 
 
+@pytest.mark.holds("P10")
 def test_a_caller_without_the_right_gets_nothing(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_pdp(tmp_path, rows=EVERYBODY) as pdp:
@@ -114,6 +115,7 @@ def test_a_caller_without_a_credential_gets_nothing(tmp_path: Path) -> None:
     asyncio.run(test())
 
 
+@pytest.mark.holds("F25")
 def test_a_replica_that_is_locked_loses_its_feed(tmp_path: Path) -> None:
     async def test() -> None:
         async with running_pdp(tmp_path, rows=EVERYBODY) as pdp:

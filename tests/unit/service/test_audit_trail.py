@@ -49,6 +49,7 @@ def record(text: str) -> dict[str, Any]:
     return {"v": 1, "kind": "decision", "time_ms": 1, "detail": text}
 
 
+@pytest.mark.holds("S1")
 def test_waiting_answers_share_one_group() -> None:
     async def run() -> None:
         chain = MemoryChain()
@@ -65,6 +66,7 @@ def test_waiting_answers_share_one_group() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("F29", "S1")
 def test_a_deny_never_waits_and_an_allow_waits_a_bounded_time() -> None:
     async def run() -> None:
         chain = MemoryChain()
@@ -85,6 +87,7 @@ def test_a_deny_never_waits_and_an_allow_waits_a_bounded_time() -> None:
     asyncio.run(run())
 
 
+@pytest.mark.holds("F8", "S1")
 def test_a_failing_sink_refuses_allows_keeps_denies_and_recovers_alone() -> None:
     async def run() -> None:
         chain = MemoryChain()
@@ -106,6 +109,7 @@ def test_a_failing_sink_refuses_allows_keeps_denies_and_recovers_alone() -> None
     asyncio.run(run())
 
 
+@pytest.mark.holds("F29", "S1", "L6")
 def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
     async def run() -> None:
         chain = MemoryChain()

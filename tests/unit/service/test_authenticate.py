@@ -123,6 +123,7 @@ def test_a_good_token_is_checked_once_a_minute(play: Callable[..., None]) -> Non
     play(story)
 
 
+@pytest.mark.holds("K7", "adv_stale_claims")
 def test_a_remembered_token_ends_at_its_end(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         compact = good_token(exp=NOW_S + 10)
@@ -135,6 +136,7 @@ def test_a_remembered_token_ends_at_its_end(play: Callable[..., None]) -> None:
     play(story)
 
 
+@pytest.mark.holds("K7", "adv_identity_cache")
 def test_one_byte_of_the_payload_under_a_remembered_signature_is_a_miss(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         mine, other = good_token(), good_token(sub="admin")
@@ -146,6 +148,7 @@ def test_one_byte_of_the_payload_under_a_remembered_signature_is_a_miss(play: Ca
     play(story)
 
 
+@pytest.mark.holds("K5", "K7")
 def test_a_withdrawn_key_ends_remembered_tokens(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         compact, good = good_token(), bench.keys.set
@@ -162,6 +165,7 @@ def test_a_withdrawn_key_ends_remembered_tokens(play: Callable[..., None]) -> No
     play(story)
 
 
+@pytest.mark.holds("K2", "K7")
 def test_a_key_replaced_under_the_same_kid_ends_remembered_tokens(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         compact = good_token()
@@ -179,6 +183,7 @@ def test_a_key_replaced_under_the_same_kid_ends_remembered_tokens(play: Callable
     play(story)
 
 
+@pytest.mark.holds("K7", "adv_identity_cache")
 def test_a_remembered_token_is_bound_to_each_connection_anew(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         holder, thief = peer_of(leaf()), peer_of(leaf())
@@ -209,6 +214,7 @@ def test_the_workload_is_that_of_this_connection_never_of_the_one_remembered(pla
     play(story)
 
 
+@pytest.mark.holds("K6", "adv_identity_cache")
 def test_two_users_at_the_same_moment_are_never_each_other(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         bench.keys.open.clear()
@@ -225,6 +231,7 @@ def test_two_users_at_the_same_moment_are_never_each_other(play: Callable[..., N
     play(story)
 
 
+@pytest.mark.holds("K4")
 def test_a_caller_that_goes_away_takes_nobody_along_and_stores_nothing(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         bench.keys.open.clear()
@@ -243,6 +250,7 @@ def test_a_caller_that_goes_away_takes_nobody_along_and_stores_nothing(play: Cal
     play(story)
 
 
+@pytest.mark.holds("K6")
 def test_the_flight_of_one_connection_is_not_the_answer_of_another(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         bench.keys.open.clear()
@@ -258,6 +266,7 @@ def test_the_flight_of_one_connection_is_not_the_answer_of_another(play: Callabl
     play(story, cnf_kinds=["x5t#S256"])
 
 
+@pytest.mark.holds("K4", "L6")
 def test_refusals_are_not_remembered_and_good_tokens_only_so_many(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         for number in range(50):

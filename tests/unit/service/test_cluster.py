@@ -94,6 +94,7 @@ async def test_any_pdp_may_write_and_one_wins() -> None:
     assert conflict.head_seq == 2
 
 
+@pytest.mark.holds("F5")
 @within
 async def test_failover_lost_the_tail_and_the_pdp_that_holds_it_puts_it_back() -> None:
     one, other = await two(locks=5)
@@ -104,6 +105,7 @@ async def test_failover_lost_the_tail_and_the_pdp_that_holds_it_puts_it_back() -
     assert await one.lock(6) == 6
 
 
+@pytest.mark.holds("F5")
 @within
 async def test_a_lost_tail_comes_back_before_anything_else_is_accepted() -> None:
     one, _ = await two(locks=5)
@@ -122,6 +124,7 @@ async def forked() -> tuple[Pdp, Pdp, list[str]]:
     return one, other, sorted(pdp.archive.entries[2].digest.hex() for pdp in (one, other))
 
 
+@pytest.mark.holds("F5")
 @within
 async def test_two_entries_under_one_number_stop_every_writer_and_are_named() -> None:
     one, other, digests = await forked()
@@ -134,6 +137,7 @@ async def test_two_entries_under_one_number_stop_every_writer_and_are_named() ->
     assert [pdp.replica.world.seq for pdp in (one, other)] == [3, 3]  # each goes on inside its bound
 
 
+@pytest.mark.holds("F5")
 @pytest.mark.parametrize("winner", [0, 1])
 def test_adopt_resolves_it_for_pdps_and_their_replicas(winner: int) -> None:
     async def test() -> None:
@@ -215,6 +219,7 @@ async def test_a_pdp_that_was_down_when_the_root_key_ruled_obeys_at_its_start() 
     assert again.archive.entries == other.archive.entries
 
 
+@pytest.mark.holds("F4")
 @within
 async def test_an_emptied_store_is_refused_and_restored_only_by_command() -> None:
     one, other = await two(locks=3)
@@ -230,6 +235,7 @@ async def test_an_emptied_store_is_refused_and_restored_only_by_command() -> Non
         await restore_store(one.store, one.archive)
 
 
+@pytest.mark.holds("S5", "adv_silent_publish")
 @within
 async def test_a_store_that_answers_and_forgets_is_found_out() -> None:
     one, _ = await two(locks=1)
@@ -241,6 +247,7 @@ async def test_a_store_that_answers_and_forgets_is_found_out() -> None:
     assert len(one.archive.entries) == 1
 
 
+@pytest.mark.holds("F6")
 @within
 async def test_while_the_store_is_down_the_archive_serves_followers_and_nobody_writes() -> None:
     one, _ = await two(locks=3)

@@ -101,6 +101,7 @@ def question(subject: str = "user:sam@x", **more: Any) -> Question:
     )
 
 
+@pytest.mark.holds("P8", "S1")
 async def test_an_allow_leaves_only_after_its_durable_record(scene: Scene) -> None:
     answer = await scene.decider.answer(question())
     assert answer.decision.allowed
@@ -109,12 +110,14 @@ async def test_an_allow_leaves_only_after_its_durable_record(scene: Scene) -> No
     assert (record["decision_id"], record["effect"], record["world_seq"]) == (answer.decision_id, "allow", 2)
 
 
+@pytest.mark.holds("P2", "S1")
 async def test_an_allow_that_cannot_be_recorded_is_a_deny(scene: Scene) -> None:
     scene.trail.failing = True
     decision = (await scene.decider.answer(question())).decision
     assert (decision.allowed, decision.reason) == (False, Reason.AUDIT_UNAVAILABLE)
 
 
+@pytest.mark.holds("S1")
 async def test_a_deny_is_recorded_and_does_not_wait(scene: Scene) -> None:
     scene.trail.failing = True
     decision = (await scene.decider.answer(question("user:stranger@x"))).decision
@@ -122,6 +125,7 @@ async def test_a_deny_is_recorded_and_does_not_wait(scene: Scene) -> None:
     assert scene.trail.durable == [False]
 
 
+@pytest.mark.holds("P4", "S1")
 async def test_a_batch_is_one_world_and_one_group_of_records(scene: Scene) -> None:
     answers = await scene.decider.answer_many([question(), question("user:stranger@x"), question()])
     assert [answer.decision.allowed for answer in answers] == [True, False, True]
@@ -134,6 +138,7 @@ async def test_an_empty_batch_is_an_empty_answer(scene: Scene) -> None:
     assert await scene.decider.answer_many([]) == ()
 
 
+@pytest.mark.holds("P5")
 async def test_a_world_that_does_not_come_is_world_behind(scene: Scene) -> None:
     with pytest.raises(PortcullisError) as refused:
         await scene.decider.answer(question(), at_least=9, wait_s=0.0)
@@ -150,6 +155,7 @@ async def test_an_answer_waits_for_the_world_it_needs(scene: Scene) -> None:
     assert (await waiting).decision.reason is Reason.LOCKED
 
 
+@pytest.mark.holds("P6")
 async def test_past_the_bound_of_the_asset_an_allow_is_a_deny(scene: Scene) -> None:
     scene.clock.advance(15)
     assert (await scene.decider.answer(question())).decision.allowed
@@ -217,6 +223,7 @@ async def test_a_watch_ends_quietly_when_the_callers_credential_does(scene: Scen
     await task
 
 
+@pytest.mark.holds("F12")
 async def test_a_clock_behind_signed_time_makes_no_busy_loop_of_a_watch(scene: Scene) -> None:
     """For policy the credential has ended, by the wall clock it has not: the next look is due now, again and again."""
     scene.clock.wall_ms -= 60_000
@@ -341,6 +348,7 @@ async def test_a_record_replays_its_decision_bit_for_bit(scene: Scene) -> None:
         assert canonical.dumps(replayed(kept, world)) == canonical.dumps(record)
 
 
+@pytest.mark.holds("F12")
 async def test_a_clock_that_is_off_denies_what_a_timed_role_allows(scene: Scene) -> None:
     scene.scribe.policy(POLICY + "g, user:temp@x, role:app, prod, _, 2030-01-01T00:00:00Z\n")
     scene.take()

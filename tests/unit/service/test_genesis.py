@@ -128,6 +128,7 @@ def _after_all_keys(state_dir: Path, _log: MemoryLog) -> None:
         ensure_key(state_dir, role)
 
 
+@pytest.mark.holds("F17")
 @pytest.mark.parametrize("begun", [_after_first_key, _after_all_keys])
 def test_an_init_killed_before_the_root_file_is_finished_by_the_next(tmp_path: Path, pack: Pack, begun: Kill) -> None:
     log = MemoryLog()
@@ -152,6 +153,7 @@ class KilledAt(MemoryLog):
             raise Killed
 
 
+@pytest.mark.holds("F17")
 @pytest.mark.parametrize("seq", [1, 2])
 @pytest.mark.parametrize("before", [True, False])
 def test_an_init_killed_at_an_entry_is_finished_by_the_next(

@@ -175,6 +175,7 @@ async def test_a_published_change_is_in_the_log_on_disk_and_in_force() -> None:
     assert len(pdp.replica.world.locks) == 2
 
 
+@pytest.mark.holds("V9", "S5")
 @within
 async def test_the_disk_has_it_before_anyone_sees_it() -> None:
     pdp = Pdp()
@@ -184,6 +185,7 @@ async def test_the_disk_has_it_before_anyone_sees_it() -> None:
     assert seen == [["saved 1"]]
 
 
+@pytest.mark.holds("F19", "V8")
 @within
 async def test_a_change_that_makes_no_valid_world_never_enters_the_log() -> None:
     pdp = Pdp()
@@ -221,6 +223,7 @@ async def test_changes_of_one_process_wait_for_each_other() -> None:
     assert sorted(await asyncio.gather(*(pdp.lock(number) for number in range(20)))) == list(range(1, 21))
 
 
+@pytest.mark.holds("S5", "adv_silent_publish")
 @within
 async def test_a_store_that_answers_and_forgets_is_found_out() -> None:
     class Forgetful(MemoryLog):
@@ -235,6 +238,7 @@ async def test_a_store_that_answers_and_forgets_is_found_out() -> None:
     assert pdp.replica.world.seq == 0
 
 
+@pytest.mark.holds("F10", "V9")
 @within
 async def test_a_disk_that_fails_keeps_the_old_world() -> None:
     class Full(MemoryStore):
@@ -288,6 +292,7 @@ async def test_what_another_process_appends_is_followed() -> None:
     following.cancel()
 
 
+@pytest.mark.holds("P7", "V2")
 @within
 async def test_a_forged_entry_in_the_log_is_refused_for_ever_and_the_old_world_stays() -> None:
     log = MemoryLog()
@@ -315,6 +320,7 @@ async def test_a_heartbeat_makes_this_pdp_fresh_and_is_kept() -> None:
     assert pdp.staleness_s() == 7
 
 
+@pytest.mark.holds("F6", "P6")
 @within
 async def test_a_pdp_cut_off_from_its_store_signs_nothing_and_goes_stale() -> None:
     log = MemoryLog()
@@ -345,6 +351,7 @@ async def test_the_time_of_a_heartbeat_is_the_start_of_its_read() -> None:
     assert pdp.staleness_s() == 5
 
 
+@pytest.mark.holds("F4")
 @within
 async def test_an_emptied_store_gets_no_heartbeat() -> None:
     log = MemoryLog()
@@ -366,6 +373,7 @@ async def test_a_head_not_yet_verified_gets_no_heartbeat() -> None:
     assert await other.heartbeats.beat() is True
 
 
+@pytest.mark.holds("F12")
 @within
 async def test_a_clock_set_back_does_not_stop_the_heartbeats() -> None:
     pdp = Pdp()
@@ -436,6 +444,7 @@ async def test_an_entry_that_comes_while_the_tail_is_read_is_sent_once() -> None
     await items.aclose()
 
 
+@pytest.mark.holds("F26", "L8")
 @within
 async def test_a_subscriber_that_does_not_read_is_evicted_and_told_to_start_again() -> None:
     pdp = Pdp()
@@ -450,6 +459,7 @@ async def test_a_subscriber_that_does_not_read_is_evicted_and_told_to_start_agai
     assert isinstance(rest[-1], Resync)
 
 
+@pytest.mark.holds("F26", "L8")
 @within
 async def test_what_waits_for_a_subscriber_is_bounded_by_bytes_too() -> None:
     pdp = Pdp()
@@ -572,6 +582,7 @@ async def test_a_follower_catches_up_stays_in_step_and_acknowledges() -> None:
     running.cancel()
 
 
+@pytest.mark.holds("V9")
 @within
 async def test_an_acknowledgement_follows_the_disk_the_swap_and_the_cuts() -> None:
     pdp, replica, store = Pdp(), AUTHORITY.replica(), MemoryStore()
@@ -609,6 +620,7 @@ async def test_a_follower_whose_feed_is_blocked_goes_stale_and_keeps_its_world()
     assert replica.staleness_s(now_ms=pdp.clock.now_ms(), mono_s=pdp.clock.mono_s()) > MAX_STALENESS_S["low"]
 
 
+@pytest.mark.holds("F1", "P12")
 @within
 async def test_a_follower_starts_from_its_disk_without_its_pdp() -> None:
     pdp, store = Pdp(), MemoryStore()
@@ -638,6 +650,7 @@ async def test_a_follower_starts_from_its_disk_without_its_pdp() -> None:
     assert again.last_error == "pdp_unreachable: no route"
 
 
+@pytest.mark.holds("F18", "V4")
 @within
 async def test_a_disk_rolled_back_below_its_mark_is_not_fresh() -> None:
     pdp, store = Pdp(), MemoryStore()
@@ -707,6 +720,7 @@ def test_a_forged_feed_ends_the_subscription_and_moves_nothing(forged: str) -> N
     asyncio.run(test())
 
 
+@pytest.mark.holds("F10", "F11")
 @within
 async def test_a_disk_that_fails_on_a_follower_keeps_the_old_world() -> None:
     class Full(MemoryStore):
@@ -737,6 +751,7 @@ def test_the_root_file_is_taken_from_the_pdp_only_by_its_pinned_digest(tmp_path:
     asyncio.run(test())
 
 
+@pytest.mark.holds("P12")
 def test_a_pdp_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
     async def test() -> None:
         root = AUTHORITY.root()
@@ -754,6 +769,7 @@ def test_a_pdp_that_is_not_there_yet_is_waited_for(tmp_path: Path) -> None:
 # All of it, over SQLite.
 
 
+@pytest.mark.holds("F3", "P12")
 def test_replication_over_sqlite_survives_a_restart_and_a_store_that_is_down_at_start(tmp_path: Path) -> None:
     async def once(number: int) -> Head:
         log, store = SqliteWorldLog(tmp_path / "world.db"), SqliteReplicaStore(tmp_path / "replica")
@@ -787,6 +803,7 @@ def test_replication_over_sqlite_survives_a_restart_and_a_store_that_is_down_at_
     asyncio.run(without_log(head))
 
 
+@pytest.mark.holds("V4", "F4")
 def test_a_log_put_back_to_an_older_state_neither_rolls_the_pdp_back_nor_takes_writes() -> None:
     async def test() -> None:
         pdp = Pdp()

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -87,5 +88,5 @@ class TwoPublishers(RuleBasedStateMachine):
             assert replica.head == head_of(self.log.entries[: replica.world.seq])
 
 
-TestTwoPublishers = TwoPublishers.TestCase
+TestTwoPublishers = pytest.mark.holds("F27")(TwoPublishers.TestCase)
 TestTwoPublishers.settings = settings(max_examples=60, stateful_step_count=25, deadline=None)

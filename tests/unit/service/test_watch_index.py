@@ -4,6 +4,7 @@ import asyncio
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -124,6 +125,7 @@ def many(watches: Watches, stack: ExitStack, number: int) -> list[asyncio.Event]
     ]
 
 
+@pytest.mark.holds("L8")
 def test_of_five_thousand_watches_only_those_concerned_are_woken() -> None:
     scribe = Scribe()
     scribe.policy(BASE)

@@ -42,6 +42,7 @@ def routes(config: dict[str, Any]) -> list[dict[str, Any]]:
     return found
 
 
+@pytest.mark.holds("N2", "N5", "N6", "N9")
 def test_every_hardening_of_the_connection_manager_is_written() -> None:
     hcm = manager(bootstrap(settings()))
     assert hcm["normalize_path"] is True
@@ -54,6 +55,7 @@ def test_every_hardening_of_the_connection_manager_is_written() -> None:
     assert hcm["delayed_close_timeout"] == "0.1s"
 
 
+@pytest.mark.holds("N2", "N11", "adv_fail_open")
 def test_both_filters_fail_closed() -> None:
     filters = {one["name"]: one["typed_config"] for one in manager(bootstrap(settings()))["http_filters"]}
     for name in (EXT_AUTHZ, EXT_PROC):
@@ -99,6 +101,7 @@ def test_the_last_route_has_no_model_behind_it() -> None:
     assert "route" not in last
 
 
+@pytest.mark.holds("N5", "adv_header_spelling")
 def test_no_own_header_of_ours_is_taken_from_the_client() -> None:
     hcm = manager(bootstrap(settings()))
     mutations = hcm["early_header_mutation_extensions"][0]["typed_config"]["mutations"]

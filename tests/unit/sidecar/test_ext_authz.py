@@ -52,6 +52,7 @@ def test_an_allow_names_its_decision(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.holds("N11")
 @pytest.mark.parametrize(
     ("sent", "status"),
     [
@@ -70,6 +71,7 @@ def test_a_question_that_is_not_right_is_denied(tmp_path: Path, sent: bytes, sta
     assert exchange(tmp_path, sent).split(b" ")[1] == status
 
 
+@pytest.mark.holds("L9")
 @pytest.mark.parametrize(
     "sent",
     [
@@ -106,6 +108,7 @@ def test_the_socket_is_ours_alone(tmp_path: Path) -> None:
     assert asyncio.run(look()) == 0o600
 
 
+@pytest.mark.holds("P2")
 def test_only_an_allow_is_written_as_200() -> None:
     for reason in Reason:
         assert not response_bytes(Verdict(allowed=False, reason=reason), method="GET").startswith(b"HTTP/1.1 2")
@@ -150,6 +153,7 @@ def test_an_empty_check_request_is_denied() -> None:
     assert check(auth.CheckRequest()).status.code == 7
 
 
+@pytest.mark.holds("N4", "adv_duplicate_header")
 def test_raw_headers_are_read_and_repeated_ones_are_two() -> None:
     request = question()
     request.attributes.request.http.headers.clear()
@@ -160,6 +164,7 @@ def test_raw_headers_are_read_and_repeated_ones_are_two() -> None:
     assert check(request).status.code == 0
 
 
+@pytest.mark.holds("N5", "adv_header_spelling")
 def test_the_certificate_comes_from_the_connection_never_from_a_header() -> None:
     decider = Decider()
     check(question(**{"x-forwarded-client-cert": f'Hash={"0" * 64};Cert="forged"'}), decider)
@@ -177,6 +182,7 @@ def test_grpc_never_says_ok_beside_a_denial() -> None:
         assert answer.WhichOneof("http_response") == "denied_response"
 
 
+@pytest.mark.holds("N11", "P2")
 def test_a_defect_in_the_grpc_shell_is_a_deny() -> None:
     class Defect:
         decide: Callable[..., Awaitable[Any]]

@@ -89,6 +89,7 @@ class Broken(Decider):
         raise self.fault
 
 
+@pytest.mark.holds("P2", "N11", "adv_fail_open")
 @pytest.mark.parametrize(
     ("fault", "reason"),
     [
@@ -104,6 +105,7 @@ def test_every_failure_inside_is_a_deny(fault: BaseException, reason: Reason) ->
     assert verdict.reason is reason
 
 
+@pytest.mark.holds("N11")
 def test_a_slow_decision_is_our_own_deny(monkeypatch: pytest.MonkeyPatch) -> None:
     async def never(*given: Any) -> Identified | Unidentified:
         del given

@@ -61,6 +61,7 @@ def test_a_world_that_came_between_answer_and_start_is_not_missed() -> None:
     scene(body)
 
 
+@pytest.mark.holds("adv_stale_claims")
 def test_an_expired_token_cuts_without_any_new_world() -> None:
     async def body(rechecker: Rechecker, decider: Decider) -> None:
         del decider
@@ -111,6 +112,7 @@ class Small:
     recheck_jitter: float = 0.1
 
 
+@pytest.mark.holds("L1")
 def test_one_session_too_many_is_refused_rather_than_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     small: Any = Small()
     monkeypatch.setattr(rechecks, "LIMITS", small)

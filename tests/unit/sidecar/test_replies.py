@@ -11,6 +11,7 @@ def test_every_reason_has_one_of_the_four_statuses_of_a_denial() -> None:
     assert status_of(Reason.GRANTED) == 503  # a "granted" denial is a defect of ours, never a 200
 
 
+@pytest.mark.holds("N10", "adv_existence")
 def test_unknown_and_forbidden_are_the_same_words() -> None:
     bodies = {
         denial(reason, "d1", reveal=False).body

@@ -70,6 +70,7 @@ def test_what_no_row_allows_is_unmapped(method: str, path: str) -> None:
     assert isinstance(ask(method, path), Unmapped)
 
 
+@pytest.mark.holds("N3", "adv_query_fragment")
 def test_a_query_that_nobody_decided_on_is_unmapped() -> None:
     assert isinstance(ask("POST", "/v2/models/fraud/infer", "model=other"), Unmapped)
 

@@ -51,6 +51,7 @@ def test_a_session_closed_while_the_due_ones_are_walked_is_skipped() -> None:
     assert list(walk) == []
 
 
+@pytest.mark.holds("L6")
 def test_replanning_for_ever_keeps_the_heap_small() -> None:
     table = Sessions()
     for _ in range(10_000):

@@ -52,11 +52,13 @@ REFUSED = [
 ]
 
 
+@pytest.mark.holds("N1", "N2", "N3", "adv_path", "adv_query_fragment")
 @pytest.mark.parametrize("raw", REFUSED)
 def test_a_second_spelling_is_refused_never_repaired(raw: str) -> None:
     assert isinstance(canonical(raw), BadTarget)
 
 
+@pytest.mark.holds("N2")
 @pytest.mark.parametrize(
     ("raw", "path", "query"),
     [

@@ -51,6 +51,7 @@ def test_a_header_is_valid_or_not_made(changes: dict[str, Any]) -> None:
         header(**changes)
 
 
+@pytest.mark.holds("G8")
 def test_headers_are_spelled_back_exactly() -> None:
     one = header(author="user:ada", expires_ms=7)
     assert EntryHeader.decode(one.encode()) == one

@@ -13,6 +13,7 @@ from tests.support.logs import START_MS, Authority
 AUTHORITY = Authority()
 
 
+@pytest.mark.holds("S9", "adv_secret_leak")
 def test_a_key_survives_its_file_and_never_prints_itself() -> None:
     key = SigningKey.generate()
     again = SigningKey.from_pem(key.to_pem())
@@ -50,6 +51,7 @@ def test_what_is_no_root_file_is_refused(raw: bytes) -> None:
         RootFile.parse(raw)
 
 
+@pytest.mark.holds("F18")
 def test_every_flipped_byte_of_a_root_file_is_noticed() -> None:
     raw = AUTHORITY.root().raw
     for place in range(0, len(raw), 7):

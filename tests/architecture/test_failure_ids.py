@@ -1,0 +1,111 @@
+"""Every promise, fault, rule and attack family of FAILURE.md has a test that says so with `@pytest.mark.holds(…)`.
+
+`make test ARGS="--holds F10"` runs those of one id. What belongs to a part that is not built yet stands below, each with its
+reason: an id is either held or owed, never both and never neither.
+"""
+
+import ast
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
+OWED = {
+    "F32": "break-glass: issue 8",
+    "F16": "issue 5",
+    "F22": "issue 5",
+    "F30": "issue 5",
+    "G4": "issue 5",
+    "L2": "issue 5",
+    "L5": "issue 5",
+    "S10": "issue 5",
+    "S12": "issue 5",
+    "S2": "issue 5",
+    "S6": "issue 5",
+    "adv_admin_starved": "issue 5",
+    "adv_batch_chunking": "issue 5",
+    "adv_connection_reuse": "issue 5",
+    "adv_engine_io": "issue 5",
+    "adv_file_names": "issue 5",
+    "adv_forwarded": "issue 5",
+    "adv_hop_by_hop": "issue 5",
+    "adv_http2": "issue 5",
+    "adv_plane_separation": "issue 5",
+}
+"""Ids whose part is not built yet."""
+_ROW = re.compile(r"^\| (?:(?P<id>[PFG]\d+)|`(?P<family>adv_\w+)`) \|.*\|$", re.MULTILINE)
+_RULE = re.compile(r"^\* (?P<id>[VKNLS]\d+) ", re.MULTILINE)
+
+
+def promised() -> dict[str, str]:
+    """Return every id of the design with the words that define it."""
+    found = {match["id"] or match["family"]: match[0] for match in _ROW.finditer(DESIGN)}
+    return found | {match["id"]: match[0] for match in _RULE.finditer(DESIGN)}
+
+
+def marks() -> Iterator[tuple[str, str, bool]]:
+    """Yield each id that a test holds, the test, and whether `make test` runs it."""
+    for path in sorted((ROOT / "tests").rglob("test_*.py")):
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+                decorators = [ast.unparse(item) for item in node.decorator_list]
+                quick = not any("nightly" in text or "needs_root" in text for text in decorators)
+                for name in [name for item in node.decorator_list for name in _ids(item)]:
+                    yield name, f"{path.relative_to(ROOT)}::{node.name}", quick
+            elif isinstance(node, ast.Assign):
+                for name in [name for item in ast.walk(node.value) for name in _ids(item)]:
+                    yield name, f"{path.relative_to(ROOT)}::{ast.unparse(node.targets[0])}", True
+
+
+def _ids(node: ast.AST) -> list[str]:
+    if not (isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.holds"):
+        return []
+    return [str(ast.literal_eval(argument)) for argument in node.args]
+
+
+def test_the_design_is_read_whole() -> None:
+    kinds = defaultdict(set)
+    for name in promised():
+        kinds[re.split(r"[\d_]", name)[0]].add(name)
+    counts = {kind: len(names) for kind, names in kinds.items()}
+    assert counts == {
+        "P": 13,
+        "F": 32,
+        "V": 9,
+        "G": 8,
+        "K": 7,
+        "N": 11,
+        "L": 9,
+        "S": 12,
+        "adv": DESIGN.count("\n| `adv_"),
+    }
+
+
+def test_every_id_of_the_design_is_held_by_a_test_or_owed() -> None:
+    held = {name for name, _, _ in marks()}
+    assert sorted(set(promised()) - held - set(OWED)) == []
+
+
+def test_no_test_names_an_id_that_the_design_does_not_know() -> None:
+    assert [f"{test}: {name}" for name, test, _ in marks() if name not in promised()] == []
+
+
+def test_what_is_owed_is_not_held() -> None:
+    assert sorted({name for name, _, _ in marks()} & set(OWED)) == []
+
+
+def test_what_runs_fast_in_the_design_runs_in_make_test() -> None:
+    """Rows end in their run marks; rules are fast unless they say `night` alone."""
+    quick = {name for name, _, in_make_test in marks() if in_make_test}
+    slow = {name for name, words in promised().items() if name.startswith("F") and "fast" not in words.split("|")[-2]}
+    assert sorted(set(promised()) - quick - slow - set(OWED)) == []
+
+
+@pytest.mark.parametrize("name", sorted(OWED))
+def test_what_is_owed_says_to_which_issue(name: str) -> None:
+    assert re.search(r"issue \d", OWED[name])

@@ -1,0 +1,26 @@
+"""What every test run knows: `--holds F10` runs the tests that hold an id of FAILURE.md, `needs_root` is skipped without."""
+
+import os
+from collections.abc import Sequence
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--holds", metavar="ID", help="run only the tests that hold this id of docs/design/FAILURE.md")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    wanted = config.getoption("--holds")
+    if wanted:
+        others = [item for item in items if wanted not in held(item)]
+        config.hook.pytest_deselected(items=others)
+        items[:] = [item for item in items if wanted in held(item)]
+    if os.geteuid() != 0:
+        for item in items:
+            if item.get_closest_marker("needs_root"):
+                item.add_marker(pytest.mark.skip(reason="needs root"))
+
+
+def held(item: pytest.Item) -> Sequence[str]:
+    return [name for mark in item.iter_markers("holds") for name in mark.args]
