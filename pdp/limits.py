@@ -132,6 +132,15 @@ WATCH_PAUSE_S: Final = 0.2
 """Rest before a Watch that the PDP ended is opened again, so that one it keeps ending is no busy loop."""
 WATCH_FLOOR_S: Final = 0.05
 """Shortest time between two looks of a Watch that no new world asked for: a bound that has just passed is no busy loop."""
+DECISION_CACHE_S: Final = HEARTBEAT_INTERVAL_S
+"""How long an SDK client keeps an allow where nobody says otherwise: what a remote client adds to the reach of a lock."""
+MAX_DECISION_CACHE_S: Final = MAX_STALENESS_S["high"]
+"""The longest it may be told to: the age of a world that is too old for the most sensitive assets."""
+DECISION_CACHE_ENTRIES: Final = 10_000
+COALESCE_FLIGHTS: Final = 2
+"""Calls with gathered checks that an async client has under way: one is decided while the next is read and written."""
+COALESCE_BYTES: Final = 3 * 1024 * 1024
+"""Questions in one gathered call; below `MAX_RPC_BYTES` by their framing and the call's own fields."""
 MAX_RPC_BYTES: Final = 4 * 1024 * 1024
 MAX_SMALL_RPC_BYTES: Final = 64 * 1024
 """A message that carries a few names."""

@@ -89,7 +89,12 @@ class Core:
                 advice="make the client in each worker, after the fork",
             )
         if self._closed:
-            raise ClientUnusable(Reason.BAD_REQUEST, "this client is closed", advice="make a new one")
+            raise closed_error()
+
+    @property
+    def closed(self) -> bool:
+        """True once the client was closed."""
+        return self._closed
 
     def close(self) -> bool:
         """Mark the client closed; return True if the caller has to close the channel."""
@@ -97,10 +102,10 @@ class Core:
         self._closed = True
         return first
 
-    def metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return what goes along with every call: our credential, read again each time."""
-        token = self.settings.read_token()
-        return (("authorization", f"Bearer {token}"),) if token else ()
+    def metadata(self, token: str | None = None) -> tuple[tuple[str, str], ...]:
+        """Return what goes along with every call: our credential, read again each time unless it was read for this call."""
+        shown = self.settings.read_token() if token is None else token
+        return (("authorization", f"Bearer {shown}"),) if shown else ()
 
     def seen(self, world_seq: int) -> None:
         """Remember that an answer, or a change of ours, came from world `world_seq`."""
@@ -147,11 +152,24 @@ class Core:
         Raises:
             PdpFault: the PDP answered another number of questions, so that none can be told apart.
         """
-        if len(message.decisions) != len(questions):
-            told = f"{len(questions)} questions were asked and {len(message.decisions)} answered"
-            raise PdpFault(Reason.INTERNAL_ERROR, told, advice="treat every access as denied; report this")
-        pairs = zip(questions, message.decisions, strict=True)
+        pairs = zip(questions, self.counted(message, len(questions)), strict=True)
         return tuple(self.answer(question, at_least, decision) for question, decision in pairs)
+
+    def counted(self, message: decision_pb2.EvaluateBatchResponse, asked: int) -> Sequence[decision_pb2.Decision]:
+        """Return the decisions in `message` if they are as many as were asked for.
+
+        Raises:
+            PdpFault: they are not.
+        """
+        if len(message.decisions) != asked:
+            told = f"{asked} questions were asked and {len(message.decisions)} answered"
+            raise PdpFault(Reason.INTERNAL_ERROR, told, advice="treat every access as denied; report this")
+        return message.decisions
+
+
+def closed_error() -> ClientUnusable:
+    """Return what a closed client says."""
+    return ClientUnusable(Reason.BAD_REQUEST, "this client is closed", advice="make a new one")
 
 
 @dataclass(slots=True)

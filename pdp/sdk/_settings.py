@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Self
 
 from pdp.errors import ConfigError, Reason
-from pdp.limits import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, MAX_TOKEN_BYTES
+from pdp.limits import DECISION_CACHE_S, DEFAULT_DEADLINE_S, MAX_DEADLINE_S, MAX_DECISION_CACHE_S, MAX_TOKEN_BYTES
 from pdp.sdk.errors import CredentialRefused
 
 TokenSource = str | Path | Callable[[], str] | None
@@ -59,6 +59,7 @@ class Settings:
     token: TokenSource
     tls: TlsFiles
     timeout_s: float
+    cache_s: float = 0.0
 
     @classmethod
     def resolve(
@@ -70,12 +71,13 @@ class Settings:
         cert: str | Path | None,
         key: str | Path | None,
         timeout_s: float | None,
+        cache_s: float | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> Self:
         """Return the settings; what is None comes from `PDP_SERVER`, `PDP_TOKEN_FILE`, `PDP_CA`, `PDP_CERT`, `PDP_KEY`.
 
         Raises:
-            ConfigError: no server, a file that cannot be used, or a deadline out of bounds.
+            ConfigError: no server, a file that cannot be used, or a time out of bounds.
         """
         env = os.environ if environment is None else environment
         address = server or env.get("PDP_SERVER", "")
@@ -85,7 +87,13 @@ class Settings:
             ca=_path(ca, env.get("PDP_CA")), cert=_path(cert, env.get("PDP_CERT")), key=_path(key, env.get("PDP_KEY"))
         )
         tls.check()
-        return cls(server=address, token=_token_source(token, env), tls=tls, timeout_s=_deadline(timeout_s))
+        return cls(
+            server=address,
+            token=_token_source(token, env),
+            tls=tls,
+            timeout_s=_deadline(timeout_s),
+            cache_s=_cache_life(cache_s),
+        )
 
     @property
     def local(self) -> bool:
@@ -132,6 +140,13 @@ def _deadline(given: float | None) -> float:
     if not 0 < timeout_s <= MAX_DEADLINE_S:
         raise ConfigError(f"timeout_s must be above 0 and at most {MAX_DEADLINE_S:g} seconds")
     return timeout_s
+
+
+def _cache_life(given: float | None) -> float:
+    cache_s = DECISION_CACHE_S if given is None else given
+    if not 0 <= cache_s <= MAX_DECISION_CACHE_S:
+        raise ConfigError(f"cache_s must be from 0 (keep nothing) to {MAX_DECISION_CACHE_S:g} seconds")
+    return cache_s
 
 
 def _is_local(server: str) -> bool:

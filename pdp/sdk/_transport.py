@@ -1,5 +1,6 @@
 """The one seam to gRPC: a message out, a message or a typed error back, blocking or not. Every call has a deadline."""
 
+import asyncio
 import json
 from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
@@ -10,19 +11,17 @@ import grpc.aio
 
 from pdp.errors import ConfigError
 from pdp.limits import MAX_PACK_FILE_BYTES, RECONNECT_MAX_S
-from pdp.sdk._core import Ask, Core, Rpc, Told, call_error, find_detail
+from pdp.sdk._core import Ask, Core, Rpc, Told, call_error, closed_error, find_detail
 from pdp.sdk.errors import PdpError
 
 # Deciding twice is harmless, so a lost connection is tried again, at most twice and with gRPC's own jitter; the token
 # bucket ends the retries when most calls fail, so that clients do not bury a PDP that struggles (FAILURE.md F2).
+_REPEATABLE: Final = ("Evaluate", "EvaluateBatch", "Explain", "SearchSubjects", "SearchResources", "SearchActions")
 _RETRY: Final = json.dumps(
     {
         "methodConfig": [
             {
-                "name": [
-                    {"service": "pdp.v1.DecisionService", "method": method}
-                    for method in ("Evaluate", "EvaluateBatch", "Explain")
-                ],
+                "name": [{"service": "pdp.v1.DecisionService", "method": method} for method in _REPEATABLE],
                 "retryPolicy": {
                     "maxAttempts": 3,
                     "initialBackoff": "0.05s",
@@ -50,8 +49,10 @@ class Transport:
         else:
             self._channel = grpc.secure_channel(self._server, credentials, options)
 
-    def unary(self, rpc: Rpc[Ask, Told], message: Ask, *, timeout_s: float | None = None) -> Told:
-        """Call and return the answer.
+    def unary(
+        self, rpc: Rpc[Ask, Told], message: Ask, *, timeout_s: float | None = None, token: str | None = None
+    ) -> Told:
+        """Call and return the answer; `token` is our credential where it was read already.
 
         Raises:
             PdpError: the typed error for whatever went wrong.
@@ -60,9 +61,11 @@ class Transport:
         call = self._channel.unary_unary(rpc.path, rpc.ask.SerializeToString, rpc.told.FromString)
         deadline_s = timeout_s or self._core.settings.timeout_s
         try:
-            told: Told = call(message, timeout=deadline_s, metadata=self._core.metadata())
+            told: Told = call(message, timeout=deadline_s, metadata=self._core.metadata(token))
         except grpc.RpcError as error:
             raise self._typed(error) from error
+        except ValueError as error:  # gRPC's word for a channel that another thread has closed
+            raise (closed_error() if self._core.closed else error) from error
         return told
 
     def stream(
@@ -92,6 +95,8 @@ class Transport:
             self._channel.close()
 
     def _typed(self, error: Any) -> PdpError:
+        if self._core.closed:
+            return closed_error()
         # A blocking call raises its own call object, which tells status and metadata; stubs know only `RpcError`.
         return call_error(
             error.code().name,
@@ -111,8 +116,10 @@ class AsyncTransport:
         self._credentials = _credentials(core)
         self._channel: grpc.aio.Channel | None = None
 
-    async def unary(self, rpc: Rpc[Ask, Told], message: Ask, *, timeout_s: float | None = None) -> Told:
-        """Call and return the answer.
+    async def unary(
+        self, rpc: Rpc[Ask, Told], message: Ask, *, timeout_s: float | None = None, token: str | None = None
+    ) -> Told:
+        """Call and return the answer; `token` is our credential where it was read already.
 
         Raises:
             PdpError: the typed error for whatever went wrong.
@@ -120,9 +127,14 @@ class AsyncTransport:
         call: Any = self._open().unary_unary(rpc.path, rpc.ask.SerializeToString, rpc.told.FromString)
         deadline_s = timeout_s or self._core.settings.timeout_s
         try:
-            told: Told = await call(message, timeout=deadline_s, metadata=self._core.metadata())
+            told: Told = await call(message, timeout=deadline_s, metadata=self._core.metadata(token))
         except grpc.aio.AioRpcError as error:
             raise self._typed(error) from error
+        except asyncio.CancelledError as error:
+            # A channel that is closed cancels its calls, which must not look as if the task were told to stop.
+            if self._core.closed and not _told_to_stop():
+                raise closed_error() from error
+            raise
         return told
 
     async def stream(
@@ -156,12 +168,19 @@ class AsyncTransport:
         return grpc.aio.secure_channel(self._server, self._credentials, self._options)
 
     def _typed(self, error: grpc.aio.AioRpcError) -> PdpError:
+        if self._core.closed:
+            return closed_error()
         return call_error(
             error.code().name,
             server=self._server,
             said=error.details() or "",
             detail=find_detail(error.trailing_metadata()),
         )
+
+
+def _told_to_stop() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _options(core: Core) -> list[tuple[str, Any]]:

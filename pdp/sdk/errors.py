@@ -5,7 +5,7 @@ that the question could not be put or answered, and none of it may ever be read 
 """
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from pdp.errors import MEANINGS, PortcullisError, Reason
 from pdp.sdk.values import Decision
@@ -32,6 +32,15 @@ class PdpError(PortcullisError):
         self.correlation_id = correlation_id
         self.findings = tuple(findings)
         self.head_seq = head_seq
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process pools by pickle, and each of those who shared a failed call raises a copy of its own.
+        more = {"correlation_id": self.correlation_id, "findings": self.findings, "head_seq": self.head_seq}
+        return _rebuilt, (type(self), self.reason, self.message, {"advice": self.advice, **more})
+
+
+def _rebuilt(kind: type[PdpError], reason: Reason, message: str, more: dict[str, Any]) -> PdpError:
+    return kind(reason, message, **more)
 
 
 # The names below are those that callers write after `except`, chosen to be read there; hence no suffix `Error`.

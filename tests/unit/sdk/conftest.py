@@ -25,7 +25,8 @@ def pdp() -> Iterator[ScriptedPdp]:
 
 @pytest.fixture
 def client(pdp: ScriptedPdp) -> Iterator[Client]:
-    with Client(pdp.address, token="a.b.c") as made:
+    # Nothing kept: these tests are about what travels.
+    with Client(pdp.address, token="a.b.c", cache_s=0) as made:
         yield made
 
 

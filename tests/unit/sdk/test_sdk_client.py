@@ -315,7 +315,7 @@ def test_async_calls_answer_as_blocking_ones_do(pdp: ScriptedPdp) -> None:
     pdp.script(WATCH, [told(), refusal(grpc.StatusCode.UNAVAILABLE)], [told(effect=0, reason="locked", ended=True)])
 
     async def ask() -> None:
-        async with AsyncClient(pdp.address, token="a.b.c") as client:
+        async with AsyncClient(pdp.address, token="a.b.c", cache_s=0) as client:
             assert (await client.check(*READ)).allowed
             with pytest.raises(AccessDenied):
                 await client.require(*READ)

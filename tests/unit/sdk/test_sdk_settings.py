@@ -236,7 +236,7 @@ if child == 0:
         os._exit(42 if "after the fork" in str(error) else 1)
     os._exit(2)
 _, status = os.waitpid(child, 0)
-client.check("dataset.read", "dataset/x")
+client.check("dataset.read", "dataset/y")
 sys.exit(os.waitstatus_to_exitcode(status))
 """
 
