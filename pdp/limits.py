@@ -161,6 +161,10 @@ MAX_METADATA_BYTES: Final = 32 * 1024
 """All metadata of one RPC: a token of 8 KiB, a trace, and room."""
 HEALTH_INTERVAL_S: Final = 1.0
 """How often a health watch looks: staleness grows by itself and tells nobody."""
+LOOP_BLOCKED_S: Final = 3.0
+"""Silence of the event loop after which this PDP is not ready: no answer of ours may take so long (FAILURE.md F30)."""
+LOOP_CALM_S: Final = 5.0
+"""How long a loop that was blocked must have run before callers are sent to it again."""
 READY_STALENESS_S: Final = 15.0
 """A PDP whose world is older sends its callers elsewhere; it still decides within each asset's own bound."""
 MAX_RECHECK_S: Final = 30.0
@@ -185,6 +189,8 @@ MAX_AUDIT_FIELD_BYTES: Final = 16 * 1024
 MAX_AUDIT_WAITING: Final = 10_000
 """Records that wait for a sink that does not write; beyond it an allow is refused and a refusal is only counted."""
 AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
+AUDIT_RESERVE_BYTES: Final = 8 * 1024 * 1024
+"""Laid up for a disk that is full: some 7,000 more allows, in which somebody can make room (FAILURE.md S2)."""
 AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
 """How long an allow waits for its record before it becomes deny `audit_unavailable`."""
 AUDIT_RETRY_S: Final = 1.0

@@ -4,8 +4,9 @@ Theory of operation. A chain lies in files `<chain>.<number of its first record>
 its number without an index. Segments appear by write, fsync, rename, fsync of the directory, with their `open` record in
 place (FAILURE.md S4): a segment without a valid first record is damage, never a crash. A group is one `write` and one
 `fdatasync`. If the write fails, the file is cut back to what was durable; if that fails, or the fdatasync did, what the
-file holds is *unknown*: it is never written again and a new segment goes on from the last durable record (F10).
-Nothing here knows a loop or a queue: one thread at a time calls it.
+file holds is *unknown*: it is never written again and a new segment goes on from the last durable record (F10). On a full
+disk the reserve becomes the next segment (S2); while it lasts, the chain tries to lay up another, and that succeeds once
+there is room again. Nothing here knows a loop or a queue: one thread at a time calls it.
 """
 
 import contextlib
@@ -18,10 +19,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pdp.audit.chain import START, Broken, Link, Malformed, frame, scan, seal, unseal
+from pdp.adapters.audit_reserve import FULL, lay_up, release
+from pdp.audit.chain import START, Link, frame, scan, seal
 from pdp.audit.record import cut_record, opened_record
-from pdp.errors import ConfigError, PortcullisError, Reason
-from pdp.limits import AUDIT_SEGMENT_BYTES
+from pdp.errors import ConfigError
+from pdp.limits import AUDIT_RESERVE_BYTES, AUDIT_RETRY_S, AUDIT_SEGMENT_BYTES
 
 _NAME: Final = re.compile(r"(?P<chain>[a-z0-9-]{1,128})\.(?P<first>\d{12})\.log")
 _FRAME_PREFIX: Final = len(frame(b"")) - 1  # what stands on a line before the content
@@ -56,11 +58,12 @@ class AuditFile:
         self._descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
 
     @classmethod
-    def create(cls, path: Path, contents: Sequence[bytes]) -> Self:
-        """Make a segment that holds `contents`, durable before it can be seen."""
+    def create(cls, path: Path, contents: Sequence[bytes], *, region: Path | None = None) -> Self:
+        """Make a segment that holds `contents`, durable before it can be seen; of `region`, if one was laid up."""
         data = b"".join(map(frame, contents))
-        draft = path.with_suffix(".tmp")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        draft = region or path.with_suffix(".tmp")
+        keep = 0 if region else os.O_TRUNC  # cutting a region, even to the length it has, gives its blocks back
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | keep | os.O_CLOEXEC, 0o600)
         try:
             _write_all(descriptor, data)
             os.fsync(descriptor)
@@ -109,11 +112,23 @@ class AuditFile:
 class AuditChain:
     """The chain that this process writes; `open` it, `append` groups, `close` it. One thread at a time."""
 
-    def __init__(self, directory: Path, *, who: Callable[[], Mapping[str, Any]], now_ms: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        who: Callable[[], Mapping[str, Any]],
+        now_ms: Callable[[], int],
+        reserve_bytes: int = AUDIT_RESERVE_BYTES,
+    ) -> None:
         self.directory = directory
         self.name = ""
         self.head = START
         self.segment_bytes = AUDIT_SEGMENT_BYTES
+        self.degraded = ""
+        """What of the writing is weaker than it could be, in words for the operator."""
+        self._reserve: Path | None = None
+        self._reserve_bytes = reserve_bytes
+        self._tried_ms = 0
         self._who = who
         self._now_ms = now_ms
         self._file: AuditFile | None = None
@@ -128,6 +143,7 @@ class AuditChain:
         name: str,
         who: Callable[[], Mapping[str, Any]],
         now_ms: Callable[[], int],
+        reserve_bytes: int = AUDIT_RESERVE_BYTES,
     ) -> Self:
         """Continue the chain of `name` in `directory`, or start one; a torn tail is cut and the cut recorded.
 
@@ -136,11 +152,12 @@ class AuditChain:
             name: what writes it: `pdp`, `sidecar`; lower-case letters, digits and `-`.
             who: what every `open` record says of the process: identity, version, `world_seq`.
             now_ms: the clock.
+            reserve_bytes: how much of the disk to lay up for the time when it is full.
 
         Raises:
             ConfigError: the directory or a segment cannot be used.
         """
-        chain = cls(directory, who=who, now_ms=now_ms)
+        chain = cls(directory, who=who, now_ms=now_ms, reserve_bytes=reserve_bytes)
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             chain._take_lock()
@@ -149,6 +166,7 @@ class AuditChain:
             chain.close()
             message = f"cannot write the audit directory {directory}: {error.strerror or error}"
             raise ConfigError(message, advice="make it writable, or name another with `audit.dir`") from error
+        chain._lay_up()
         return chain
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
@@ -158,6 +176,17 @@ class AuditChain:
             OSError: nothing of the group is durable.
             Malformed: a record cannot be written at all; nothing was.
         """
+        if self._reserve is None and self._due():
+            self._lay_up()
+        try:
+            return self._append_group(records)
+        except OSError as error:
+            if error.errno not in FULL or self._reserve is None:
+                raise
+            self._use_reserve()
+            return self._append_group(records)
+
+    def _append_group(self, records: Sequence[Mapping[str, Any]]) -> Link:
         contents, head = _seal_all(records, self.head)
         if self._file is None or self._file.size_bytes >= self.segment_bytes:
             self._roll()
@@ -166,8 +195,11 @@ class AuditChain:
         return self.head
 
     def close(self) -> None:
-        """Release files and lock."""
+        """Release files, region and lock."""
         self._drop_file()
+        if self._reserve is not None:
+            release(self._reserve)
+            self._reserve = None
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
@@ -185,13 +217,35 @@ class AuditChain:
             raise
         self.head = head
 
-    def _roll(self) -> None:
+    def _due(self) -> bool:
+        # Either way round: after a step of the clock the next attempt is due as well.
+        return abs(self._now_ms() - self._tried_ms) >= AUDIT_RETRY_S * 1000
+
+    def _lay_up(self) -> None:
+        """Allocate the reserve; where that fails, say so and try again later: a full disk is full for a while."""
+        try:
+            self._reserve = lay_up(self.directory, self._reserve_bytes)
+            self.degraded = ""
+        except OSError as error:
+            self._tried_ms = self._now_ms()
+            self.degraded = self.degraded or f"the decision log has no reserve: {error.strerror or error}"
+
+    def _use_reserve(self) -> None:
+        """Go on in the region that was laid up, as a segment like any other."""
+        region, self._reserve = self._reserve, None
+        if self._roll_reason == "size":
+            self._roll_reason = "reserve"
+        self._roll(region)
+        self._tried_ms = self._now_ms()
+        self.degraded = "the disk of the decision log is full: its reserve is in use, then every allow is refused"
+
+    def _roll(self, region: Path | None = None) -> None:
         """Start a new segment that continues from the last durable record."""
         reason, self._roll_reason = self._roll_reason, "size"
         try:
             content, head = seal(self._opened(reason), self.head)
             path = self.directory / f"{self.name}.{head.n:012d}.log"
-            file = AuditFile.create(path, [content])
+            file = AuditFile.create(path, [content], region=region)
         except OSError:
             self._roll_reason = reason
             raise
@@ -307,112 +361,6 @@ class ChainReader:
                 if n > wanted:
                     self._next = (n, segment.path, offset)
                     yield line[_FRAME_PREFIX:-1]
-
-
-class ReceivedChain:
-    """A chain that another process wrote and ships to us: checked, stored unchanged. One thread at a time."""
-
-    def __init__(self, directory: Path, *, owner: str, chain: str) -> None:
-        # The name of a stored file is a digest that we compute, never a name from input (FAILURE.md S6).
-        self.name = hashlib.sha256(b"%d:%b%b" % (len(owner), owner.encode(), chain.encode())).hexdigest()[:32]
-        self.head = START
-        self._directory = directory
-        self._file: AuditFile | None = None
-        self._unknown: tuple[Path, int] | None = None
-        """A file whose last write failed, and how many bytes of it are durable."""
-        self._resume()
-
-    def append(self, contents: Sequence[bytes]) -> Link:
-        """Store the records that are new to us and return the head.
-
-        Raises:
-            PortcullisError: `conflict` if they do not continue the chain, `bad_request` if they are no records,
-                `store_unavailable` if they could not be written.
-        """
-        try:
-            self._append(self._check(contents))
-        except OSError as error:
-            if self._file is not None:
-                self._unknown = (self._file.path, self._file.size_bytes)
-            self.close()
-            raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
-        return self.head
-
-    def close(self) -> None:
-        """Release the file."""
-        if self._file is not None:
-            self._file.close()
-            self._file = None
-
-    def _check(self, contents: Sequence[bytes]) -> list[tuple[bytes, dict[str, Any], Link]]:
-        checked: list[tuple[bytes, dict[str, Any], Link]] = []
-        head = self.head
-        try:
-            for content in contents:
-                record, own = unseal(content)
-                if type(record.get("time_ms")) is not int or type(record.get("kind")) is not str:
-                    # Whoever reads all chains orders them by time: one record without would hide every other's.
-                    raise Malformed("a record says when and what")
-                if own.n <= self.head.n:
-                    continue  # sent again after an answer was lost
-                _, head = unseal(content, head)
-                checked.append((content, record, own))
-        except Malformed as error:
-            raise PortcullisError(Reason.BAD_REQUEST, f"not an audit record: {error}") from error
-        except Broken as error:
-            message = f"the records do not continue this chain: {error}"
-            raise PortcullisError(Reason.CONFLICT, message, advice=f"send what follows record {self.head.n}") from error
-        return checked
-
-    def _append(self, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
-        """Write group by group: a record that opens a segment with its writer opens one here."""
-        group: list[tuple[bytes, Link]] = []
-        for content, record, own in checked:
-            if self._starts_segment(record):
-                self._flush(group)
-                self._open_segment(content, own)
-                group = []
-            else:
-                group.append((content, own))
-        self._flush(group)
-
-    def _starts_segment(self, record: Mapping[str, Any]) -> bool:
-        return record.get("kind") == "open" and (record["n"] == 1 or record.get("reason") != "start")
-
-    def _open_segment(self, content: bytes, own: Link) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-        file = AuditFile.create(self._directory / f"{self.name}.{own.n:012d}.log", [content])
-        self.close()
-        self._file, self.head = file, own
-
-    def _flush(self, group: Sequence[tuple[bytes, Link]]) -> None:
-        if not group:
-            return
-        if self._file is None:
-            self._resume()
-        if self._file is None:
-            raise PortcullisError(Reason.BAD_REQUEST, "a chain starts with its `open` record")
-        self._file.append_group([content for content, _ in group])
-        self.head = group[-1][1]
-
-    def _resume(self) -> None:
-        """Find the stored head; a torn tail is cut silently, for its writer sends it again."""
-        known = segments(self._directory, self.name)
-        if not known:
-            return
-        path = known[-1].path
-        data = path.read_bytes()
-        if self._unknown is not None and self._unknown[0] == path:
-            # Behind the last durable record stands what was never acknowledged. Its writer sends it again: kept, it would
-            # stand twice; believed, it might be gone with the next power cut, for a failed fsync drops pages (F10).
-            data = data[: self._unknown[1]]
-        tail = scan(data)
-        if tail is None or not (tail.whole or tail.torn):
-            raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the stored chain {path.name} is damaged")
-        self._file = AuditFile(path, size_bytes=tail.valid_bytes)
-        self._file.truncate(tail.valid_bytes)
-        self._unknown = None
-        self.head = tail.head
 
 
 def read_segments(directory: Path) -> dict[str, list[tuple[str, bytes]]]:

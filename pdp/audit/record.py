@@ -136,7 +136,7 @@ def stream_record(
 
 
 def opened_record(*, chain: str, reason: str, time_ms: int, who: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the first record of a segment: who writes, why a segment starts (`start`, `size`, `failure`, `broken`)."""
+    """Return a segment's first record: who writes, why it starts (`start`, `size`, `failure`, `broken`, `reserve`)."""
     extra = {name: _plain(value) for name, value in who.items()}
     return extra | {"v": VERSION, "kind": "open", "time_ms": time_ms, "chain": chain, "reason": reason}
 

@@ -40,6 +40,7 @@ from pdp.server.grpc.services import Rooms, add_services
 from pdp.server.probes import Probes, application
 from pdp.server.stores import WORLD_FILE, RootWatch, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
+from pdp.server.watchdog import Alarms, LoopWatchdog
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
@@ -126,7 +127,15 @@ class Application:
         self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
         self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
         self.book = AuditBook(own=config.audit_dir, trail=trail, received=self.receiver)
-        self.health = Health(replica=replica, trail=trail, clock=self.clock, standing=basis.degradations())
+        self.watchdog = LoopWatchdog()
+        self.health = Health(
+            replica=replica,
+            trail=trail,
+            clock=self.clock,
+            standing=basis.degradations(),
+            unfit=lambda: self.watchdog.told,
+        )
+        self.alarms = Alarms(lambda: self.health.report().degradations)
         self.server = make_server(self.guard)
         self._show_metrics()
 
@@ -183,8 +192,13 @@ class Application:
         show("pdp_audit_records", "Records in the chain of this process", lambda: trail.link.n)
         show("pdp_audit_lost", "Records that could not be written", lambda: trail.lost)
         show("pdp_audit_failures", "Groups that could not be written", lambda: trail.failures)
+        show("pdp_loop_blocked", "Times that the event loop answered nobody", lambda: self.watchdog.blocked)
+        show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+
+    def _degradations(self) -> int:
+        return len(self.health.report().degradations)
 
     def _connected(self) -> int:
         return sum(1 for item in self.replication.subscribers.list() if item.connected)
@@ -225,9 +239,13 @@ async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, soc
         probes = Probes(listener, application(app.health, app.metrics))
         await probes.start()
         stack.push_async_callback(probes.stop)
+        app.watchdog.start()
+        stack.push_async_callback(app.watchdog.stop)
         await replication.start()
         stack.push_async_callback(replication.stop)
         await app.server.start()
+        alarms = asyncio.create_task(app.alarms.run(), name="alarms")
+        stack.callback(alarms.cancel)
         yield app, address, listener
 
 

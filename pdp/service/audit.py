@@ -22,7 +22,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from pdp.adapters.audit_file import AuditChain, ChainReader, ReceivedChain, segments
+from pdp.adapters.audit_file import AuditChain, ChainReader, segments
+from pdp.adapters.audit_received import ReceivedChain
 from pdp.audit.chain import Link, Malformed
 from pdp.audit.record import lost_record
 from pdp.errors import PortcullisError, Reason
@@ -47,6 +48,11 @@ class Chain(Protocol):
     @property
     def head(self) -> Link:
         """The last durable record."""
+        ...
+
+    @property
+    def degraded(self) -> str:
+        """What of the writing is weaker than it could be; empty: nothing."""
         ...
 
     def append(self, records: Sequence[Record]) -> Link:
@@ -102,6 +108,11 @@ class AuditTrail:
     def head(self) -> bytes:
         """Digest of the last durable record."""
         return bytes.fromhex(self.link.digest)
+
+    @property
+    def degraded(self) -> str:
+        """What of the writing is weaker than it could be, in words for the operator; empty: nothing."""
+        return self.last_error or self._chain.degraded
 
     async def record(self, records: Sequence[Record], *, durable: bool) -> None:
         """Append one group of records; with `durable`, return only once they are on disk.

@@ -31,7 +31,11 @@ class Report:
 
 
 class Health:
-    """Reports on this process. `standing` are the degradations that hold from start to end (FAILURE.md P13)."""
+    """Reports on this process.
+
+    `standing` are the degradations that hold from start to end (FAILURE.md P13), `more` those that come and go, and `unfit`
+    says why it should not be asked although its world is fresh (F30).
+    """
 
     def __init__(
         self,
@@ -41,18 +45,21 @@ class Health:
         clock: Clock,
         standing: Sequence[str],
         more: Callable[[], Sequence[str]] = tuple,
+        unfit: Callable[[], str] = str,
     ) -> None:
         self._replica = replica
         self._trail = trail
         self._clock = clock
         self._standing = tuple(standing)
         self._more = more
+        self._unfit = unfit
         self.draining = False
 
     @property
     def ready(self) -> bool:
-        """True while a fresh world with a policy is held and we are not going away."""
-        return not self.draining and self._replica.world.policy is not None and self.staleness_s <= READY_STALENESS_S
+        """True while a fresh world with a policy is held, answers are given, and we are not going away."""
+        fresh = self._replica.world.policy is not None and self.staleness_s <= READY_STALENESS_S
+        return fresh and not self.draining and not self._unfit()
 
     @property
     def staleness_s(self) -> float:
@@ -78,10 +85,12 @@ class Health:
         found = [*self._standing, *self._more()]
         if self.draining:
             found.append("shutting down")
+        if self._unfit():
+            found.append(self._unfit())
         if stale_s > READY_STALENESS_S:
             found.append("the world is stale: no heartbeat over what is held")
-        if self._trail.last_error:
-            found.append(self._trail.last_error)
+        if self._trail.degraded:
+            found.append(self._trail.degraded)
         if self._trail.lost:
             found.append(f"{self._trail.lost} records could not be written to the decision log")
         skew_s = self._replica.skew_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())

@@ -22,6 +22,7 @@ class MemoryChain:
         self.free = threading.Event()
         self.free.set()
         self.broken = False
+        self.degraded = ""
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
         self.free.wait()

@@ -1,0 +1,116 @@
+"""Chains that other processes wrote and ship to this PDP: checked record by record, stored unchanged."""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pdp.adapters.audit_file import AuditFile, segments
+from pdp.audit.chain import START, Broken, Link, Malformed, scan, unseal
+from pdp.errors import PortcullisError, Reason
+
+
+class ReceivedChain:
+    """A chain that another process wrote and ships to us: checked, stored unchanged. One thread at a time."""
+
+    def __init__(self, directory: Path, *, owner: str, chain: str) -> None:
+        # The name of a stored file is a digest that we compute, never a name from input (FAILURE.md S6).
+        self.name = hashlib.sha256(b"%d:%b%b" % (len(owner), owner.encode(), chain.encode())).hexdigest()[:32]
+        self.head = START
+        self._directory = directory
+        self._file: AuditFile | None = None
+        self._unknown: tuple[Path, int] | None = None
+        """A file whose last write failed, and how many bytes of it are durable."""
+        self._resume()
+
+    def append(self, contents: Sequence[bytes]) -> Link:
+        """Store the records that are new to us and return the head.
+
+        Raises:
+            PortcullisError: `conflict` if they do not continue the chain, `bad_request` if they are no records,
+                `store_unavailable` if they could not be written.
+        """
+        try:
+            self._append(self._check(contents))
+        except OSError as error:
+            if self._file is not None:
+                self._unknown = (self._file.path, self._file.size_bytes)
+            self.close()
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
+        return self.head
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _check(self, contents: Sequence[bytes]) -> list[tuple[bytes, dict[str, Any], Link]]:
+        checked: list[tuple[bytes, dict[str, Any], Link]] = []
+        head = self.head
+        try:
+            for content in contents:
+                record, own = unseal(content)
+                if type(record.get("time_ms")) is not int or type(record.get("kind")) is not str:
+                    # Whoever reads all chains orders them by time: one record without would hide every other's.
+                    raise Malformed("a record says when and what")
+                if own.n <= self.head.n:
+                    continue  # sent again after an answer was lost
+                _, head = unseal(content, head)
+                checked.append((content, record, own))
+        except Malformed as error:
+            raise PortcullisError(Reason.BAD_REQUEST, f"not an audit record: {error}") from error
+        except Broken as error:
+            message = f"the records do not continue this chain: {error}"
+            raise PortcullisError(Reason.CONFLICT, message, advice=f"send what follows record {self.head.n}") from error
+        return checked
+
+    def _append(self, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
+        """Write group by group: a record that opens a segment with its writer opens one here."""
+        group: list[tuple[bytes, Link]] = []
+        for content, record, own in checked:
+            if self._starts_segment(record):
+                self._flush(group)
+                self._open_segment(content, own)
+                group = []
+            else:
+                group.append((content, own))
+        self._flush(group)
+
+    def _starts_segment(self, record: Mapping[str, Any]) -> bool:
+        return record.get("kind") == "open" and (record["n"] == 1 or record.get("reason") != "start")
+
+    def _open_segment(self, content: bytes, own: Link) -> None:
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        file = AuditFile.create(self._directory / f"{self.name}.{own.n:012d}.log", [content])
+        self.close()
+        self._file, self.head = file, own
+
+    def _flush(self, group: Sequence[tuple[bytes, Link]]) -> None:
+        if not group:
+            return
+        if self._file is None:
+            self._resume()
+        if self._file is None:
+            raise PortcullisError(Reason.BAD_REQUEST, "a chain starts with its `open` record")
+        self._file.append_group([content for content, _ in group])
+        self.head = group[-1][1]
+
+    def _resume(self) -> None:
+        """Find the stored head; a torn tail is cut silently, for its writer sends it again."""
+        known = segments(self._directory, self.name)
+        if not known:
+            return
+        path = known[-1].path
+        data = path.read_bytes()
+        if self._unknown is not None and self._unknown[0] == path:
+            # Behind the last durable record stands what was never acknowledged. Its writer sends it again: kept, it would
+            # stand twice; believed, it might be gone with the next power cut, for a failed fsync drops pages (F10).
+            data = data[: self._unknown[1]]
+        tail = scan(data)
+        if tail is None or not (tail.whole or tail.torn):
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the stored chain {path.name} is damaged")
+        self._file = AuditFile(path, size_bytes=tail.valid_bytes)
+        self._file.truncate(tail.valid_bytes)
+        self._unknown = None
+        self.head = tail.head
