@@ -12,8 +12,8 @@ from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.functions import ANY, member_match
-from pdp.engine.index import is_pattern, split_version
 from pdp.engine.plan import EQUAL, ROLE
+from pdp.engine.tables import is_pattern, split_version
 from pdp.errors import BadRequestError
 from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES
 

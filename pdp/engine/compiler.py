@@ -13,6 +13,7 @@ A decision then needs only what its own question names. The snapshot is never ch
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -27,14 +28,12 @@ from pdp.engine.functions import ANY, action_alternatives
 from pdp.engine.index import (
     Entry,
     ExactStep,
+    Level,
     MixedStep,
     RoleStep,
     Step,
     TableStep,
     insert,
-    is_pattern,
-    level_of,
-    split_version,
 )
 from pdp.engine.matcher import Scope, check_expression, column_patterns
 from pdp.engine.obligations import ObligationError, parse_then
@@ -42,6 +41,7 @@ from pdp.engine.order import check_order, priority_of, subject_levels
 from pdp.engine.patterns import PATTERN_FUNCTIONS, read_pattern
 from pdp.engine.plan import EQUAL, LITERAL, ROLE, Branch, Column, Plan, Term, make_plan, scanned
 from pdp.engine.roles import RoleGraph, Timed, close
+from pdp.engine.tables import is_pattern, split_version
 from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.model.decision import Obligation
 from pdp.model.vocabulary import Vocabulary
@@ -231,9 +231,9 @@ class _Compilation:
 
 def _branch(branch: Branch, rules: Sequence[Rule], closures: ClosureMaker) -> CompiledBranch:
     steps = tuple(_step(column) for column in branch.columns)
-    root = level_of(steps[0] if steps else None)
+    root: Level = None
     for rule in rules:
-        insert(root, path_of(rule.row, steps, branch), rule)
+        root = insert(root, path_of(rule.row, steps, branch), rule)
     residual = tuple(closures.test(tree) for tree in branch.residual)
     indexed = tuple(closures.test(column.tree) for column in branch.columns)
     return CompiledBranch(
@@ -413,6 +413,7 @@ def _kinds(context: Context, plan: Plan) -> tuple[tuple[int, tuple[Term, ...]], 
     return tuple((position, named[position]) for position in sorted(named) if position not in skipped)
 
 
+@lru_cache(maxsize=1_024)  # actions are words of a vocabulary: few, and each asked for ever again
 def _action_keys(action: str) -> tuple[str, ...]:
     return (action, f"{action.partition('.')[0]}.*", ANY)
 

@@ -20,11 +20,11 @@ from pdp.engine.checks import check_role_row
 from pdp.engine.compiler import CompiledContext, Rule, RuleReader, Snapshot, compile_policy, path_of
 from pdp.engine.conditions import Conditions
 from pdp.engine.findings import Finding, errors, in_order
-from pdp.engine.index import Entry, PatternLevel, Step, TableStep, Trie, level_of, split_version
+from pdp.engine.index import Level, Path, PatternLevel, TableStep, get, level_of, put, rules_at
 from pdp.engine.roles import changed
+from pdp.engine.tables import Trie
+from pdp.engine.tables import path_of as trie_path
 from pdp.limits import MAX_DELTA_ROWS
-
-_Path = Sequence[tuple[Step, Sequence[Entry]]]
 
 
 def apply_delta(snapshot: Snapshot, added: Sequence[Row], removed: Sequence[Row]) -> Snapshot | tuple[Finding, ...]:
@@ -132,7 +132,6 @@ def _context(
         if at == len(rules) or rules[at].row != row:
             at = next(number for number, rule in enumerate(rules) if rule.row == row)
         root = _edited(root, _path(row, compiled), 0, rules.pop(at), add=False)
-        root = level_of(compiled.steps[0] if compiled.steps else None) if root is None else root
     for row in plus:
         rule = reader.read(row, found)
         if rule is not None:
@@ -142,65 +141,54 @@ def _context(
     return replace(compiled, rules=tuple(rules), branches=(branch,))
 
 
-def _path(row: Row, compiled: CompiledContext) -> _Path:
+def _path(row: Row, compiled: CompiledContext) -> Path:
     return path_of(row, compiled.steps, compiled.plan.branches[0])
 
 
-def _edited(level: Any, path: _Path, depth: int, rule: Rule, *, add: bool) -> Any:
+def _edited(level: Level, path: Path, depth: int, rule: Rule, *, add: bool) -> Level:
     """Return a copy of `level` with or without `rule` at the end of `path`; None if nothing is left in it."""
     if depth == len(path):
-        rules = [*(level or ()), rule] if add else [other for other in level if other is not rule]
-        return rules or None
+        held = () if level is None else rules_at(level)
+        rules = [*held, rule] if add else [other for other in held if other is not rule]
+        return rules if len(rules) > 1 else next(iter(rules), None)
     step, entries = path[depth]
     copied = _copy(level) if level is not None else level_of(step)
     for entry in entries:
+        after = _edited(get(copied, entry), path, depth + 1, rule, add=add)
         if isinstance(copied, PatternLevel) and entry.pattern:
-            _edit_trie(copied, entry.key, path, (depth, rule), add=add)
+            copied.patterns = _edited_trie(copied.patterns, entry.key, after)
         else:
-            values = copied.exact if isinstance(copied, PatternLevel) else copied
-            _set(values, entry.key, _edited(values.get(entry.key), path, depth + 1, rule, add=add))
+            copied = put(copied, entry, after)
     return copied if _holds(copied) else None
 
 
-def _copy(level: Any) -> Any:
+def _copy(level: Level) -> Level:
+    """Return a level that may be written: a lone key never is, and a trie is copied along the pattern that changes."""
     if not isinstance(level, PatternLevel):
-        return dict(level)
+        return dict(level) if isinstance(level, dict) else level
     copied = PatternLevel()
     copied.exact = dict(level.exact)
     copied.patterns = level.patterns
     return copied
 
 
-def _holds(level: Any) -> bool:
+def _holds(level: Level) -> bool:
     return bool(level.exact) or not level.patterns.empty if isinstance(level, PatternLevel) else bool(level)
 
 
-def _set(values: dict[str, Any], key: str, value: Any) -> None:
-    if value is None:
-        values.pop(key, None)
-    else:
-        values[key] = value
-
-
-def _edit_trie(level: PatternLevel, pattern: str, path: _Path, at: tuple[int, Rule], *, add: bool) -> None:
-    """Copy the nodes of the trie along `pattern`, edit what stands at their end, and drop nodes that are left empty."""
-    base, version = split_version(pattern)
-    segments = base.split("/")
-    deep = segments[-1] == "**"
-    steps = segments[:-1] if deep else segments
-    nodes = [level.patterns.copied()]
-    level.patterns = nodes[0]
-    for segment in steps:
-        following = nodes[-1].star if segment == "*" else nodes[-1].children.get(segment)
+def _edited_trie(trie: Trie, pattern: str, value: Level) -> Trie:
+    """Return a trie with another value for `pattern`: nodes are copied along it, and those that are left empty dropped."""
+    segments, deep, version = trie_path(pattern)
+    nodes = [trie.copied()]
+    for segment in segments:
+        children = nodes[-1].children or {}
+        following = nodes[-1].star if segment == "*" else children.get(segment)
         nodes.append(following.copied() if following is not None else Trie())
-    values = nodes[-1].below if deep else nodes[-1].end
-    _set(values, version, _edited(values.get(version), path, at[0] + 1, at[1], add=add))
-    for number in range(len(steps) - 1, -1, -1):
+    nodes[-1].set(value, deep=deep, version=version)
+    for number in range(len(segments) - 1, -1, -1):
         child = None if nodes[number + 1].empty else nodes[number + 1]
-        if steps[number] == "*":
-            nodes[number].star = child
-        else:
-            _set(nodes[number].children, steps[number], child)
+        nodes[number].link(segments[number], child)
+    return nodes[0]
 
 
 def delta_of(payload: Mapping[str, Any]) -> tuple[tuple[Row, ...], tuple[Row, ...]]:

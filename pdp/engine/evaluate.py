@@ -23,15 +23,14 @@ INVARIANT: nothing here raises for a well-typed request; a name that matches not
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, NamedTuple
 
 from pdp.engine.casbin_text import EffectRule, Row
 from pdp.engine.closures import Test
 from pdp.engine.compiler import CompiledBranch, CompiledContext, Rule, Snapshot
 from pdp.engine.conditions import Condition
 from pdp.engine.functions import ANY, Truth, kleene_and, kleene_or
-from pdp.engine.index import asked
+from pdp.engine.index import asked, search
 from pdp.engine.obligations import merge
 from pdp.engine.patterns import parse_address
 from pdp.engine.plan import Term
@@ -43,9 +42,8 @@ from pdp.model.decision import Effect, Obligation
 __all__ = ["EngineRequest", "Outcome", "evaluate"]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """What one context answers.
+class Outcome(NamedTuple):
+    """What one context answers. A named tuple: it is made in a third of the time of a frozen dataclass (0.3 of 0.9 us).
 
     `determining` are ids of the rows that decided, `role_path` leads from the subject to the first one's role.
     `valid_until_ms` is the next instant at which a link with a start or an end may change the answer; `reads_now` tells
@@ -104,16 +102,7 @@ class _Case:
 
     def candidates(self, branch: CompiledBranch) -> list[Rule]:
         """Return the rules whose every indexed conjunct holds, each once."""
-        values, standing = self.values, self.standing
-        found: list[Any] = [branch.root]
-        for step in branch.steps:
-            found = step.advance(found, values, standing)
-            if not found:
-                return found
-        if len(found) == 1:
-            return list(found[0])
-        # A row may be found by two of its keys (`dataset.read|*`): once is enough.
-        return list(dict.fromkeys(rule for rules in found for rule in rules))
+        return search(branch.root, branch.steps, self.values, self.standing)
 
     def general(self) -> Outcome:
         """Return the outcome of a matcher of several branches, of residuals, or of an ordered effect."""
@@ -190,6 +179,8 @@ class _Case:
 
     def _names(self, term: Term) -> tuple[str, ...]:
         value = self.values[term.field]
+        if not self._request.memberships:
+            return (value,)
         further = self._request.memberships.get(self._compiled.context.request[term.field])
         return (value, *further) if further else (value,)
 
@@ -197,6 +188,9 @@ class _Case:
 
     def judge(self, rules: list[Rule], unsure: frozenset[Rule] = frozenset()) -> Outcome:
         """Return the outcome that the candidates determine; of those in `unsure` it cannot be said that they match."""
+        if len(rules) == 1 and rules[0].condition is None and rules[0].allow and not unsure:
+            # One grant without a condition: the usual answer, and half of the cost of what follows.
+            return self._grant(rules)
         effect = self._compiled.context.effect
         if effect is not EffectRule.ALLOW_OVERRIDE:
             held, erred = self._holding([rule for rule in rules if not rule.allow], unsure)
@@ -252,13 +246,13 @@ class _Case:
         if len(because) > 1:
             because.sort(key=_place)
         return Outcome(
-            effect=Effect.ALLOW if reason is Reason.GRANTED else Effect.DENY,
-            reason=reason,
-            obligations=obligations,
-            determining=tuple([rule.row.id for rule in because]),
-            role_path=self._path(because[0]) if because else (),
-            valid_until_ms=self.until,
-            reads_now=self.reads_now,
+            Effect.ALLOW if reason is Reason.GRANTED else Effect.DENY,
+            reason,
+            obligations,
+            tuple([rule.row.id for rule in because]),
+            self._path(because[0]) if because else (),
+            self.until,
+            self.reads_now,
         )
 
     def _path(self, rule: Rule) -> tuple[str, ...]:

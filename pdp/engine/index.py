@@ -2,7 +2,7 @@
 
 Theory of operation. The compiler turns a matcher into a sequence of *steps*, one for each column of the policy that the
 matcher constrains. Each step searches one level of the index, which maps what a row says in that column to the next level;
-the last level holds the rules. A lookup carries a small list of levels from step to step:
+behind the last level stand the rules. A lookup carries a small list of levels from step to step:
 
     step 1  environment   keys {prod, *}                               -> at most 2
     step 2  action        keys {endpoint.invoke, endpoint.*, *}        -> at most 6
@@ -13,15 +13,18 @@ Every key of a step is computed from the request alone, so the cost depends on t
 of the name, patterns that really cover it) and not on the number of rules. What a step finds must be exactly what the
 functions of the matcher accept (`functions.py`); a property test holds the two together.
 
+Most levels near the end hold one key, and most ends one rule. Such a level is a `Lone` and not a dictionary, such an end
+the rule itself and not a list: a third of the memory of a policy, and with it the cache misses of a decision.
+
 INVARIANT: levels are written by the compiler, before the snapshot that holds them is shared, and never again.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from pdp.engine.functions import attribute
-from pdp.engine.patterns import Pattern, Verify, parse_address, read_pattern
 from pdp.engine.plan import Term
+from pdp.engine.tables import Trie, split_version, table_of
 
 Values = Sequence[Any]
 """The values of a request: canonical names, or in a general model whatever the caller gave."""
@@ -29,76 +32,18 @@ Values = Sequence[Any]
 Standing = Callable[[Term], set[str]]
 """What the request's name in a role test stands for; asked only by the steps that need it."""
 
-
-class Trie:
-    """Patterns by segments: `*` is any one segment, a last `**` one or more. Values stand by version ("" = every one)."""
-
-    __slots__ = ("below", "children", "end", "star")
-
-    def __init__(self) -> None:
-        self.children: dict[str, Trie] = {}
-        self.star: Trie | None = None
-        self.end: dict[str, Any] = {}
-        self.below: dict[str, Any] = {}
-
-    @property
-    def empty(self) -> bool:
-        """Whether no pattern stands here or below."""
-        return not (self.children or self.star or self.end or self.below)
-
-    def copied(self) -> "Trie":
-        """Return a copy that shares what is below it."""
-        copy = Trie()
-        copy.children, copy.star = dict(self.children), self.star
-        copy.end, copy.below = dict(self.end), dict(self.below)
-        return copy
-
-    def slot(self, pattern: str) -> tuple[dict[str, Any], str]:
-        """Return the place for the value of `pattern`: a dictionary, and the key in it."""
-        base, version = split_version(pattern)
-        node, segments = self, base.split("/")
-        deep = segments[-1] == "**"
-        for segment in segments[:-1] if deep else segments:
-            if segment == "*":
-                node.star = node.star or Trie()
-                node = node.star
-            else:
-                node = node.children.setdefault(segment, Trie())
-        return (node.below if deep else node.end), version
-
-    def find(self, segments: list[str], version: str, found: list[Any]) -> None:
-        """Append to `found` the value of every pattern that covers the name."""
-        nodes = [self]
-        for segment in segments:
-            following = []
-            for node in nodes:
-                if node.below:
-                    _take(node.below, version, found)
-                child = node.children.get(segment)
-                if child is not None:
-                    following.append(child)
-                if node.star is not None:
-                    following.append(node.star)
-            if not following:
-                return
-            nodes = following
-        for node in nodes:
-            if node.end:
-                _take(node.end, version, found)
+Level = Any
+"""What a step searches: `Lone | dict | PatternLevel | TableLevel`; behind the last step, a rule or a list of rules."""
 
 
-def _take(values: dict[str, Any], version: str, found: list[Any]) -> None:
-    value = values.get("")
-    if value is not None:
-        found.append(value)
-    if version:
-        value = values.get(version)
-        if value is not None:
-            found.append(value)
+class Lone:
+    """A level of one key. Never changed: a second key makes it a dictionary."""
 
+    __slots__ = ("key", "value")
 
-Level = dict[str, Any]
-"""What follows each key: the next level, or the list of rules."""
+    def __init__(self, key: str, value: Any) -> None:
+        self.key = key
+        self.value = value
 
 
 class PatternLevel:
@@ -107,8 +52,18 @@ class PatternLevel:
     __slots__ = ("exact", "patterns")
 
     def __init__(self) -> None:
-        self.exact: Level = {}
+        self.exact: dict[str, Level] = {}
         self.patterns = Trie()
+
+
+class TableLevel:
+    """A level of a column that Casbin's functions test: exact keys in a dictionary, and a table for each function."""
+
+    __slots__ = ("exact", "tables")
+
+    def __init__(self, kinds: Sequence[str]) -> None:
+        self.exact: dict[str, Level] = {}
+        self.tables = {kind: table_of(kind) for kind in kinds}
 
 
 class ExactStep:
@@ -120,10 +75,20 @@ class ExactStep:
         self._field = field
         self._keys = keys
 
-    def advance(self, levels: list[Any], values: Values, standing: Standing) -> list[Any]:  # noqa: ARG002 - as each step
+    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
         """Return what follows the keys of this step."""
         keys = self._keys(values[self._field])
-        return [value for level in levels for key in keys if (value := level.get(key)) is not None]
+        found = []
+        for level in levels:
+            if type(level) is Lone:
+                if level.key in keys:
+                    found.append(level.value)
+                continue
+            for key in keys:
+                value = level.get(key)
+                if value is not None:
+                    found.append(value)
+        return found
 
 
 class RoleStep:
@@ -134,13 +99,18 @@ class RoleStep:
     def __init__(self, term: Term) -> None:
         self._term = term
 
-    def advance(self, levels: list[Any], values: Values, standing: Standing) -> list[Any]:  # noqa: ARG002 - as each step
+    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
         """Return what follows the names of this step."""
         names = standing(self._term)
-        if len(levels) == 1:
-            (level,) = levels
-            return [level[name] for name in level.keys() & names]
-        return [level[name] for level in levels for name in level.keys() & names]
+        found = []
+        for level in levels:
+            if type(level) is Lone:
+                if level.key in names:
+                    found.append(level.value)
+                continue
+            for name in level.keys() & names:
+                found.append(level[name])  # noqa: PERF401 - a comprehension is a call
+        return found
 
 
 class MixedStep:
@@ -159,7 +129,7 @@ class MixedStep:
         self._pattern = pattern
         self._roles = tuple(roles)
 
-    def advance(self, levels: list[Any], values: Values, standing: Standing) -> list[Any]:
+    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:
         """Return what follows the keys of this step, and the patterns that cover its name."""
         keys: set[str] = set()
         for term in self._roles:
@@ -167,197 +137,19 @@ class MixedStep:
             keys = keys | standing(term) if keys else standing(term)
         for field, keys_of in self._exact:
             keys.update(keys_of(values[field]))
-        found: list[Any] = [value for level in levels for key in keys if (value := level.exact.get(key)) is not None]
+        found = []
+        for level in levels:
+            if level.exact:
+                for key in keys:
+                    value = level.exact.get(key)
+                    if value is not None:
+                        found.append(value)
         if self._pattern is not None:
             base, version = split_version(values[self._pattern])
             segments = base.split("/")
             for level in levels:
                 level.patterns.find(segments, version, found)
         return found
-
-
-# --- patterns of Casbin's functions ----------------------------------------------------------------------------------
-
-
-class Bucket:
-    """Patterns that are found at the same place: by text, what follows each, and what is left to be checked."""
-
-    __slots__ = ("checks", "values")
-
-    def __init__(self) -> None:
-        self.values: Level = {}
-        self.checks: dict[str, Verify] = {}
-
-    def place(self, text: str, pattern: Pattern) -> tuple[Level, str]:
-        """Return the place for the value of `text`."""
-        if pattern.verify is not None:
-            self.checks[text] = pattern.verify
-        return self.values, text
-
-    def find(self, value: str, found: list[Any]) -> None:
-        """Append what follows each pattern here that matches `value`."""
-        checks = self.checks
-        for text, following in self.values.items():
-            check = checks.get(text)
-            if check is None or check(value):
-                found.append(following)
-
-
-class PrefixTable:
-    """Patterns by the characters that each match begins with (`keyMatch`, `regexMatch`): one look-up for each length."""
-
-    __slots__ = ("_kind", "buckets", "lengths")
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self.buckets: dict[str, Bucket] = {}
-        self.lengths: dict[int, int] = {}
-
-    def slot(self, text: str) -> tuple[Level, str]:
-        """Return the place for the value of the pattern `text`."""
-        pattern = read_pattern(self._kind, text)
-        if pattern.prefix not in self.buckets:
-            self.buckets[pattern.prefix] = Bucket()
-            self.lengths[len(pattern.prefix)] = self.lengths.get(len(pattern.prefix), 0) + 1
-        return self.buckets[pattern.prefix].place(text, pattern)
-
-    def find(self, value: str, found: list[Any]) -> None:
-        """Append what follows each pattern that matches `value`."""
-        for length in self.lengths:
-            bucket = self.buckets.get(value[:length]) if length <= len(value) else None
-            if bucket is not None:
-                bucket.find(value, found)
-
-
-class _Node:
-    __slots__ = ("children", "end", "open", "star")
-
-    def __init__(self) -> None:
-        self.children: dict[str, _Node] = {}
-        self.star: _Node | None = None
-        self.end: Bucket | None = None
-        self.open: Bucket | None = None
-
-
-class SegmentTable:
-    """Patterns by their leading segments (`keyMatch2` to `5`, `globMatch`), those that end there apart from the others."""
-
-    __slots__ = ("_kind", "root")
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self.root = _Node()
-
-    def slot(self, text: str) -> tuple[Level, str]:
-        """Return the place for the value of the pattern `text`."""
-        pattern = read_pattern(self._kind, text)
-        node = self.root
-        for step in pattern.steps:
-            if step is None:
-                node.star = node.star or _Node()
-                node = node.star
-            else:
-                node = node.children.setdefault(step, _Node())
-        if pattern.whole:
-            node.end = node.end or Bucket()
-            return node.end.place(text, pattern)
-        node.open = node.open or Bucket()
-        return node.open.place(text, pattern)
-
-    def find(self, value: str, found: list[Any]) -> None:
-        """Append what follows each pattern that matches `value`."""
-        nodes = [self.root]
-        for segment in value.split("/"):
-            following = []
-            for node in nodes:
-                if node.open is not None:
-                    node.open.find(value, found)
-                child = node.children.get(segment)
-                if child is not None:
-                    following.append(child)
-                if node.star is not None and segment:
-                    following.append(node.star)
-            nodes = following
-        for node in nodes:
-            for bucket in (node.end, node.open):
-                if bucket is not None:
-                    bucket.find(value, found)
-
-
-class NetworkTable:
-    """Networks by version, length of prefix and address (`ipMatch`): one look-up for each length that occurs."""
-
-    __slots__ = ("_kind", "buckets", "lengths")
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self.buckets: dict[tuple[int, int, int], Bucket] = {}
-        self.lengths: dict[tuple[int, int], int] = {}
-
-    def slot(self, text: str) -> tuple[Level, str]:
-        """Return the place for the value of the network `text`."""
-        pattern = read_pattern(self._kind, text)
-        network = pattern.network
-        shift = network.max_prefixlen - network.prefixlen
-        key = (network.version, shift, int(network.network_address) >> shift)
-        if key not in self.buckets:
-            self.buckets[key] = Bucket()
-            self.lengths[key[:2]] = self.lengths.get(key[:2], 0) + 1
-        return self.buckets[key].place(text, pattern)
-
-    def find(self, value: str, found: list[Any]) -> None:
-        """Append what follows each network that holds the address `value`."""
-        address = parse_address(value)
-        if address is None:
-            return
-        number = int(address)
-        for version, shift in self.lengths:
-            bucket = self.buckets.get((version, shift, number >> shift)) if version == address.version else None
-            if bucket is not None:
-                bucket.find(value, found)
-
-
-class ResourceTable:
-    """Patterns of our own resources, beside tests that only this kind of level knows."""
-
-    __slots__ = ("_kind", "trie")
-
-    def __init__(self, kind: str) -> None:
-        self._kind = kind
-        self.trie = Trie()
-
-    def slot(self, text: str) -> tuple[Level, str]:
-        """Return the place for the value of the pattern `text`."""
-        return self.trie.slot(text)
-
-    def find(self, value: str, found: list[Any]) -> None:
-        """Append what follows each pattern that covers the name `value`."""
-        base, version = split_version(value)
-        self.trie.find(base.split("/"), version, found)
-
-
-Table = PrefixTable | SegmentTable | NetworkTable | ResourceTable
-_TABLES: Final[dict[str, type[Table]]] = {
-    "keyMatch": PrefixTable,
-    "regexMatch": PrefixTable,
-    "ipMatch": NetworkTable,
-    "resourceMatch": ResourceTable,
-}
-
-
-def table_of(kind: str) -> Table:
-    """Return an empty table for the patterns of function `kind`."""
-    return _TABLES.get(kind, SegmentTable)(kind)
-
-
-class TableLevel:
-    """A level of a column that Casbin's functions test: exact keys in a dictionary, and a table for each function."""
-
-    __slots__ = ("exact", "tables")
-
-    def __init__(self, kinds: Sequence[str]) -> None:
-        self.exact: Level = {}
-        self.tables = {kind: table_of(kind) for kind in kinds}
 
 
 class TableStep:
@@ -379,14 +171,14 @@ class TableStep:
         self._texts = frozenset(texts)
         self.kinds = tuple(dict.fromkeys(term.kind for term in patterns))
 
-    def advance(self, levels: list[Any], values: Values, standing: Standing) -> list[Any]:
+    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:
         """Return what follows the keys of this step, and the patterns that match."""
         keys = set(self._texts)
         for term in self._roles:
             keys |= standing(term)
         for term, keys_of in self._exact:
             keys.update(keys_of(asked(term, values)))
-        found: list[Any] = [level.exact[key] for level in levels for key in level.exact.keys() & keys]
+        found: list[Level] = [level.exact[key] for level in levels for key in level.exact.keys() & keys]
         for term in self._patterns:
             value = asked(term, values)
             for level in levels:
@@ -403,6 +195,28 @@ def asked(term: Term, values: Values) -> Any:
 Step = ExactStep | RoleStep | MixedStep | TableStep
 
 
+def search(root: Level, steps: Sequence[Step], values: Values, standing: Standing) -> list[Any]:
+    """Return the rules behind `steps` for the values of a request, each once."""
+    found = [] if root is None else [root]
+    for step in steps:
+        if not found:
+            return found
+        found = step.advance(found, values, standing)
+    if len(found) == 1:
+        (end,) = found
+        return list(end) if type(end) is list else found
+    # A row may be found by two of its keys (`dataset.read|*`): once is enough.
+    return list(dict.fromkeys(rule for end in found for rule in rules_at(end)))
+
+
+def rules_at(end: Any) -> Sequence[Any]:
+    """Return the rules that stand at an end of the index: a lone one stands there by itself."""
+    return end if type(end) is list else (end,)
+
+
+# --- writing ---------------------------------------------------------------------------------------------------------
+
+
 class Entry(NamedTuple):
     """Where a row stands in one step: a key, and the kind of pattern that it is there; empty for an exact one."""
 
@@ -410,51 +224,70 @@ class Entry(NamedTuple):
     pattern: str = ""
 
 
-def insert(root: Any, path: Sequence[tuple[Step, Sequence[Entry]]], rule: Any) -> None:
-    """Enter `rule` under every combination of keys in `path`: for each step, the entries of the row."""
-    levels = [root]
-    for number, (_, entries) in enumerate(path):
-        following = path[number + 1][0] if number + 1 < len(path) else None
-        levels = [_next(level, entry, following) for level in levels for entry in entries]
-    for rules in levels:
-        rules.append(rule)
+Path = Sequence[tuple[Step, Sequence[Entry]]]
+"""Where a row stands: for each step, its entries."""
 
 
-def level_of(step: Step | None) -> Any:
-    """Return an empty level of the kind that a step searches; behind the last step, a list of rules."""
-    if step is None:
-        return []
+def insert(level: Level, path: Path, rule: Any, depth: int = 0) -> Level:
+    """Enter `rule` under every combination of keys in `path`; return the level, which may have become another."""
+    if depth == len(path):
+        if type(level) is list:
+            level.append(rule)
+            return level
+        return rule if level is None else [level, rule]
+    step, entries = path[depth]
+    if level is None:
+        level = level_of(step)
+    for entry in entries:
+        below = get(level, entry)
+        after = insert(below, path, rule, depth + 1)
+        if after is not below:
+            level = put(level, entry, after)
+    return level
+
+
+def level_of(step: Step) -> Level:
+    """Return an empty level of the kind that a step searches; None where one key will make it a `Lone`."""
     if isinstance(step, TableStep):
         return TableLevel(step.kinds)
-    return PatternLevel() if isinstance(step, MixedStep) else {}
+    return PatternLevel() if isinstance(step, MixedStep) else None
 
 
-def slot(level: Any, entry: Entry) -> tuple[Level, str]:
-    """Return the place of an entry in a level: a dictionary, and the key in it."""
-    if isinstance(level, TableLevel):
-        return level.tables[entry.pattern].slot(entry.key) if entry.pattern else (level.exact, entry.key)
-    if isinstance(level, PatternLevel):
-        return level.patterns.slot(entry.key) if entry.pattern else (level.exact, entry.key)
-    return level, entry.key
+def get(level: Level, entry: Entry) -> Level:
+    """Return what follows an entry of a level, or None."""
+    match level:
+        case Lone():
+            return level.value if level.key == entry.key else None
+        case PatternLevel() if entry.pattern:
+            return level.patterns.get(entry.key)
+        case TableLevel() if entry.pattern:
+            return level.tables[entry.pattern].get(entry.key)
+        case None:
+            return None
+        case _:
+            return _exact(level).get(entry.key)
 
 
-def _next(level: Any, entry: Entry, following: Step | None) -> Any:
-    values, key = slot(level, entry)
-    found = values.get(key)
-    if found is None:
-        found = values[key] = level_of(following)
-    return found
+def put(level: Level, entry: Entry, value: Level) -> Level:
+    """Set what follows an entry of a level, or take the entry away if that is None; return the level for one with it."""
+    match level:
+        case PatternLevel() if entry.pattern:
+            level.patterns.put(entry.key, value)
+        case TableLevel() if entry.pattern:
+            level.tables[entry.pattern].put(entry.key, value)
+        case None:
+            return None if value is None else Lone(entry.key, value)
+        case Lone() if level.key == entry.key:
+            return None if value is None else Lone(entry.key, value)
+        case Lone():
+            return level if value is None else {level.key: level.value, entry.key: value}
+        case _ if value is None:
+            _exact(level).pop(entry.key, None)
+        case _:
+            _exact(level)[entry.key] = value
+    return level
 
 
-def split_version(name: str) -> tuple[str, str]:
-    """Return a resource's name without its version, and the version; any other name has none.
-
-    Only resources have versions: `user:bob@example.com` is one name, and never the same as `user:bob`.
-    """
-    base, at, version = name.partition("@")
-    return (base, version) if at and "/" in base and ":" not in base else (name, "")
-
-
-def is_pattern(text: str) -> bool:
-    """Tell whether a name in a row is a pattern: whether a whole segment of it is a wildcard."""
-    return "*" in text and any(segment in {"*", "**"} for segment in split_version(text)[0].split("/"))
+def _exact(level: Level) -> dict[str, Level]:
+    """Return the exact keys of a level."""
+    return level.exact if isinstance(level, PatternLevel | TableLevel) else level

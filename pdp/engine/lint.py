@@ -19,9 +19,9 @@ from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.conditions import Condition
 from pdp.engine.findings import Finding, finding, in_order
 from pdp.engine.functions import ANY, action_alternatives, action_match
-from pdp.engine.index import is_pattern
 from pdp.engine.obligations import merge
 from pdp.engine.plan import ROLE
+from pdp.engine.tables import is_pattern
 from pdp.engine.valuations import valuations
 from pdp.errors import BadNameError
 from pdp.model.attributes import NO_ATTRIBUTES, instant_ms

@@ -14,12 +14,13 @@ Law (tests/spec/test_search.py): `evaluate` agrees with the first two for whatev
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import ANY
+from pdp.engine.index import search
 from pdp.engine.obligations import merge
 from pdp.engine.plan import Term
 from pdp.model.decision import Obligation
@@ -53,10 +54,7 @@ def matching(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> tuple[R
         domain = ANY if term.domain is None else request.values[term.domain]
         return snapshot.graphs[term.section].standing(_names(compiled, request, term), domain, now_ms)[0]
 
-    found: list[Any] = [compiled.root]
-    for step in compiled.steps:
-        found = step.advance(found, request.values, standing)
-    rules = dict.fromkeys(rule for each in found for rule in each)
+    rules: list[Rule] = search(compiled.root, compiled.steps, request.values, standing)
     return tuple(sorted(rules, key=lambda rule: (rule.row.file, rule.row.line)))
 
 

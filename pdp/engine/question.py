@@ -2,8 +2,7 @@
 
 from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdp.engine.casbin_text import Model
 from pdp.engine.patterns import is_canonical
@@ -12,9 +11,8 @@ from pdp.limits import MAX_JSON_DEPTH
 from pdp.model.attributes import Attributes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EngineRequest:
-    """One question to one context of the policy.
+class EngineRequest(NamedTuple):
+    """One question to one context of the policy. A named tuple: two of them are made for most decisions.
 
     `context` is the suffix of the set that answers: "" is r/p/e/m, "2" is r2/p2/e2/m2. `values` are canonical names in the
     order of the request definition. A model that calls no function of ours may be asked with any text, and with values of

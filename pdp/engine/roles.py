@@ -11,7 +11,7 @@ are any. Nothing is inserted on lookup.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from types import MappingProxyType
 from typing import Final, NamedTuple
@@ -19,8 +19,8 @@ from typing import Final, NamedTuple
 from pdp.engine.casbin_text import OPEN, RoleDefinition, Row
 from pdp.engine.findings import Finding
 from pdp.engine.functions import ANY
-from pdp.engine.index import Table, Trie, is_pattern, split_version, table_of
 from pdp.engine.patterns import covers, parse_time
+from pdp.engine.tables import Table, Trie, is_pattern, split_version, table_of
 from pdp.limits import MAX_ROLE_DEPTH
 
 _WITHOUT_DOMAIN: Final = 2
@@ -61,11 +61,12 @@ class Link:
 class Reach:
     """What a name stands for: always, or within a window (a target may have several)."""
 
-    always: frozenset[str]
+    always: tuple[str, ...]
+    """In order; a tuple, since most names hold one role, and a set of one takes four times its memory."""
     timed: tuple[tuple[str, Window], ...] = ()
+    direct: bool = False
+    """Whether every target is one link away, and none is timed: then the role path needs no search."""
 
-
-NOTHING: Final = Reach(frozenset())
 
 _Windows = dict[str, tuple[Window, ...]]
 
@@ -84,20 +85,28 @@ class RoleGraph:
     loose: Table | None = None
     """Left sides by the model's own matching function (`[role_matching]`): such a graph is walked, not closed."""
     timed: Timed = Timed.CLOCK
+    walked: bool = field(init=False)
+    """Whether links are followed at each decision, since a function of the model matches names or domains."""
+    literal: bool = field(init=False)
+    """Whether a name is its own and only node: no patterns, no versions."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "walked", bool(self.definition.matches or self.definition.domain_matches))
+        object.__setattr__(self, "literal", self.loose is None and not self.named_resources and self.patterns is None)
 
     def standing(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
         """Return all that `names` stand for now, themselves included, and the next instant at which that may change."""
-        if self.definition.matches or self.definition.domain_matches:
+        if self.walked:
             return self._walk(names, domain, now_ms)
         found = set(names)
         until: int | None = None
         general = self.general
         special = self.reaches.get(domain, general)
-        for name in self.nodes(names):
+        for name in names if self.literal else self.nodes(names):
             reach = special.get(name) or general.get(name)
             if reach is None:
                 continue
-            found |= reach.always
+            found.update(reach.always)
             if reach.timed:
                 if self.timed is Timed.CLOCK:
                     until = _timed(reach, now_ms, found, until)
@@ -142,7 +151,7 @@ class RoleGraph:
         """Return the nodes of the graph that may stand for `names`: themselves, unversioned, and patterns."""
         if self.loose is not None:
             return [node for name in names for node in self._covering(name)]
-        if not self.named_resources and self.patterns is None:
+        if self.literal:
             return names
         return [node for name in names for node in self._nodes(name)]
 
@@ -161,6 +170,15 @@ class RoleGraph:
 
     def path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         """Return a shortest chain of links from one of `names` to `target` that holds now; empty if there is none."""
+        special = self.reaches.get(domain, self.general)
+        for name in names if self.literal else ():
+            reach = special.get(name) or self.general.get(name)
+            if reach is None:
+                continue
+            if not reach.direct:
+                break
+            if target in reach.always:
+                return (name, target)
         for name in names:
             for link in self.links.get(name, ()):
                 if link.target == target and self._holds(link, domain, now_ms):
@@ -306,8 +324,7 @@ def _loose(names: Iterable[str], function: str) -> Table | None:
         return None
     table = table_of(function)
     for name in names:
-        values, key = table.slot(name)
-        values[key] = name
+        table.put(name, name)
     return table
 
 
@@ -326,8 +343,7 @@ def _patterns(names: Iterable[str]) -> Trie | None:
     trie = Trie()
     written = [name for name in names if is_pattern(name)]
     for name in written:
-        values, key = trie.slot(name)
-        values[key] = name
+        trie.put(name, name)
     return trie if written else None
 
 
@@ -364,7 +380,7 @@ class _Closure:
         """Yield each name with its reach; for a domain, only where a link of that domain takes part."""
         for name, (windows, _, special) in self._closed.items():
             if windows and (special or self._plain or self._domain == ANY):
-                reach = _reach(windows)
+                reach = _reach(windows, self._counting(name))
                 yield name, shared.setdefault(reach, reach)
 
     def _counting(self, name: str) -> list[Link]:
@@ -435,7 +451,8 @@ def _add(windows: _Windows, target: str, window: Window) -> None:
     windows[target] = (*(other for other in known if _both(window, other) != other), window)
 
 
-def _reach(windows: _Windows) -> Reach:
-    always = frozenset(target for target, those in windows.items() if ALWAYS in those)
+def _reach(windows: _Windows, links: Sequence[Link]) -> Reach:
+    always = tuple(sorted(target for target, those in windows.items() if ALWAYS in those))
     timed = tuple((target, window) for target in sorted(windows) if target not in always for window in windows[target])
-    return Reach(always, timed)
+    direct = not timed and {link.target for link in links if link.window == ALWAYS}.issuperset(always)
+    return Reach(always, timed, direct)

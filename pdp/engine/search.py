@@ -6,7 +6,7 @@ would say, by construction: the same index, the same role graphs, the same condi
 """
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from pdp.engine.classes import NameClass, check_enumerable
 from pdp.engine.compiler import Snapshot
@@ -47,6 +47,6 @@ def search(
     for name in sorted(names):
         values = (*request.values[:position], name.member, *request.values[position + 1 :])
         memberships = {**request.memberships, field: name.memberships} if name.memberships else request.memberships
-        found = possible(snapshot, replace(request, values=values, memberships=memberships), open_, now_ms)
+        found = possible(snapshot, request._replace(values=values, memberships=memberships), open_, now_ms)
         if found.access is not Access.DENY:
             yield Found(name=name, possible=found)

@@ -10,7 +10,8 @@ from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Rule, Snapshot, compile_policy
 from pdp.engine.delta import apply_delta
 from pdp.engine.evaluate import evaluate
-from pdp.engine.index import PatternLevel, Trie
+from pdp.engine.index import Lone, PatternLevel
+from pdp.engine.tables import Trie
 from tests.spec.generators.worlds import NOW_MS, VOCABULARY, GeneratedWorld, worlds
 
 QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
@@ -18,7 +19,10 @@ QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(Heal
 
 def shape(level: Any) -> Any:
     """Return an index as plain values, so that two can be compared."""
+    level = {level.key: level.value} if isinstance(level, Lone) else level
     match level:
+        case Rule():
+            return [level.row.id]
         case list():
             return sorted(rule.row.id for rule in level)
         case dict():
@@ -26,8 +30,8 @@ def shape(level: Any) -> Any:
         case PatternLevel():
             return shape(level.exact), shape(level.patterns)
         case Trie():
-            star = shape(level.star) if level.star else None
-            return shape(level.children), star, shape(level.end), shape(level.below)
+            parts = level.children, level.star, level.end, level.below, level.versions
+            return tuple(shape(part) for part in parts)
         case _:
             return level
 

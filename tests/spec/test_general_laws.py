@@ -119,7 +119,7 @@ def test_new_names_for_subjects_and_roles_give_the_same_answers(world: CasbinWor
 
     other = compiled(world, tuple(replace(row, fields=tuple(map(renamed, row.fields))) for row in world.rows))
     for question in world.questions:
-        asked = replace(question, values=tuple(map(renamed, question.values)))
+        asked = question._replace(values=tuple(map(renamed, question.values)))
         assert evaluate(other, asked, 0).reason is evaluate(compiled(world), question, 0).reason
 
 

@@ -6,7 +6,7 @@ from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import EngineRequest, evaluate
 from pdp.engine.functions import action_match, env_match, member_match, resource_match
-from pdp.engine.index import Trie, split_version
+from pdp.engine.tables import Trie, split_version
 from pdp.model.decision import Effect
 from tests.spec.generators.worlds import patterns, resources
 from tests.unit.engine.conftest import Workbench
@@ -68,8 +68,7 @@ def test_functions_answer_for_any_text(text: str) -> None:
 def test_a_trie_finds_exactly_the_patterns_that_match(written: list[str], name: str) -> None:
     trie = Trie()
     for pattern in written:
-        values, key = trie.slot(pattern)
-        values[key] = pattern
+        trie.put(pattern, pattern)
     base, version = split_version(name)
     found: list[str] = []
     trie.find(base.split("/"), version, found)

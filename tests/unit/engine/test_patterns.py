@@ -8,8 +8,8 @@ import pytest
 from casbin import util
 
 from pdp.engine.functions import FUNCTIONS
-from pdp.engine.index import table_of
 from pdp.engine.patterns import PatternError, is_canonical, parse_address, read_pattern, within
+from pdp.engine.tables import table_of
 
 THEIRS: dict[str, Callable[[str, str], bool]] = {
     "keyMatch": util.key_match,
@@ -61,8 +61,7 @@ def test_a_pattern_that_is_accepted_matches_what_pycasbin_matches_and_the_index_
     written = patterns(kind, rng)
     table = table_of(kind)
     for text in written:
-        values, key = table.slot(text)
-        values[key] = text
+        table.put(text, text)
     assert len(written) > 5
     for name in ADDRESSES if kind == "ipMatch" else rng.sample([name for name in NAMES if is_canonical(name)], 200):
         found: list[str] = []
