@@ -15,6 +15,7 @@ from pdp.sdk.aio import AsyncClient
 from pdp.sdk.client import Client
 from pdp.sdk.errors import (
     AccessDenied,
+    AccessEnded,
     BadQuestion,
     ClientUnusable,
     Conflict,
@@ -26,11 +27,14 @@ from pdp.sdk.errors import (
     PdpUnavailable,
     PolicyRefused,
 )
+from pdp.sdk.lease import AsyncLease, Lease
 from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Listing, Question
 
 __all__ = [
     "Client",
     "AsyncClient",
+    "Lease",
+    "AsyncLease",
     "Question",
     "Decision",
     "Effect",
@@ -51,6 +55,7 @@ __all__ = [
     "BadQuestion",
     "NotPermitted",
     "AccessDenied",
+    "AccessEnded",
     "PolicyRefused",
     "Conflict",
     "NotFound",

@@ -7,7 +7,7 @@ checked before they are sent; the highest `world_seq` seen is asked for again, s
 
 import os
 import threading
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Final, Generic, TypeVar
@@ -183,6 +183,7 @@ class Watching:
     _heard: bool = field(default=False, init=False)
     _at_least: int = field(default=0, init=False)
     _last: Decision | None = field(default=None, init=False)
+    _cancel: Callable[[], object] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self.core.check_usable()
@@ -201,12 +202,24 @@ class Watching:
     def hear(self, response: decision_pb2.WatchResponse) -> Decision | None:
         """Take one message; return the decision if it differs from the last one told."""
         self._heard = True
-        self.ended = response.ended
+        self.ended = self.ended or response.ended
         decision = self.core.answer(self.question, self._at_least, response.decision)
         if self._last is not None and _same(decision, self._last):
             return None
         self._last = decision
         return decision
+
+    def calling(self, cancel: Callable[[], object]) -> None:
+        """Take how the call under way is cancelled, for `stop`."""
+        self._cancel = cancel
+        if self.ended:
+            cancel()
+
+    def stop(self) -> None:
+        """End the watch, from whatever thread."""
+        self.ended = True
+        if self._cancel is not None:
+            self._cancel()
 
     def closed(self, error: PdpError | None = None) -> None:
         """Take the end of a call: return if the watch goes on with a new call or has ended, else raise.

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from pathlib import Path
 from typing import Any, Final
 
@@ -69,7 +69,13 @@ class Transport:
         return told
 
     def stream(
-        self, rpc: Rpc[Ask, Told], message: Ask, *, timeout_s: float | None, patient: bool = False
+        self,
+        rpc: Rpc[Ask, Told],
+        message: Ask,
+        *,
+        timeout_s: float | None,
+        patient: bool = False,
+        calling: Callable[[Callable[[], object]], None] = lambda _cancel: None,
     ) -> Generator[Told]:
         """Call and yield the answers; closing the iterator cancels the call.
 
@@ -78,10 +84,12 @@ class Transport:
             message: the question.
             timeout_s: the deadline of the whole stream; None only where a person ends it (`audit tail -f`).
             patient: wait for a connection instead of failing while there is none.
+            calling: is told how to cancel the call from another thread.
         """
         self._core.check_usable()
         method = self._channel.unary_stream(rpc.path, rpc.ask.SerializeToString, rpc.told.FromString)
         call: Any = method(message, timeout=timeout_s, metadata=self._core.metadata(), wait_for_ready=patient)
+        calling(call.cancel)
         try:
             yield from call
         except grpc.RpcError as error:

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from contextlib import aclosing
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +16,7 @@ from pdp.sdk._loop import LoopBatcher
 from pdp.sdk._settings import Settings
 from pdp.sdk._transport import AsyncTransport
 from pdp.sdk.errors import AccessDenied, Conflict, PdpError
+from pdp.sdk.lease import AsyncLease
 from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
 
 
@@ -119,6 +120,15 @@ class AsyncClient:
         watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
         return self._watch(watching)
 
+    def lease(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> AsyncLease:
+        """Return a lease to enter by `async with`: granted while the block runs. Arguments as in `check`.
+
+        Entering raises `AccessDenied` or `PdpError`; when access ends the task is cancelled, and the block raises
+        `AccessEnded`.
+        """
+        watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
+        return AsyncLease(self._watch(watching), action=action, resource=resource, check_usable=self._core.check_usable)
+
     async def who_can(self, action: str, resource: str, **terms: Unpack[Terms]) -> Listing:
         """Return everyone who can do `action` to `resource`: principals, groups and workload patterns of the policy.
 
@@ -172,7 +182,7 @@ class AsyncClient:
                 paging.again(error)
         return paging.listing()
 
-    async def _watch(self, watching: Watching) -> AsyncIterator[Decision]:
+    async def _watch(self, watching: Watching) -> AsyncGenerator[Decision]:
         while not watching.ended:
             if watching.pause:
                 await asyncio.sleep(WATCH_PAUSE_S)

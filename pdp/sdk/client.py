@@ -15,7 +15,19 @@ from pdp.sdk._settings import Settings
 from pdp.sdk._threads import ThreadBatcher
 from pdp.sdk._transport import Transport
 from pdp.sdk.errors import AccessDenied, Conflict, PdpError
+from pdp.sdk.lease import Lease
 from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
+
+
+class _Followed:
+    """A watch for a lease: iterated by one thread, stopped by another."""
+
+    def __init__(self, decisions: Iterator[Decision], watching: Watching) -> None:
+        self._decisions = decisions
+        self.stop = watching.stop
+
+    def __iter__(self) -> Iterator[Decision]:
+        return self._decisions
 
 
 class Client:
@@ -118,6 +130,15 @@ class Client:
         watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
         return self._watch(watching)
 
+    def lease(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Lease:
+        """Return a lease to enter by `with`: granted while the block runs. Arguments as in `check`.
+
+        Entering raises `AccessDenied` or `PdpError`; `lease.check()` and `lease.iterate(...)` raise `AccessEnded`.
+        """
+        watching = Watching(self._core, Question(action=action, resource=resource, **circumstances))
+        followed = _Followed(self._watch(watching), watching)
+        return Lease(followed, action=action, resource=resource, check_usable=self._core.check_usable)
+
     def who_can(self, action: str, resource: str, **terms: Unpack[Terms]) -> Listing:
         """Return everyone who can do `action` to `resource`: principals, groups and workload patterns of the policy.
 
@@ -172,7 +193,9 @@ class Client:
         while not watching.ended:
             if watching.pause:
                 time.sleep(WATCH_PAUSE_S)
-            call = self._transport.stream(WATCH, watching.open(), timeout_s=WATCH_RENEW_S, patient=watching.begun)
+            call = self._transport.stream(
+                WATCH, watching.open(), timeout_s=WATCH_RENEW_S, patient=watching.begun, calling=watching.calling
+            )
             try:
                 with closing(call):
                     yield from filter(None, map(watching.hear, call))

@@ -80,8 +80,11 @@ class ClientUnusable(PdpError, RuntimeError):  # noqa: N818
     """The client is closed, or was made before a fork: make a new one."""
 
 
-class AccessDenied(PortcullisError):  # noqa: N818
-    """`require` was answered by a deny; `decision` says why, `decision_id` is where the audit chain holds it."""
+class AccessDenied(PortcullisError, PermissionError):  # noqa: N818
+    """`require` was answered by a deny; `decision` says why, `decision_id` is where the audit chain holds it.
+
+    A `PermissionError` too: what data tools expect of a file that may not be read.
+    """
 
     def __init__(self, decision: Decision, *, action: str, resource: str) -> None:
         told = f"`{action}` on `{resource}` is denied: {decision.reason}"
@@ -96,6 +99,33 @@ class AccessDenied(PortcullisError):  # noqa: N818
     def __reduce__(self) -> tuple[object, ...]:
         # Exceptions cross process pools by pickle, which calls the class with `args` alone and would fail here.
         return _access_denied, (self.decision, self.action, self.resource)
+
+
+class AccessEnded(PortcullisError, PermissionError):  # noqa: N818
+    """A lease has ended: stop what it covers. `decision` is the one that ended it; None: nobody can say any more."""
+
+    def __init__(
+        self, reason: Reason, *, action: str, resource: str, decision: Decision | None = None, detail: str = ""
+    ) -> None:
+        told = f"`{action}` on `{resource}` has ended: {reason}" + (f": {detail}" if detail else "")
+        super().__init__(reason, told)
+        self.action = action
+        self.resource = resource
+        self.decision = decision
+        self.detail = detail
+
+    def again(self) -> "AccessEnded":
+        """Return a copy to raise: an error that is raised at every check would gather every traceback."""
+        copied = _access_ended(self.reason, self.action, self.resource, self.decision, self.detail)
+        copied.__cause__ = self.__cause__
+        return copied
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _access_ended, (self.reason, self.action, self.resource, self.decision, self.detail)
+
+
+def _access_ended(reason: Reason, action: str, resource: str, decision: Decision | None, detail: str) -> AccessEnded:
+    return AccessEnded(reason, action=action, resource=resource, decision=decision, detail=detail)
 
 
 def _access_denied(decision: Decision, action: str, resource: str) -> AccessDenied:
