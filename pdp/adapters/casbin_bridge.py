@@ -28,8 +28,8 @@ from pdp.adapters.casbin_shape import is_adapter
 from pdp.engine.casbin_text import OPEN, Context, Model, Row
 from pdp.engine.conditions import Conditions
 from pdp.engine.evaluate import EngineRequest
-from pdp.engine.expression import Call, Field, walk
-from pdp.engine.functions import ANY, action_match, env_match, member_match, resource_match
+from pdp.engine.expression import Call, Expression, Field, Literal, walk
+from pdp.engine.functions import action_match, env_match, member_match, resource_match
 from pdp.engine.patterns import parse_time
 from pdp.errors import ConfigError
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
@@ -63,6 +63,7 @@ _EFFECTS: Final = {
 }
 """The spellings that pycasbin compares with, by what is left of them without blanks."""
 _ROLE_LINE: Final = re.compile(r"(?m)^(\s*g\d*\s*=\s*_\s*(?:,\s*_\s*){1,2}),\s*\([^)]*\)")
+_CONTINUED: Final = re.compile(r"\\[ \t]*\n[ \t]*")
 _EFFECT_LINE: Final = re.compile(r"(?m)^(\s*e(\d*)\s*=\s*)(.*?)[ \t]*$")
 _MARK: Final = "\x1f"
 """Between the effect and the condition of a projected row; no condition can hold it."""
@@ -130,7 +131,7 @@ class Oracle:
             return Testimony(allowed=None, error=f"{type(error).__name__}: {error}")
 
     def _enforcer(self, request: EngineRequest) -> Any:
-        links = tuple(_links_of(request, self._model))
+        links = tuple(_links_of(request, self._model, self._rows))
         if links:
             return self._made((*self._rows, *links))
         if self._plain is None:
@@ -184,8 +185,8 @@ def _matching(lefts: frozenset[str], function: Callable[[str, str], bool]) -> Ca
 
 
 def project_model(text: str) -> str:
-    """Return a model that pycasbin reads as we do: no condition columns, effects in its spelling."""
-    bare = _ROLE_LINE.sub(r"\1", text)
+    """Return a model that pycasbin reads as we do: values on one line, no condition columns, effects in its spelling."""
+    bare = _ROLE_LINE.sub(r"\1", _CONTINUED.sub(" ", text))
     return _EFFECT_LINE.sub(_spelled, bare)
 
 
@@ -219,7 +220,9 @@ def _marked(fields: tuple[str, ...], context: Context) -> tuple[str, ...]:
     )
 
 
-def _links_of(request: EngineRequest, model: Model) -> Iterator[tuple[str, tuple[str, ...]]]:
+def _links_of(
+    request: EngineRequest, model: Model, rows: Sequence[tuple[str, tuple[str, ...]]]
+) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Yield a link for each further name of a question, in every role section that its matcher asks about that field."""
     context = model.contexts[request.context]
     if len(request.values) != len(context.request):
@@ -230,6 +233,25 @@ def _links_of(request: EngineRequest, model: Model) -> Iterator[tuple[str, tuple
             continue
         field, _, *domain = node.arguments
         if isinstance(field, Field):
-            where = tuple(values[one.name] if isinstance(one, Field) else ANY for one in domain)
             for name in request.memberships.get(field.name, ()):
-                yield node.function, (values[field.name], name, *where)
+                for where in _domains(domain, values, context, rows):
+                    yield node.function, (values[field.name], name, *where)
+
+
+def _domains(
+    domain: Sequence[Expression],
+    values: Mapping[str, Any],
+    context: Context,
+    rows: Sequence[tuple[str, tuple[str, ...]]],
+) -> Iterator[tuple[str, ...]]:
+    """Yield the domains in which a link must stand to be found: the one asked for, or all that a column of the rows names."""
+    match domain:
+        case [Field(scope=scope, name=name)] if scope.startswith("p"):
+            position = context.policy.index(name)
+            yield from {(fields[position],) for section, fields in rows if section == context.section}
+        case [Field(name=name)]:
+            yield (values[name],)
+        case [Literal(value=value)]:
+            yield (str(value),)
+        case _:
+            yield ()

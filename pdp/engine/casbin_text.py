@@ -13,6 +13,7 @@ from sys import intern
 from types import MappingProxyType
 from typing import Any, Final
 
+from pdp.engine.conf_text import Entry, check_sets, read_entries
 from pdp.engine.expression import Call, Expression, ExpressionError, Field, parse, walk
 from pdp.engine.findings import Finding, errors, finding, in_order, suggest
 from pdp.engine.functions import OWN_FUNCTIONS
@@ -150,18 +151,6 @@ class Row:
 
 # --- model.conf ------------------------------------------------------------------------------------------------------
 
-_SECTIONS: Final = MappingProxyType(
-    {
-        "request_definition": "r",
-        "policy_definition": "p",
-        "role_definition": "g",
-        "policy_effect": "e",
-        "matchers": "m",
-        "role_matching": "f",
-    }
-)
-_KEY: Final = re.compile(r"([rpgem])([2-9]|[1-9][0-9])?")
-_MATCHING_KEY: Final = re.compile(r"g([2-9]|[1-9][0-9])?(_domain)?")
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _EFFECTS: Final = MappingProxyType(
     {
@@ -175,16 +164,6 @@ _EFFECTS: Final = MappingProxyType(
 _OWN_CALLS: Final = frozenset({*OWN_FUNCTIONS, "when"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Entry:
-    """A key of `model.conf` with its value, and where each stands."""
-
-    key: str
-    value: str
-    line: int
-    column: int
-
-
 def parse_model(
     text: str, *, file: str, served: bool = True, local: Mapping[str, LocalFunction] = MappingProxyType({})
 ) -> tuple[Model | None, tuple[Finding, ...]]:
@@ -196,8 +175,8 @@ def parse_model(
     found = list(check_characters(text, file=file))
     if found:
         return None, in_order(found)
-    entries = _read_entries(text, file, found)
-    found.extend(_check_sets(entries, file))
+    entries = read_entries(text, file, found)
+    found.extend(check_sets(entries, file))
     reader = _ModelReader(entries, file, found, served=served, local=local)
     roles = {key: reader.role(entry) for key, entry in entries.items() if key[0] == "g"}
     contexts = {
@@ -218,84 +197,12 @@ def _calls(matcher: Expression, functions: frozenset[str]) -> Iterator[Call]:
     return (node for node in walk(matcher) if isinstance(node, Call) and node.function in functions)
 
 
-def _read_entries(text: str, file: str, found: list[Finding]) -> dict[str, _Entry]:
-    entries: dict[str, _Entry] = {}
-    letter = ""
-    for number, line in enumerate(text.split("\n"), start=1):
-        stripped = line.strip()
-        if not stripped or stripped[0] in "#;":
-            continue
-        if stripped[0] == "[":
-            letter = _header(stripped, file, number, found)
-        else:
-            _read_entry(line, letter, _Place(file=file, line=number), entries, found)
-    return entries
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Place:
-    file: str
-    line: int
-
-    def problem(self, code: str, message: str, column: int = 1) -> Finding:
-        return finding(code, message, file=self.file, line=self.line, column=column)
-
-
-def _header(stripped: str, file: str, line: int, found: list[Finding]) -> str:
-    """Return the letter of a section; an unknown one is reported, and its keys are then not looked at ("?")."""
-    name = stripped.removeprefix("[").removesuffix("]").strip()
-    letter = _SECTIONS.get(name) if stripped.endswith("]") else None
-    if letter is None:
-        found.append(finding("PC203", f"no section `{name}`{suggest(name, _SECTIONS)}", file=file, line=line))
-    return letter or "?"
-
-
-def _read_entry(line: str, letter: str, place: _Place, entries: dict[str, _Entry], found: list[Finding]) -> None:
-    if letter == "?":
-        return
-    key, equals, value = line.partition("=")
-    column = len(key) + 2 + len(value) - len(value.lstrip())
-    key, value = key.strip(), value.strip()
-    match = (_MATCHING_KEY if letter == "f" else _KEY).fullmatch(key)
-    if letter == "f" and match is not None:
-        key = f"f{key}"
-    if not equals or not value:
-        found.append(place.problem("PC201", "a line is `key = value`"))
-    elif not letter:
-        found.append(place.problem("PC104", "a key before the first section"))
-    elif match is None or (letter != "f" and match[1] != letter):
-        found.append(place.problem("PC203", f"no key `{key}` in this section; it is `{letter}`, `{letter}2`, …"))
-    elif value.endswith("\\"):
-        found.append(place.problem("PC201", "a value stands on one line"))
-    elif key in entries:
-        found.append(place.problem("PC118", f"`{key}` is already defined in line {entries[key].line}"))
-    else:
-        entries[key] = _Entry(key=key, value=value, line=place.line, column=column)
-
-
-def _check_sets(entries: Mapping[str, _Entry], file: str) -> Iterator[Finding]:
-    """Check that each section is there, each set complete, and no number left out (D-05, D-09)."""
-    for name, letter in _SECTIONS.items():
-        if letter not in {"g", "f"} and letter not in entries:
-            yield finding("PC104", f"no `{letter}` in section `[{name}]`", file=file)
-    for key, entry in entries.items():
-        if key[0] == "f":
-            continue
-        number = int(key[1:] or 1)
-        before = key[0] + ("" if number == 2 else str(number - 1))  # noqa: PLR2004 - `p`, then `p2`
-        if number > 1 and before not in entries:
-            yield finding("PC111", f"`{key}` without `{before}`", file=file, line=entry.line)
-        for part in "rpem" if key[0] != "g" else "":
-            if part + key[1:] not in entries and (part != key[0] and key[1:]):
-                yield finding("PC103", f"`{key}` without `{part}{key[1:]}`", file=file, line=entry.line)
-
-
 class _ModelReader:
     """What the entries of a model mean, each with what is wrong with it."""
 
     def __init__(
         self,
-        entries: Mapping[str, _Entry],
+        entries: Mapping[str, Entry],
         file: str,
         found: list[Finding],
         *,
@@ -308,10 +215,11 @@ class _ModelReader:
         self._served = served
         self._local = frozenset(local)
 
-    def _report(self, entry: _Entry, code: str, message: str, at: int = 0) -> None:
-        self._found.append(finding(code, message, file=self._file, line=entry.line, column=entry.column + at))
+    def _report(self, entry: Entry, code: str, message: str, at: int = 0) -> None:
+        line, column = entry.place(at)
+        self._found.append(finding(code, message, file=self._file, line=line, column=column))
 
-    def role(self, entry: _Entry) -> RoleDefinition:
+    def role(self, entry: Entry) -> RoleDefinition:
         match = re.fullmatch(r"(_(?:,_){1,2})(,\(_,_\))?", entry.value.replace(" ", ""))
         if match is None:
             message = (
@@ -367,7 +275,7 @@ class _ModelReader:
             paths=tuple(sorted(request.index(name) for name in _path_fields(matcher))),
         )
 
-    def _names(self, entry: _Entry) -> tuple[str, ...]:
+    def _names(self, entry: Entry) -> tuple[str, ...]:
         names = tuple(name.strip() for name in entry.value.split(","))
         for name in names:
             if not _NAME.fullmatch(name):
@@ -376,7 +284,7 @@ class _ModelReader:
             self._report(entry, "PC118", "a field is named twice")
         return names
 
-    def _effect(self, entry: _Entry, suffix: str, policy: tuple[str, ...]) -> EffectRule | None:
+    def _effect(self, entry: Entry, suffix: str, policy: tuple[str, ...]) -> EffectRule | None:
         flat = entry.value.replace(" ", "").replace("p_eft", "p.eft").replace(f"p{suffix}.eft", "p.eft")
         effect = _EFFECTS.get(flat)
         if effect is None:

@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pdp.engine.casbin_text import EffectRule, Row, parse_model, parse_rows, print_row, split_csv
+from pdp.engine.casbin_text import EffectRule, Model, Row, parse_model, parse_rows, print_row, split_csv
+from pdp.engine.expression import describe, walk
 from pdp.errors import BadRequestError
 
 GOOD = """
@@ -64,19 +65,34 @@ def test_a_model_holds_its_sets_roles_and_effect() -> None:
         ("m = g", "x = g", [("PC104", 1, 1), ("PC203", 11, 1)]),
         ("[matchers]\n", "[matchers]\n\u200b", [("PC115", 11, 1)]),
         ("[matchers]\n", "[matchers]\r\n", [("PC115", 10, 11)]),
-        ("m = g", "m = \\\ng", None),
+        ("when(p.when)", "\\\n  when(p.wen)", [("PC203", 12, 8)]),
+        ("when(p.when)", "\\\n\n when(p.when)", [("PC201", 11, 1)]),
+        ("when(p.when)", "\\\n# note\n when(p.when)", [("PC201", 11, 1)]),
+        ("when(p.when)", "\\\n[when]", [("PC201", 11, 1), ("PC203", 12, 1)]),
+        ("&& when(p.when)", "&& \\", [("PC201", 11, 1)]),
     ],
 )
-def test_each_fault_of_a_model_has_its_code_and_place(
-    old: str, new: str, expected: list[tuple[str, int, int]] | None
-) -> None:
+def test_each_fault_of_a_model_has_its_code_and_place(old: str, new: str, expected: list[tuple[str, int, int]]) -> None:
     assert old in GOOD
     found = codes(GOOD.replace(old, new))
-    if expected is None:
-        assert found
-    else:
-        assert {code for code, _, _ in found} >= {code for code, _, _ in expected if code != "PC103"}
-        assert set(found) >= {item for item in expected if item[0] not in {"PC103", "PC104"}}
+    assert {code for code, _, _ in found} >= {code for code, _, _ in expected if code != "PC103"}
+    assert set(found) >= {item for item in expected if item[0] not in {"PC103", "PC104"}}
+
+
+def test_a_value_goes_on_behind_a_backslash() -> None:
+    spread = GOOD.replace(" && ", " \\\n    && ").replace("r = sub,", "r = \\\n  sub,")
+    assert spread.count("\n") > GOOD.count("\n") + 3
+    one, other = (parse_model(text, file="model.conf") for text in (GOOD, spread))
+    assert (one[1], other[1]) == ((), ())
+    assert one[0] is not None
+    assert other[0] is not None
+    assert one[0].contexts[""].request == other[0].contexts[""].request
+    assert one[0].contexts[""].effect is other[0].contexts[""].effect
+    assert describe_all(one[0]) == describe_all(other[0])
+
+
+def describe_all(model: Model) -> list[str]:
+    return [describe(node) for node in walk(model.contexts[""].matcher)]
 
 
 def test_a_byte_order_mark_is_refused() -> None:
