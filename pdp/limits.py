@@ -93,7 +93,14 @@ PROOF_CACHE_ENTRIES: Final = 256
 """DPoP proofs whose signature check is remembered between the two looks of one request: at most 4 MiB."""
 LIVE_CHECK_LIFE_S: Final = 30
 """How long the answer of a live check serves, and never past the token's end (IDENTITY.md IS-5)."""
+LIVE_CHECK_NO_LIFE_S: Final = 5
+"""How long a no serves: a token that ended stays ended, and one that is shown again and again asks once in that time."""
+LIVE_CHECK_PAUSE_S: Final = 1
+"""How long a token whose check found no answer is refused without another try."""
 LIVE_CHECK_TIMEOUT_S: Final = 2.0
+"""How long an issuer may take to say whether a token still counts, waiting for a free connection included."""
+LIVE_CHECK_CONNECTIONS: Final = 16
+"""Connections to one issuer at once: a crowd of tokens is asked about one after the other."""
 MAX_LIVE_ANSWER_BYTES: Final = 64 * 1024
 MAX_CHAIN_CERTIFICATES: Final = 4
 """Intermediate CAs between a workload's certificate and its trust domain's: more is an attack on the path search."""

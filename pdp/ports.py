@@ -5,8 +5,8 @@ from typing import Any, Protocol
 
 from pdp.identity.issuers import Issuer
 from pdp.identity.keyset import KeySet
-from pdp.identity.kubernetes import Review
 from pdp.identity.types import Refusal
+from pdp.identity.verifier import LiveAnswer
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot
 from pdp.trust.feed import Ack, FeedItem, Hello
 
@@ -181,9 +181,9 @@ class KeyStore(Protocol):
 
 
 class LiveCheck(Protocol):
-    """Asks an issuer whether a token still counts (IDENTITY.md KU-6)."""
+    """Asks an issuer whether a token still counts (IDENTITY.md KU-6, IS-5)."""
 
-    async def review(self, issuer: Issuer, token: bytes) -> Review | Refusal:
+    async def review(self, issuer: Issuer, token: bytes) -> LiveAnswer | Refusal:
         """Return what the issuer says of `token`; `live_check_unavailable` if it does not answer."""
         ...
 

@@ -24,6 +24,7 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.trust_file import load_trust
@@ -40,6 +41,7 @@ from pdp.service.audit import AuditShipper, AuditSink, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.follow import Follower, obtain_root
+from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.trust.feed import Hello
 from pdp.trust.verifier import TrustVerifier
@@ -84,7 +86,7 @@ class Identifier:
         self._certificate_suffices = certificate_suffices
 
     async def __call__(
-        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest, action: str
     ) -> Identified | Unidentified:
         """Return who asks, or why nobody can say."""
         if authorization is None and not self._certificate_suffices:
@@ -93,7 +95,7 @@ class Identifier:
         if isinstance(peer, Refusal):
             return Unidentified(reason=peer.reason, detail=peer.detail)
         outcome = await self._authenticator.authenticate(
-            authorization, peer, locks=self._replica.world.locks, request=request
+            authorization, peer, locks=self._replica.world.locks, request=request, action=action
         )
         if isinstance(outcome, Refusal):
             headers = challenge(outcome, nonce=self._authenticator.nonce())
@@ -249,6 +251,10 @@ class Agent:
     async def _start_plane(self, trust: IssuerTable, replica: Replica, decider: Decider) -> Address:
         keys = KeyStore(issuers=trust, directory=self._config.trust.absolute().parent, clock=self._clock)
         self._stack.push_async_callback(keys.close)
+        live = LiveChecks(
+            source=LiveHttp(issuers=trust, directory=self._config.trust.absolute().parent), clock=self._clock
+        )
+        self._stack.push_async_callback(live.close)
         identify = Identifier(
             Authenticator(
                 issuers=trust,
@@ -257,6 +263,7 @@ class Agent:
                 # Of this process alone, which is enough: a proof names our own authority and so opens no other door.
                 replay=MemoryReplay(clock=self._clock),
                 nonces=Nonces(clock=self._clock, new_id=_decision_id),
+                live=live,
             ),
             replica,
             certificate_suffices=self._config.certificate_suffices,

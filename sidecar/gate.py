@@ -142,9 +142,9 @@ class Identifies(Protocol):
     """Turns a credential and the connection's certificate into an identity."""
 
     async def __call__(
-        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest, action: str
     ) -> Identified | Unidentified:
-        """Return who asks, or why nobody can say."""
+        """Return who asks, or why nobody can say; `action` is what they are about to do."""
         ...
 
 
@@ -213,7 +213,8 @@ class Gate:
         certificate = _certificate(ask.certificate)
         if isinstance(certificate, Unidentified):
             return await self._refuse(certificate, placement, mapped)
-        who = await self._identify(ask.authorization, certificate, self._bound(ask))
+        action = mapped.row.action if mapped.row is not None else ""
+        who = await self._identify(ask.authorization, certificate, self._bound(ask), action)
         if isinstance(who, Unidentified):
             return await self._refuse(who, placement, mapped)
         if isinstance(mapped, Unmapped):  # only now: 401 for a served name and 403 for any other would tell them apart

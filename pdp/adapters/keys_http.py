@@ -10,38 +10,29 @@ successful one replaces the set, and never merges into it: an empty set withdraw
 An OpenID Provider's metadata is fetched in front of its key set, each time, and must name the issuer exactly (JW-2). A
 SPIFFE Workload API tells each change itself: see `workload_api`.
 
-The connected address is the one that was checked: the name is resolved once, and TLS still verifies the name.
+How an address is asked, and which one never is: see `checked_http`.
 """
 
 import asyncio
-import ipaddress
-import socket
-import ssl
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
-import httpx
-
+from pdp.adapters.checked_http import Call, FetchError, ask, read_secret, tls_context
 from pdp.adapters.workload_api import WorkloadApi, WorkloadApis
 from pdp.errors import Reason
 from pdp.identity.gate import read_object
-from pdp.identity.issuers import Issuer, IssuerTable, KeySource, check_url
+from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet, VerificationKey, parse_jwks
+from pdp.identity.sources import check_url
 from pdp.identity.types import Refusal
 from pdp.limits import JWKS_TIMEOUT_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
 from pdp.ports import Clock
 
-Address = ipaddress.IPv4Address | ipaddress.IPv6Address
-
-_NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
-_IPV4_MASK: Final = 0xFFFF_FFFF
 _NEVER: Final = float("-inf")
-_SCHEME_PORTS: Final = {"https": 443, "http": 80}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,10 +90,6 @@ class _Source(Protocol):
     async def key_set(self, kid: str | None) -> KeySet | Refusal: ...
 
     async def close(self) -> None: ...
-
-
-class KeyFetchError(Exception):
-    """A key set that could not be had; the message says why, and holds nothing that the other side sent."""
 
 
 class _Held:
@@ -228,7 +215,7 @@ class _HttpKeys:
         self._clock = clock
         self._timeout_s = timeout_s
         self._directory = directory
-        self._context = _tls_context(issuer.keys, directory)
+        self._context = tls_context(issuer.keys.ca, directory)
         self._tried_s = _NEVER
         self._flight: asyncio.Task[None] | None = None
         self._unknown: OrderedDict[str | None, float] = OrderedDict()
@@ -290,7 +277,7 @@ class _HttpKeys:
         self.held.fetches += 1
         try:
             self.held.replace(await self._fetched())
-        except KeyFetchError as error:
+        except FetchError as error:
             self.held.error = str(error)
         except Exception as error:  # noqa: BLE001 - the outermost boundary of a background task: a failed fetch (JW-7)
             self.held.error = f"{type(error).__name__} while fetching"
@@ -300,15 +287,17 @@ class _HttpKeys:
     async def _fetched(self) -> bytes:
         """Return the key set, found through the provider's metadata where configuration says so."""
         source = self._issuer.keys
-        ask = partial(fetch, source, context=self._context, timeout_s=self._timeout_s, credential=self._credential())
         if source.discovery is None:
-            return await ask(str(source.url))
-        return await ask(jwks_address(await ask(source.discovery), self._issuer))
+            return await self._get(str(source.url))
+        return await self._get(jwks_address(await self._get(source.discovery), self._issuer))
 
-    def _credential(self) -> str | None:
-        """Return the token to fetch with, read again each time: it rotates."""
+    async def _get(self, address: str) -> bytes:
         name = self._issuer.keys.fetch_credential
-        return None if name is None else (self._directory / name).read_text("ascii").strip()
+        credential = f"Bearer {read_secret(self._directory / name)}" if name is not None else ""
+        call = Call(address=address, authorization=credential, max_bytes=MAX_JWKS_BYTES)
+        return await ask(
+            call, allow_private=self._issuer.keys.allow_private, context=self._context, timeout_s=self._timeout_s
+        )
 
     async def close(self) -> None:
         """End the fetch under way."""
@@ -317,116 +306,25 @@ class _HttpKeys:
             await asyncio.gather(self._flight, return_exceptions=True)
 
 
-def _tls_context(source: KeySource, directory: Path) -> ssl.SSLContext:
-    return ssl.create_default_context(cafile=str(directory / source.ca) if source.ca else None)
-
-
 def jwks_address(raw: bytes, issuer: Issuer) -> str:
     """Return the address of the key set that a provider's metadata names (JW-2).
 
     Raises:
-        KeyFetchError: it is another issuer's metadata, or the address is none that configuration admits.
+        FetchError: it is another issuer's metadata, or the address is none that configuration admits.
     """
     metadata = read_object(raw, duplicate=Reason.TOKEN_MALFORMED)
     if isinstance(metadata, Refusal):
-        raise KeyFetchError("the provider's metadata is no strict JSON object")
+        raise FetchError("the provider's metadata is no strict JSON object")
     if metadata.get("issuer") != issuer.iss:
-        raise KeyFetchError("the provider's metadata is that of another issuer")
+        raise FetchError("the provider's metadata is that of another issuer")
     address, source = metadata.get("jwks_uri"), issuer.keys
     if type(address) is not str or not address.isascii() or not address.isprintable():
-        raise KeyFetchError("the provider's metadata names no `jwks_uri`")
+        raise FetchError("the provider's metadata names no `jwks_uri`")
     try:
         check_url(address, private=bool(source.allow_private))
         host, own = urlsplit(address).hostname, urlsplit(str(source.discovery)).hostname
     except ValueError as error:
-        raise KeyFetchError("the provider's `jwks_uri` is no address we fetch from") from error
+        raise FetchError("the provider's `jwks_uri` is no address we fetch from") from error
     if host not in (source.jwks_hosts or (own,)):
-        raise KeyFetchError("the provider's `jwks_uri` is on a host that `jwks_hosts` does not name")
+        raise FetchError("the provider's `jwks_uri` is on a host that `jwks_hosts` does not name")
     return address
-
-
-async def fetch(
-    source: KeySource, address: str, *, context: ssl.SSLContext, timeout_s: float, credential: str | None = None
-) -> bytes:
-    """Return the body behind an address: one answer 200, from a checked address, within all caps (JW-1).
-
-    Raises:
-        KeyFetchError: anything else, redirects included.
-    """
-    url = httpx.URL(address)
-    try:
-        async with asyncio.timeout(timeout_s):
-            checked = await _resolve(url, source.allow_private)
-            return await _get(url, checked, context, credential)
-    except TimeoutError as error:
-        raise KeyFetchError(f"no whole answer within {timeout_s} s") from error
-    except (httpx.HTTPError, OSError) as error:
-        raise KeyFetchError(f"{type(error).__name__} while fetching") from error
-
-
-async def _resolve(url: httpx.URL, allow_private: Sequence[str]) -> Address:
-    """Return the address to connect to, or refuse: the name may point to where only we can reach (SSRF)."""
-    port = url.port or _SCHEME_PORTS[url.scheme]
-    found = await asyncio.get_running_loop().getaddrinfo(url.host, port, type=socket.SOCK_STREAM)
-    for _family, _type, _protocol, _name, endpoint in found:
-        address = ipaddress.ip_address(endpoint[0])
-        named = _is_named(address, url.host, allow_private)
-        if named or (is_public(address) and url.scheme == "https"):
-            return address
-    raise KeyFetchError("its host has no address that is public, or named in `allow_private`")
-
-
-def _is_named(address: Address, host: str, allow_private: Sequence[str]) -> bool:
-    """Tell whether `allow_private` names the host, or a network that holds the address."""
-    return any(
-        entry == host if not _is_network(entry) else address in ipaddress.ip_network(entry) for entry in allow_private
-    )
-
-
-def _is_network(entry: str) -> bool:
-    try:
-        ipaddress.ip_network(entry)
-    except ValueError:
-        return False
-    return True
-
-
-def is_public(address: Address) -> bool:
-    """Tell whether an address is none of loopback, link-local, private, multicast, unspecified, also when wrapped in IPv6."""
-    if isinstance(address, ipaddress.IPv6Address):
-        inner = address.ipv4_mapped or address.sixtofour
-        if address in _NAT64:
-            inner = ipaddress.IPv4Address(int(address) & _IPV4_MASK)
-        if inner is not None or address.teredo is not None:
-            return inner is not None and is_public(inner)
-    return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
-
-
-async def _get(url: httpx.URL, address: Address, context: ssl.SSLContext, credential: str | None) -> bytes:
-    headers = {"Host": url.netloc.decode("ascii"), "Accept": "application/json", "Accept-Encoding": "identity"}
-    if credential is not None:
-        headers["Authorization"] = f"Bearer {credential}"
-    async with (
-        # No proxy from the environment, no redirect: the address we checked is the one we talk to.
-        httpx.AsyncClient(verify=context, trust_env=False, follow_redirects=False) as client,
-        client.stream(
-            "GET",
-            url.copy_with(host=str(address)),
-            headers=headers,
-            extensions={"sni_hostname": url.host},  # TLS verifies the name, not the address
-        ) as response,
-    ):
-        if response.status_code != httpx.codes.OK:
-            raise KeyFetchError(f"status {response.status_code}")
-        if response.headers.get("Content-Encoding", "identity") != "identity":
-            raise KeyFetchError("a compressed answer, though we asked for none")
-        return await _read_bounded(response)
-
-
-async def _read_bounded(response: httpx.Response) -> bytes:
-    body = bytearray()
-    async for chunk in response.aiter_raw():
-        body += chunk
-        if len(body) > MAX_JWKS_BYTES:
-            raise KeyFetchError(f"more than {MAX_JWKS_BYTES} bytes")
-    return bytes(body)

@@ -19,6 +19,7 @@ import typer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import write_durably
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.trust_file import load_trust
 from pdp.cli.options import AsJson, parse_duration_ms, parse_pairs
@@ -33,6 +34,7 @@ from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.model.names import Kind, printable
 from pdp.service.authenticate import Authenticator
+from pdp.service.live import LiveChecks
 from pdp.signals.locks import LockSet
 from pdp.yaml_text import read_yaml
 
@@ -207,9 +209,11 @@ async def _inspect_all(
 async def _authenticator(table: IssuerTable, directory: Path) -> AsyncIterator[Authenticator]:
     clock = SystemClock()
     keys = KeyStore(issuers=table, directory=directory, clock=clock)
+    live = LiveChecks(source=LiveHttp(issuers=table, directory=directory), clock=clock)
     try:
-        yield Authenticator(issuers=table, keys=keys, clock=clock, replay=MemoryReplay(clock=clock))
+        yield Authenticator(issuers=table, keys=keys, clock=clock, replay=MemoryReplay(clock=clock), live=live)
     finally:
+        await live.close()
         await keys.close()
 
 

@@ -5,7 +5,6 @@ issuer refuses the file, with `file:line` and what to do. Source: IDENTITY.md se
 """
 
 import hashlib
-import ipaddress
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -13,13 +12,11 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Annotated, Any, Final, Literal, Self
-from urllib.parse import urlsplit
 
 import re2
 from pydantic import (
     AfterValidator,
-    BaseModel,
-    ConfigDict,
+    BeforeValidator,
     Field,
     StrictBool,
     StrictInt,
@@ -32,6 +29,7 @@ from pydantic_core import ErrorDetails
 from pdp.errors import ConfigError
 from pdp.identity.keyset import ALGORITHMS
 from pdp.identity.profiles import PROFILES, Profile
+from pdp.identity.sources import Entry, KeySource, LiveSource, Name, Names
 from pdp.limits import (
     DEFAULT_LEEWAY_S,
     JWKS_COOLDOWN_S,
@@ -56,6 +54,7 @@ _SPIFFE_DOMAIN: Final = re.compile(r"[a-z0-9._-]{1,255}")
 _NAMESPACE: Final = re.compile(r"[a-z0-9-]{0,63}")
 _ATTRIBUTE: Final = re.compile(r"subject\.[a-z][a-z0-9_]{0,62}")
 _WORKLOAD_PROFILES: Final = ("k8s_sa", "jwt_svid")
+_LIVE_CHECKS: Final[Mapping[str, str]] = MappingProxyType({"k8s_sa": "token_review", "at_jwt": "introspection"})
 _LEGACY_ACCOUNTS: Final = "kubernetes/serviceaccount"
 """The issuer of the old service-account tokens, which never end."""
 _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
@@ -69,6 +68,9 @@ _ADVICE: Final[Mapping[str, str]] = MappingProxyType(
         "max_lifetime_s": "cap the life of a token, such as `max_lifetime_s: 3600`; without it, a token outlives every lock",
         "domain": "write the trust domain, such as `domain: prod.example`",
         "ca": "name the file with the CA certificates of this trust domain",
+        "by": "write `by: token_review` for a cluster, or `by: introspection`",
+        "url": "write where it is asked, such as `url: https://login.example/introspect`",
+        "credential": "name the file with our own credential, such as `credential: token`",
     }
 )
 
@@ -102,10 +104,8 @@ def _pattern(text: str) -> str:
     return text
 
 
-def _private_name(text: str) -> str:
-    if not text or "/" in text:
-        ipaddress.ip_network(text)
-    return text
+def _not_none(value: Any) -> Any:
+    return None if value == "none" else value
 
 
 @lru_cache(maxsize=1024)
@@ -116,64 +116,7 @@ def compile_pattern(text: str) -> Any:
     return re2.compile(text, options)
 
 
-Name = Annotated[StrictStr, Field(min_length=1)]
-Names = Annotated[tuple[Name, ...], Field(min_length=1)]
-
-
-class _Entry(BaseModel):
-    """A closed part of the file: unknown keys are errors, values keep their types."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class KeySource(_Entry):
-    """Where an issuer's keys come from: a JWK set in a file, or at an address that we choose (JW-1).
-
-    `discovery` is the address of an OpenID Provider's metadata, which must name this issuer and a key set on one of
-    `jwks_hosts` (by default the host of `discovery`, JW-2). `workload_api` is the Unix socket of a SPIFFE Workload API.
-    `allow_private` names hosts, addresses or networks that may be private, and reached by plain http; `ca` is a file, and
-    so is `fetch_credential`, which holds a token to fetch with.
-    """
-
-    file: Name | None = None
-    url: Name | None = None
-    discovery: Name | None = None
-    workload_api: Name | None = None
-    jwks_hosts: tuple[Name, ...] = ()
-    ca: Name | None = None
-    fetch_credential: Name | None = None
-    allow_private: tuple[Annotated[Name, AfterValidator(_private_name)], ...] = ()
-
-    @model_validator(mode="after")
-    def _one_source(self) -> Self:
-        if sum(source is not None for source in (self.file, self.url, self.discovery, self.workload_api)) != 1:
-            raise ValueError("name one of `file`, `url`, `discovery` and `workload_api`")
-        if self.jwks_hosts and self.discovery is None:
-            raise ValueError("`jwks_hosts` belongs to `discovery`")
-        if self.workload_api is not None and not self.workload_api.startswith("unix:"):
-            raise ValueError("a Workload API is `unix:/path/to/its.sock`")
-        address = self.url or self.discovery
-        if address is not None:
-            check_url(address, private=bool(self.allow_private))
-        elif self.fetch_credential is not None:
-            raise ValueError("`fetch_credential` belongs to `url` or `discovery`")
-        return self
-
-
-def check_url(url: str, *, private: bool) -> None:
-    """Refuse an address from which no keys are fetched (JW-1).
-
-    Raises:
-        ValueError: not https, no host, or more than an address has.
-    """
-    parts = urlsplit(url)
-    if parts.scheme != "https" and not (parts.scheme == "http" and private):
-        raise ValueError("use https; plain http only to a host that `allow_private` names")
-    if not parts.hostname or parts.username is not None or parts.fragment or not url.isascii():
-        raise ValueError("a key set's address has a host, and neither user nor fragment")
-
-
-class Issuer(_Entry):
+class Issuer(Entry):
     """One issuer: what it signs with, whom it may speak for, and how long its word lasts. All times in seconds."""
 
     iss: Annotated[Name, AfterValidator(_issuer_name)]
@@ -201,7 +144,7 @@ class Issuer(_Entry):
     refresh_s: Annotated[StrictInt, Field(gt=0)] = JWKS_REFRESH_S
     cooldown_s: Annotated[StrictInt, Field(gt=0)] = JWKS_COOLDOWN_S
     stale_max_s: Annotated[StrictInt, Field(gt=0)] = JWKS_STALE_MAX_S
-    live_check: Literal["none", "token_review"] = "none"
+    live_check: Annotated[LiveSource | None, BeforeValidator(_not_none)] = None
     account_uids: dict[Name, Name] = Field(default_factory=dict)
 
     @model_validator(mode="before")
@@ -221,8 +164,10 @@ class Issuer(_Entry):
             raise ValueError(f"profile `{self.profile}` names workloads, and neither binds nor delegates")
         if self.profile == "k8s_sa" and (not self.namespace or not self.require_jti or self.iss == _LEGACY_ACCOUNTS):
             raise ValueError("a cluster has a `namespace` of its own, and tokens with an end and a `jti` (KU-1)")
-        if self.profile != "k8s_sa" and (self.live_check != "none" or self.account_uids):
-            raise ValueError("`live_check: token_review` and `account_uids` belong to profile `k8s_sa`")
+        if self.profile != "k8s_sa" and self.account_uids:
+            raise ValueError("`account_uids` belongs to profile `k8s_sa`")
+        if self.live_check is not None and _LIVE_CHECKS.get(self.profile) != self.live_check.by:
+            raise ValueError("`token_review` asks about tokens of profile `k8s_sa`, `introspection` of `at_jwt`")
         return self
 
     @model_validator(mode="after")
@@ -257,7 +202,7 @@ def _spiffe_domain(text: str) -> str:
     return text
 
 
-class SvidTokens(_Entry):
+class SvidTokens(Entry):
     """How the JWT-SVIDs of a trust domain are verified; the fields are those of an issuer."""
 
     bundle: KeySource
@@ -270,7 +215,7 @@ class SvidTokens(_Entry):
     stale_max_s: Annotated[StrictInt, Field(gt=0)] = JWKS_STALE_MAX_S
 
 
-class TrustDomain(_Entry):
+class TrustDomain(Entry):
     """A SPIFFE trust domain whose workloads may authenticate: by certificate, by JWT-SVID, or both.
 
     `ca` is the file of its CA certificates, `jwt` says how its JWT-SVIDs are verified.
@@ -297,7 +242,7 @@ class TrustDomain(_Entry):
         )
 
 
-class _TrustFile(_Entry):
+class _TrustFile(Entry):
     development: StrictBool = False
     issuers: tuple[Issuer, ...] = ()
     trust_domains: tuple[TrustDomain, ...] = ()

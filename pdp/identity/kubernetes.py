@@ -44,6 +44,11 @@ class Review:
     uid: Any = None
     pod_uid: Any = None
 
+    @property
+    def active(self) -> bool:
+        """Whether the cluster says that it knows the token; a text or a number says nothing."""
+        return self.authenticated is True
+
 
 def read_account(claims: Claims, issuer: Issuer) -> Account | Refusal:
     """Return the account behind a token whose parts agree (KU-2), unless another uid is on record for it (KU-3)."""
@@ -79,7 +84,7 @@ def _text(pattern: re.Pattern[str], value: Any) -> str:
 
 def check_review(account: Account, review: Review, issuer: Issuer) -> Refusal | None:
     """Refuse a token that its cluster does not confirm, for us and for this very account and pod (KU-3, KU-4, KU-6)."""
-    if review.authenticated is not True:
+    if not review.active:
         return Refusal(reason=Reason.TOKEN_INACTIVE, detail="the cluster does not know the token")  # T-56
     # An API server that does not look at audiences answers without them: a token for it would do for us.
     if type(review.audiences) is not list or set(issuer.audiences).isdisjoint(map(str, review.audiences)):

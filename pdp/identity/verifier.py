@@ -31,6 +31,7 @@ from pdp.identity.claims import (
 )
 from pdp.identity.delegation import read_actors
 from pdp.identity.gate import Credential, ParsedToken, Scheme
+from pdp.identity.introspection import Introspection, check_introspection
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet, VerificationKey
 from pdp.identity.kubernetes import Account, Review, check_review, read_account
@@ -41,6 +42,9 @@ from pdp.identity.spiffe import read_workload, select_svid_issuer
 from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
 from pdp.model.attributes import Attributes
 from pdp.model.request import CredentialFacts, Party
+
+LiveAnswer = Review | Introspection
+"""What an issuer answered when asked whether a token still counts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +90,11 @@ class VerifiedToken(Sealed):
         """The first second in which the token is refused: its end, with the leeway counted once."""
         return self.alone.expires_at_s
 
+    def is_asked_about(self, action: str) -> bool:
+        """Tell whether the issuer must confirm this token before `action`; the empty one is not known yet (KU-6)."""
+        source = self.issuer.live_check
+        return source is not None and source.asks_before(action)
+
 
 def verify(
     authorization: str | None,
@@ -94,7 +103,7 @@ def verify(
     keys: Mapping[str, KeySet],
     peer: PeerCertificate | None = None,
     request: BoundRequest | None = None,
-    review: Review | None = None,
+    live: LiveAnswer | None = None,
     now_ms: int,
 ) -> VerifiedIdentity | Refusal:
     """Return who presents this credential, given the issuers' key sets: all three steps at once.
@@ -105,7 +114,7 @@ def verify(
         keys: the usable key set of each issuer, by `iss`.
         peer: the client certificate which our own TLS layer verified.
         request: what a DPoP proof must name; that a proof is new is for the caller to see to.
-        review: what the live check answered, where the issuer's entry asks for one.
+        live: what the live check answered, where the issuer's entry asks for one.
         now_ms: wall clock.
     """
     if authorization is None and peer is not None:
@@ -125,7 +134,7 @@ def verify(
     token = verify_token(candidate, keys=key_set, connection=connection, table=table, now_ms=now_ms)
     if isinstance(token, Refusal):
         return token
-    return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms, review=review)
+    return admit(token, keys=key_set, connection=connection, table=table, now_ms=now_ms, live=live)
 
 
 def examine(credential: Credential, *, table: IssuerTable) -> Candidate | Refusal:
@@ -255,11 +264,12 @@ def admit(
     connection: Connection,
     table: IssuerTable,
     now_ms: int,
-    review: Review | None = None,
+    live: LiveAnswer | None = None,
+    action: str = "",
 ) -> VerifiedIdentity | Refusal:
     """Return the identity of a verified token on this connection, now: every rule whose input can change (TC-3).
 
-    `review` is the answer of the live check, where the issuer's entry asks for one.
+    `live` is the answer of the live check, where the issuer's entry asks for one before `action` (empty: not known yet).
     """
     refusal = check_times(token.times, token.issuer, now_ms) or check_binding(token.confirmation, connection, now_ms)
     if refusal is not None:
@@ -267,7 +277,7 @@ def admit(
     if keys.issuer != token.issuer.iss or not keys.holds(kid=token.kid, thumbprint=token.thumbprint):
         empty = Reason.KEY_UNKNOWN if keys.keys else Reason.ISSUER_KEYS_EMPTY
         return Refusal(reason=empty, detail="the key that verified this token was withdrawn")  # T-28
-    dead = _check_live(token, review)
+    dead = _check_live(token, live, now_ms) if token.is_asked_about(action) else None
     if dead is not None:
         return dead
     if connection.peer is None:
@@ -288,12 +298,14 @@ def _with_certificate(facts: CredentialFacts, peer: PeerCertificate) -> Credenti
     return replace(facts, fingerprint=peer.fingerprint, certificate_issuer=peer.issuer, serial=str(peer.serial))
 
 
-def _check_live(token: VerifiedToken, review: Review | None) -> Refusal | None:
-    if token.issuer.live_check == "none" or token.account is None:
-        return None
-    if review is None:
-        return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no answer of the live check")
-    return check_review(token.account, review, token.issuer)
+def _check_live(token: VerifiedToken, answer: LiveAnswer | None, now_ms: int) -> Refusal | None:
+    if isinstance(answer, Review) and token.account is not None:
+        return check_review(token.account, answer, token.issuer)
+    if isinstance(answer, Introspection) and token.account is None:
+        return check_introspection(
+            answer, identity=token.alone, confirmation=token.confirmation, issuer=token.issuer, now_ms=now_ms
+        )
+    return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no answer of the live check")
 
 
 def verify_certificate(peer: PeerCertificate, *, table: IssuerTable, now_ms: int) -> VerifiedIdentity | Refusal:

@@ -23,6 +23,7 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
@@ -45,6 +46,7 @@ from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.health import Health
+from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.service.positions import Positions
 from pdp.service.replicate import Replication
@@ -112,6 +114,7 @@ class Application:
         self.trail = trail
         self.metrics = Metrics(methods=RULES, reasons=[reason.value for reason in Reason])
         self.key_store = KeyStore(issuers=basis.issuers, directory=config.trust.parent, clock=self.clock)
+        self.live = LiveChecks(source=LiveHttp(issuers=basis.issuers, directory=config.trust.parent), clock=self.clock)
         self.authenticator = Authenticator(
             issuers=basis.issuers,
             keys=self.key_store,
@@ -119,6 +122,7 @@ class Application:
             # Of this process alone: behind several PDPs, one that shares it over the store takes its place.
             replay=MemoryReplay(clock=self.clock),
             nonces=Nonces(clock=self.clock, new_id=new_id),
+            live=self.live,
         )
         self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
         self.gate = Gate(
@@ -183,6 +187,7 @@ class Application:
         await self.server.stop(None)
         await self.receiver.close()
         await self.key_store.close()
+        await self.live.close()
 
     def _show_metrics(self) -> None:
         show, trail, replica = self.metrics.gauge, self.trail, self.replica
@@ -196,12 +201,17 @@ class Application:
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+        show("pdp_live_checks", "Times an issuer was asked about a token", self._live("asked"))
+        show("pdp_live_checks_unanswered", "Times it did not answer", self._live("unanswered"))
 
     def _degradations(self) -> int:
         return len(self.health.report().degradations)
 
     def _connected(self) -> int:
         return sum(1 for item in self.replication.subscribers.list() if item.connected)
+
+    def _live(self, name: str) -> Callable[[], float]:
+        return lambda: float(self.live.counters[name])
 
     def _leaks(self) -> float:
         return float(self.authenticator.counters["backend_leaks"])

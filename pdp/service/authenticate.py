@@ -18,12 +18,12 @@ from pdp.identity.binding import Connection
 from pdp.identity.certificates import PeerCertificate
 from pdp.identity.gate import Credential, Scheme
 from pdp.identity.issuers import Issuer, IssuerTable
-from pdp.identity.kubernetes import Review
 from pdp.identity.proof import BoundRequest, Proof
 from pdp.identity.types import Refusal, VerifiedIdentity
-from pdp.identity.verifier import VerifiedToken, admit, examine, verify_certificate, verify_token
-from pdp.limits import DEFAULT_LEEWAY_S, LIVE_CHECK_LIFE_S, TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
-from pdp.ports import Clock, KeyStore, LiveCheck, ReplayMemory
+from pdp.identity.verifier import LiveAnswer, VerifiedToken, admit, examine, verify_certificate, verify_token
+from pdp.limits import DEFAULT_LEEWAY_S, TOKEN_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
+from pdp.ports import Clock, KeyStore, ReplayMemory
+from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.signals.locks import LockKind, LockSet
 
@@ -62,7 +62,7 @@ class Authenticator:
         clock: Clock,
         replay: ReplayMemory | None = None,
         nonces: Nonces | None = None,
-        live: LiveCheck | None = None,
+        live: LiveChecks | None = None,
         entries: int = TOKEN_CACHE_ENTRIES,
     ) -> None:
         """Prepare; without `replay` no DPoP proof is taken, without `nonces` none that needs one.
@@ -73,7 +73,6 @@ class Authenticator:
         self._replay = replay
         self._nonces = nonces
         self._live = live
-        self._reviews: OrderedDict[bytes, tuple[Review, float]] = OrderedDict()
         self.counters: Counter[str] = Counter()
         self._keys = keys
         self._clock = clock
@@ -88,6 +87,7 @@ class Authenticator:
         *,
         locks: LockSet,
         request: BoundRequest | None = None,
+        action: str = "",
     ) -> VerifiedIdentity | Refusal:
         """Return who presents this credential.
 
@@ -96,12 +96,13 @@ class Authenticator:
             peer: the client certificate whose key and chain *our own* TLS layer verified; None = none.
             locks: those of the pinned world.
             request: what a DPoP proof must name; None where no proof can be had.
+            action: what the caller is about to do, where it is known: an issuer may be asked before some actions only.
         """
         if authorization is None and peer is not None:
             identity = verify_certificate(peer, table=self.issuers, now_ms=self._clock.now_ms())
             outcome = self._unlocked(identity, locks)
         else:
-            outcome = await self._present(authorization, peer, locks, request)
+            outcome = await self._present(authorization, peer, locks, request or _NO_REQUEST, action)
         self._count(outcome)
         return outcome
 
@@ -110,7 +111,12 @@ class Authenticator:
         return self._nonces.current() if self._nonces is not None else ""
 
     async def _present(
-        self, authorization: str | None, peer: PeerCertificate | None, locks: LockSet, request: BoundRequest | None
+        self,
+        authorization: str | None,
+        peer: PeerCertificate | None,
+        locks: LockSet,
+        request: BoundRequest,
+        action: str,
     ) -> VerifiedIdentity | Refusal:
         credential = gate.present(authorization)
         if isinstance(credential, Refusal):
@@ -118,16 +124,18 @@ class Authenticator:
         connection = Connection(
             scheme=credential.scheme,
             peer=peer,
-            request=request or _NO_REQUEST,
+            request=request,
             token=hashlib.sha256(credential.token).digest(),
         )
-        outcome = self._unlocked(await self._identify(credential, connection), locks)
+        outcome = self._unlocked(await self._identify(credential, connection, action), locks)
         if isinstance(outcome, Refusal) or credential.scheme is Scheme.BEARER:
             return outcome
         # Last, so that only what is good in all else uses up its proof.
         return await self._first_use(connection.proof()) or outcome
 
-    async def _identify(self, credential: Credential, connection: Connection) -> VerifiedIdentity | Refusal:
+    async def _identify(
+        self, credential: Credential, connection: Connection, action: str
+    ) -> VerifiedIdentity | Refusal:
         key = self._cache_key(connection.token)
         token = self._recall(key) or await self._verified(key, credential, connection)
         if isinstance(token, Refusal):
@@ -136,37 +144,21 @@ class Authenticator:
         keys = await self._keys.key_set(token.issuer, kid=token.kid)
         if isinstance(keys, Refusal):
             return keys
-        review = None
-        if token.issuer.live_check != "none":
-            review = await self._review(token.issuer, credential, connection.token)
-        if isinstance(review, Refusal):
-            return review
+        live = await self._live_answer(token, credential, connection.token) if token.is_asked_about(action) else None
+        if isinstance(live, Refusal):
+            return live
+        now_ms = self._clock.now_ms()
         identity = admit(
-            token,
-            keys=keys,
-            connection=connection,
-            table=self.issuers,
-            now_ms=self._clock.now_ms(),
-            review=review,
+            token, keys=keys, connection=connection, table=self.issuers, now_ms=now_ms, live=live, action=action
         )
         if isinstance(identity, Refusal) and identity.reason in (Reason.KEY_UNKNOWN, Reason.ISSUER_KEYS_EMPTY):
             self._cache.pop(key, None)
         return identity
 
-    async def _review(self, issuer: Issuer, credential: Credential, digest: bytes) -> Review | Refusal:
-        """Return what the issuer says of a token now; a yes is remembered for half a minute (IS-5), a no never."""
-        known, until_s = self._reviews.get(digest, (None, 0.0))
-        if known is not None and self._clock.mono_s() < until_s:
-            return known
+    async def _live_answer(self, token: VerifiedToken, credential: Credential, digest: bytes) -> LiveAnswer | Refusal:
         if self._live is None:
             return Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE, detail="no live check here")
-        review = await self._live.review(issuer, credential.token)
-        if isinstance(review, Review) and review.authenticated is True:
-            self._reviews[digest] = (review, self._clock.mono_s() + LIVE_CHECK_LIFE_S)
-            self._reviews.move_to_end(digest)
-            if len(self._reviews) > self._entries:
-                self._reviews.popitem(last=False)
-        return review
+        return await self._live.answer(token.issuer, credential.token, digest=digest)
 
     def _with_nonces(self, connection: Connection, issuer: Issuer) -> Connection:
         """Ask a DPoP proof for a nonce of ours where the issuer's entry does."""

@@ -27,12 +27,15 @@ from pdp.adapters.replay_memory import MemoryReplay
 from pdp.errors import MEANINGS, Reason
 from pdp.identity.certificates import PeerCertificate
 from pdp.identity.challenge import challenge
+from pdp.identity.introspection import Introspection
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet
 from pdp.identity.kubernetes import Review
 from pdp.identity.types import Refusal
+from pdp.identity.verifier import LiveAnswer
 from pdp.server.grpc import interceptors
 from pdp.service.authenticate import Authenticator
+from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.signals.locks import Lock, LockSet, LockTarget
 from pdp.v1 import decision_pb2, decision_pb2_grpc
@@ -92,10 +95,10 @@ class Keys:
 
 
 class Live:
-    def __init__(self, answer: Review | Refusal) -> None:
+    def __init__(self, answer: LiveAnswer | Refusal) -> None:
         self.answer = answer
 
-    async def review(self, issuer: Issuer, token: bytes) -> Review | Refusal:
+    async def review(self, issuer: Issuer, token: bytes) -> LiveAnswer | Refusal:
         del issuer, token
         return self.answer
 
@@ -115,7 +118,7 @@ class Case:
     trust: IssuerTable = field(default_factory=table)
     keys: Mapping[str, KeySet | Refusal] = field(default_factory=lambda: {ISS: GOOD_KEYS})
     locks: LockSet = LockSet.EMPTY
-    review: Review | Refusal = SILENCE
+    review: LiveAnswer | Refusal = SILENCE
     before: int = 0
     dpop: bool = False
 
@@ -127,7 +130,7 @@ class Case:
             clock=clock,
             replay=MemoryReplay(clock=clock),
             nonces=Nonces(clock=clock, new_id=lambda: "n1"),
-            live=Live(self.review),
+            live=LiveChecks(source=Live(self.review), clock=clock),
         )
 
 
@@ -141,9 +144,11 @@ class Switch:
     def set(self, case: Case) -> None:
         self.now, self.locks = case.authenticator(), case.locks
 
-    async def authenticate(self, authorization: Any, peer: Any, *, locks: Any, request: Any = None) -> Any:
+    async def authenticate(
+        self, authorization: Any, peer: Any, *, locks: Any, request: Any = None, action: str = ""
+    ) -> Any:
         del locks
-        return await self.now.authenticate(authorization, peer, locks=self.locks, request=request)
+        return await self.now.authenticate(authorization, peer, locks=self.locks, request=request, action=action)
 
     def nonce(self) -> str:
         return self.now.nonce()
@@ -246,6 +251,30 @@ WORKLOADS = [
     of_workload("T-56", workloads.account_token(), Reason.TOKEN_INACTIVE, review=Review(authenticated=False), **LIVE),
     of_workload("T-56-silent", workloads.account_token(), Reason.LIVE_CHECK_UNAVAILABLE, **LIVE),
 ]
+OAUTH = table(entry(live_check={"by": "introspection", "url": "https://127.0.0.1/introspect", "credential": "secret"}))
+
+
+def introspected(name: str, reason: Reason | None, **members: Any) -> Case:
+    return Case(
+        name=name,
+        reason=reason,
+        authorization=f"Bearer {good_token()}",
+        trust=OAUTH,
+        review=Introspection(members=members),
+    )
+
+
+INTROSPECTED = [
+    introspected("T-56-revoked", Reason.TOKEN_INACTIVE, active=False),
+    introspected("T-56-truthy", Reason.TOKEN_INACTIVE, active="true"),
+    introspected("T-56-for-others", Reason.TOKEN_INACTIVE, active=True, aud="another"),
+    introspected("T-56-another-subject", Reason.TOKEN_INACTIVE, active=True, sub="eve@example.com"),
+    introspected("T-56-over", Reason.TOKEN_INACTIVE, active=True, exp=NOW_MS // 1000 - 30),
+    Case(
+        name="T-56-no-answer", reason=Reason.LIVE_CHECK_UNAVAILABLE, authorization=f"Bearer {good_token()}", trust=OAUTH
+    ),
+    introspected("good-introspected", None, active=True, aud=["portcullis"], sub="alice@example.com"),
+]
 GOOD = [
     *(Case(name=f"good-{alg}", reason=None, authorization=f"Bearer {good_token(alg)}") for alg in ALGS),
     Case(name="good-dpop", reason=None, authorization=f"DPoP {TOKEN}", trust=BOUND, proof=lambda htu: proof(TOKEN, htu=htu)),
@@ -258,7 +287,7 @@ GOOD = [
     of_workload("good-live-account", workloads.account_token(), None, review=Review(**YES), **LIVE),
     of_workload("good-svid", workloads.svid_token(), None),
 ]  # fmt: skip
-CASES = [*map(from_attack, test_tokens.ATTACKS), *PROOFS, *STATES, *WORKLOADS, *GOOD]
+CASES = [*map(from_attack, test_tokens.ATTACKS), *PROOFS, *STATES, *WORKLOADS, *INTROSPECTED, *GOOD]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,7 +10,7 @@ from pdp.identity.issuers import IssuerTable
 from pdp.identity.keyset import KeySet
 from pdp.identity.kubernetes import Review
 from pdp.identity.types import Refusal, VerifiedIdentity
-from pdp.identity.verifier import verify
+from pdp.identity.verifier import LiveAnswer, verify
 from tests.support.tokens import (
     ALGS,
     ISS,
@@ -31,6 +31,7 @@ from tests.support.workloads import (
     CLUSTER,
     DOMAIN,
     POD_UID,
+    REVIEWED,
     SVID,
     account_token,
     bundle,
@@ -54,10 +55,10 @@ def enter(
     *,
     trust: IssuerTable = TRUST,
     keys: Mapping[str, KeySet] = KEYS,
-    review: Review | None = None,
+    review: LiveAnswer | None = None,
     now_ms: int = NOW_MS,
 ) -> VerifiedIdentity | Refusal:
-    return verify(f"Bearer {compact}", table=trust, keys=keys, review=review, now_ms=now_ms)
+    return verify(f"Bearer {compact}", table=trust, keys=keys, live=review, now_ms=now_ms)
 
 
 def test_a_service_account_is_a_workload_of_its_cluster() -> None:
@@ -185,7 +186,7 @@ def test_no_token_of_one_kind_is_one_of_another() -> None:
 
 
 RECORDED = workloads(account_uids={"ml/scorer": "another-uid"})
-LIVE = workloads(live_check="token_review")
+LIVE = workloads(live_check=REVIEWED)
 GOOD_REVIEW: dict[str, Any] = {
     "authenticated": True,
     "audiences": ["portcullis"],

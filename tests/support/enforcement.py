@@ -65,9 +65,9 @@ class Decider:
 
 
 async def identify(
-    authorization: str | None, certificate_pem: bytes | None, request: BoundRequest
+    authorization: str | None, certificate_pem: bytes | None, request: BoundRequest, action: str
 ) -> Identified | Unidentified:
-    del request
+    del request, action
     if authorization != "Bearer good":
         return Unidentified(reason=Reason.CREDENTIAL_MISSING)
     workload = "workload:spiffe://demo.portcullis/" + ("with-certificate" if certificate_pem else "without")

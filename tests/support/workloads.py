@@ -14,6 +14,13 @@ ACCOUNT_UID: Final = "0d4b9c6e-3d9f-4c0e-9a55-1f2f6c1f1d11"
 POD_UID: Final = "5a1b7e02-0a3b-4f8f-8d6f-0e8f7c1b2a33"
 
 
+REVIEWED: Final = {
+    "by": "token_review",
+    "url": "https://127.0.0.1/apis/authentication.k8s.io/v1/tokenreviews",
+    "credential": "token",
+}
+
+
 def cluster_entry(**changes: Any) -> dict[str, Any]:
     return entry(
         **{

@@ -41,7 +41,7 @@ class Reader:
         Raises:
             PortcullisError: it is malformed, or says what this caller may not assert.
         """
-        who = await self.who(message.subject, caller)
+        who = await self.who(message.subject, caller, action=message.action)
         if isinstance(who, Refusal):
             return who
         verified = who if isinstance(who, VerifiedIdentity) else None
@@ -58,8 +58,10 @@ class Reader:
             supports=None if message.supports_all else frozenset(message.supports),
         )
 
-    async def who(self, subject: decision_pb2.Subject, caller: Caller) -> VerifiedIdentity | AssertedIdentity | Refusal:
-        """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows."""
+    async def who(
+        self, subject: decision_pb2.Subject, caller: Caller, *, action: str = ""
+    ) -> VerifiedIdentity | AssertedIdentity | Refusal:
+        """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows for `action`."""
         kind = subject.WhichOneof("who")
         if kind is None:
             return caller.identity
@@ -68,7 +70,8 @@ class Reader:
         credential = subject.credential
         if credential == caller.authorization:
             return caller.identity
-        return await self._authenticator.authenticate(credential, None, locks=self._replica.world.locks)
+        locks = self._replica.world.locks
+        return await self._authenticator.authenticate(credential, None, locks=locks, action=action)
 
     async def _asserted(self, message: decision_pb2.AssertedSubject, caller: Caller) -> AssertedIdentity:
         await self._gate.authorise(caller, ASSERT)

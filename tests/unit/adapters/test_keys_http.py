@@ -5,24 +5,26 @@ import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trustme
 
-from pdp.adapters.keys_http import KeyStore, is_public
+from pdp.adapters.checked_http import is_public
+from pdp.adapters.keys_http import KeyStore
 from pdp.errors import Reason
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_JWKS_BYTES
+from tests.support import web
 from tests.support.tokens import ISS, entry, signer, table
+from tests.support.web import Answer
 
 FIRST, SECOND = signer("ES256"), signer("ES256", "second")
 LOCAL = ["127.0.0.1"]
-Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Clock:
@@ -36,62 +38,23 @@ class Clock:
         return self.s
 
 
-class Server:
-    """An issuer's web server: counts requests, and answers as its `answer` says."""
+class Server(web.Server):
+    """An issuer's web server."""
 
     def __init__(self) -> None:
-        self.requests: list[bytes] = []
-        self.asked = asyncio.Event()
-        self.release = asyncio.Event()
-        self.answer: Answer = self.jwks(FIRST)
-        self.port = 0
-        self._tasks: set[asyncio.Task[Any]] = set()
+        super().__init__()
+        self.answer = self.jwks(FIRST)
 
     def jwks(self, *signers: Any) -> Answer:
-        return self.body(json.dumps({"keys": [item.public_jwk for item in signers]}).encode())
+        return self.json({"keys": [item.public_jwk for item in signers]})
 
-    def body(self, content: bytes, status: str = "200 OK", extra: str = "") -> Answer:
-        async def answer(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            head = f"HTTP/1.1 {status}\r\nContent-Length: {len(content)}\r\nConnection: close\r\n{extra}\r\n"
-            writer.write(head.encode() + content)
-            await writer.drain()
-
-        return answer
-
-    async def hang(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{")
-        await writer.drain()
-        await self.release.wait()
-
-    async def held(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await self.release.wait()
-        await self.jwks(FIRST)(reader, writer)
-
-    async def gone(self, _reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.transport.abort()
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            self.requests.append(await reader.readuntil(b"\r\n\r\n"))
-            self.asked.set()
-            await self.answer(reader, writer)
-        except ConnectionError:
-            pass  # the client hung up on us, as some tests want
-        finally:
-            writer.close()
+    @property
+    def late(self) -> Answer:
+        return self.held(self.jwks(FIRST))
 
 
-@asynccontextmanager
-async def serving(context: ssl.SSLContext | None = None) -> AsyncIterator[Server]:
-    server = Server()
-    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0, ssl=context)
-    server.port = listener.sockets[0].getsockname()[1]
-    try:
-        yield server
-    finally:
-        server.release.set()
-        listener.close()
-        await listener.wait_closed()
+def serving(context: ssl.SSLContext | None = None) -> AbstractAsyncContextManager[Server]:
+    return web.serving(Server(), context)
 
 
 def trust_of(url: str, **changes: Any) -> IssuerTable:
@@ -150,7 +113,7 @@ def test_a_set_is_fetched_once_for_all_who_wait() -> None:
         assert len(server.requests) == 1
         assert b"Authorization" not in server.requests[0]
 
-    play(story, answer=lambda server: server.held)
+    play(story, answer=lambda server: server.late)
 
 
 @pytest.mark.holds("adv_amplification", "L1")
@@ -197,7 +160,7 @@ def test_a_fetch_in_the_background_makes_nobody_wait() -> None:
     async def story(server: Server, store: KeyStore, issuer: Issuer, clock: Clock) -> None:
         await store.key_set(issuer, kid=None)
         server.asked.clear()
-        server.answer = server.held
+        server.answer = server.late
         clock.s += 150
         assert kids(await store.key_set(issuer, kid=kid_of(FIRST))) == [kid_of(FIRST)]
         await server.asked.wait()
@@ -211,7 +174,7 @@ def test_a_kid_just_found_unknown_does_not_wait_for_the_next_fetch() -> None:
     async def story(server: Server, store: KeyStore, issuer: Issuer, clock: Clock) -> None:
         await store.key_set(issuer, kid="nobody")
         server.asked.clear()
-        server.answer = server.held
+        server.answer = server.late
         clock.s += 29
         other = asyncio.create_task(store.key_set(issuer, kid="another"))
         clock.s += 0.5
@@ -263,17 +226,11 @@ def test_trouble_is_no_key_set_and_the_last_good_one_serves_until_its_bound(
 
 @pytest.mark.holds("F15", "L4", "adv_endless_data")
 def test_an_endless_answer_ends_at_the_cap() -> None:
-    async def endless(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
-        while True:
-            writer.write(b"1000\r\n" + b" " * 4096 + b"\r\n")
-            await writer.drain()
-
     async def story(_server: Server, store: KeyStore, issuer: Issuer, _clock: Clock) -> None:
         assert isinstance(await store.key_set(issuer, kid=None), Refusal)
         assert "more than" in store.status()[0].error
 
-    play(story, answer=lambda _server: endless)
+    play(story, answer=lambda server: server.endless)
 
 
 @pytest.mark.holds("F15")

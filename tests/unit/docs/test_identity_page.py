@@ -8,14 +8,16 @@ import pytest
 
 from pdp.errors import Reason
 from pdp.identity.issuers import Issuer, IssuerTable, parse_trust
+from pdp.identity.kubernetes import Review
 from pdp.identity.types import VerifiedIdentity
 from pdp.identity.verifier import verify
+from tests.attacks.test_workload_tokens import GOOD_REVIEW
 from tests.support.tokens import NOW_MS, forge, good_claims, good_header, key_set, reason_of, signer
 from tests.support.workloads import ACCOUNT_UID, account_token
 
 PAGE = (Path(__file__).parents[3] / "docs/identity.md").read_text()
 EXAMPLES = dict(re.findall(r"^### ([^\n]+)\n\n```yaml\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL))
-KEYCLOAK, KUBERNETES, SPIFFE = EXAMPLES
+KEYCLOAK, KUBERNETES, INTROSPECTED, SPIFFE = EXAMPLES
 
 
 def table_of(name: str) -> IssuerTable:
@@ -59,9 +61,23 @@ def test_the_service_account_has_the_name_that_the_page_says() -> None:
     (issuer,) = trust.issuers.values()
     keys = {issuer.iss: key_set([signer("RS256", "cluster").public_jwk], algs=issuer.algs, iss=issuer.iss)}
     assert issuer.account_uids == {"ml/scorer": ACCOUNT_UID}
-    identity = verify(f"Bearer {account_token(iss=issuer.iss)}", table=trust, keys=keys, now_ms=NOW_MS)
+    compact = f"Bearer {account_token(iss=issuer.iss)}"
+    identity = verify(compact, table=trust, keys=keys, live=Review(**GOOD_REVIEW), now_ms=NOW_MS)
     assert isinstance(identity, VerifiedIdentity)
     assert f"`{identity.party.principal}`" in PAGE
+
+
+def test_the_issuers_of_the_examples_are_asked_as_the_page_says() -> None:
+    (cluster,), (login,) = table_of(KUBERNETES).issuers.values(), table_of(INTROSPECTED).issuers.values()
+    assert cluster.live_check is not None
+    assert login.live_check is not None
+    assert (cluster.live_check.by, login.live_check.by) == ("token_review", "introspection")
+    assert cluster.live_check.asks_before("dataset.list")
+    assert [login.live_check.asks_before(action) for action in ("", "model.promote", "model.read")] == [
+        True,
+        True,
+        False,
+    ]
 
 
 def test_each_trust_domain_has_keys_of_its_own() -> None:

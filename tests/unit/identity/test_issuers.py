@@ -85,6 +85,23 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "attribute-name": ({"attribute_claims": {"a": "resource.owner"}}, "subject."),
     "stale": ({"stale_max_s": 10}, "refresh_s"),
     "cooldown": ({"cooldown_s": 301}, "refresh_s"),
+    "live-text": ({"live_check": "token_review"}, "`issuers[0].live_check` is a mapping"),
+    "live-without-place": ({"live_check": {"by": "introspection", "credential": "t"}}, "write where it is asked"),
+    "live-without-credential": ({"live_check": {"by": "introspection", "url": "https://a"}}, "our own credential"),
+    "live-http": ({"live_check": {"by": "introspection", "url": "http://a", "credential": "t"}}, "use https"),
+    "live-of-another-profile": (
+        {"live_check": {"by": "token_review", "url": "https://a", "credential": "t"}},
+        "`introspection` of `at_jwt`",
+    ),
+    "live-client-of-cluster": (
+        {"live_check": {"by": "token_review", "url": "https://a", "credential": "t", "client_id": "x"}},
+        "`client_id` belongs",
+    ),
+    "live-action": (
+        {"live_check": {"by": "introspection", "url": "https://a", "credential": "t", "actions": ["promote"]}},
+        "an action is",
+    ),
+    "account-uids": ({"account_uids": {"ml/a": "b"}}, "belongs to profile `k8s_sa`"),
     "set-intake": ({"intake": "set"}, "bearer"),
 }
 

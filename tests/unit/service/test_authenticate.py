@@ -12,13 +12,11 @@ from pdp.adapters.replay_memory import MemoryReplay
 from pdp.errors import Reason
 from pdp.identity.issuers import Issuer
 from pdp.identity.keyset import KeySet
-from pdp.identity.kubernetes import Review
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.service.authenticate import Authenticator
 from pdp.service.nonces import Nonces
 from pdp.signals.locks import Lock, LockSet, LockTarget
-from tests.support import workloads as workload_tokens
 from tests.support.certificates import leaf
 from tests.support.tokens import (
     ALGS,
@@ -373,55 +371,6 @@ def test_t50_a_proof_needs_our_nonce_where_the_issuer_says_so(play: Callable[...
             )
 
     play(story, cnf_kinds=["jkt"], dpop_nonce=True)
-
-
-class Cluster:
-    """A live check whose answer the test sets."""
-
-    def __init__(self, answer: Review | Refusal) -> None:
-        self.answer = answer
-        self.asked = 0
-
-    async def review(self, issuer: Issuer, token: bytes) -> Review | Refusal:
-        del issuer, token
-        self.asked += 1
-        return self.answer
-
-
-YES = Review(
-    authenticated=True,
-    audiences=["portcullis"],
-    username="system:serviceaccount:ml:scorer",
-    uid=workload_tokens.ACCOUNT_UID,
-    pod_uid=workload_tokens.POD_UID,
-)
-
-
-def test_a_yes_of_the_cluster_lasts_half_a_minute_and_a_no_is_asked_again(play: Callable[..., None]) -> None:
-    async def story(bench: Bench) -> None:
-        cluster = Cluster(Review(authenticated=False))
-        bench.keys.set = workload_tokens.cluster_keys()
-        bench.door = Authenticator(
-            issuers=workload_tokens.workloads(live_check="token_review"),
-            keys=bench.keys,
-            clock=bench.clock,
-            live=cluster,
-        )
-        compact = workload_tokens.account_token()
-        for _ in range(2):
-            assert reason_of(await bench.enter(compact)) is Reason.TOKEN_INACTIVE
-        assert cluster.asked == 2
-        cluster.answer = YES
-        name_of(await bench.enter(compact))
-        cluster.answer = Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE)
-        bench.clock.s = 29.9
-        name_of(await bench.enter(compact))
-        bench.clock.s = 30
-        assert reason_of(await bench.enter(compact)) is Reason.LIVE_CHECK_UNAVAILABLE
-        bench.door._live = None
-        assert reason_of(await bench.enter(compact)) is Reason.LIVE_CHECK_UNAVAILABLE
-
-    play(story)
 
 
 def test_outcomes_are_counted_by_reason(play: Callable[..., None]) -> None:
