@@ -16,9 +16,6 @@ ROOT = Path(__file__).parents[2]
 DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
 OWED = {
     "F32": "break-glass: issue 8",
-    "F16": "issue 5",
-    "F22": "issue 5",
-    "G4": "issue 5",
     "L2": "issue 5",
     "L5": "issue 5",
     "S10": "issue 5",

@@ -1,6 +1,7 @@
 """The process: what it needs to start, when it is ready, and how it ends."""
 
 import asyncio
+import itertools
 import os
 import signal
 import sys
@@ -159,7 +160,7 @@ def test_an_allow_that_cannot_be_recorded_is_a_deny(tmp_path: Path, monkeypatch:
     asyncio.run(run())
 
 
-@pytest.mark.holds("F23")
+@pytest.mark.holds("F23", "G4")
 def test_draining_answers_what_is_in_flight_and_ends_streams(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path, assets=ASSETS) as pdp:
@@ -172,14 +173,17 @@ def test_draining_answers_what_is_in_flight_and_ends_streams(tmp_path: Path) -> 
                 audit_pb2.ReadRequest(follow=True), metadata=pdp.metadata(ADA), timeout=20
             )
             assert (await tail.read()).record
-            inside, release = asyncio.Semaphore(0), asyncio.Event()
+            inside, release, turns = asyncio.Semaphore(0), asyncio.Event(), itertools.count()
 
             async def held(_at_least: int, _wait_s: float) -> None:
+                turn = next(turns)
                 inside.release()
                 await release.wait()
+                if turn % 2:
+                    raise PortcullisError(Reason.WORLD_BEHIND, "aborts in the drain")
 
             pdp.app.decider.reach = held  # type: ignore[method-assign]
-            flight = [asyncio.ensure_future(_answered(stub.Evaluate(ASK, **how))) for _ in range(100)]
+            flight = [asyncio.ensure_future(_answered(stub.Evaluate(ASK, **how))) for _ in range(200)]
             for _ in flight:
                 await inside.acquire()
             drain = asyncio.ensure_future(pdp.app.drain(asyncio.Event()))
@@ -187,8 +191,10 @@ def test_draining_answers_what_is_in_flight_and_ends_streams(tmp_path: Path) -> 
                 await watch.read()
             assert error.value.code() is grpc.StatusCode.UNAVAILABLE
             assert not pdp.app.health.ready
+            assert await _answered(stub.Evaluate(ASK, **how)) == "UNAVAILABLE"
             release.set()
-            assert await asyncio.gather(*flight) == ["allow"] * 100
+            # None is lost, and what aborts is no allow: grpc/grpc#37239 tells of releases that did otherwise.
+            assert sorted(await asyncio.gather(*flight)) == ["UNAVAILABLE"] * 100 + ["allow"] * 100
             await drain
 
     asyncio.run(run())
