@@ -153,7 +153,7 @@ class _Lister:
             return None
         if self.world.locks.match(question, self.now_ms) is not None:
             return None
-        case = replace(case, attributes=_known(case, name, groups_known=groups_known))
+        case = case._replace(attributes=_known(case, name, groups_known=groups_known))
         own = possible(self.snapshot, grant_request(case, party), self._is_open, self.now_ms)
         if own.access is Access.DENY:
             return None
@@ -190,7 +190,7 @@ class _Lister:
         attributes = {key: value for key, value in case.attributes.items() if key != _WORKLOAD_ID}
         if named and workload is not None and _WORKLOAD_ID in self.snapshot.vocabulary.attributes:
             attributes[_WORKLOAD_ID] = str(workload)
-        asked = replace(case, question=question, attributes=attributes)
+        asked = case._replace(question=question, attributes=attributes)
         return possible(self.snapshot, segmentation_request(asked, self.now_ms), self._is_open, self.now_ms)
 
 

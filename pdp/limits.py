@@ -47,6 +47,8 @@ MAX_EXPRESSION_DEPTH: Final = 64
 """Nesting of a matcher."""
 MAX_ROLE_DEPTH: Final = 64
 """Links from a subject to its farthest role (CASBIN.md D-39)."""
+ROLE_NODES_KEPT: Final = 4_096
+"""Names for which a world remembers which patterns of a role section cover them, about 1 MB; others are looked up again."""
 MAX_BRANCHES: Final = 16
 """Alternatives into which a matcher is split; each has an index of its own, and a `||` beyond it is a residual."""
 MAX_DECISION_STEPS: Final = 200_000

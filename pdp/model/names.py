@@ -6,7 +6,7 @@ read as a role. Resources are `<type>/<path>[@<version>]`. Source: POLICY.md sec
 
 import re
 import unicodedata
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import lru_cache
 from typing import Final, Self
@@ -84,8 +84,11 @@ class Principal:
 
     kind: Kind
     id: str
+    _text: str = field(init=False, repr=False, compare=False)
+    """Made once: a decision looks the same name up in several places, and a new text would be hashed each time."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.kind.value}:{self.id}")
         if self.id.startswith("spiffe:"):
             SpiffeId.parse(self.id)
         else:
@@ -97,7 +100,7 @@ class Principal:
         return _parse_principal(text)
 
     def __str__(self) -> str:
-        return f"{self.kind.value}:{self.id}"
+        return self._text
 
 
 @lru_cache(maxsize=65_536)
@@ -121,6 +124,10 @@ class Action:
 
     type: str
     verb: str
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.type}.{self.verb}")
 
     @classmethod
     def parse(cls, text: str) -> "Action":
@@ -128,7 +135,7 @@ class Action:
         return _parse_action(text)
 
     def __str__(self) -> str:
-        return f"{self.type}.{self.verb}"
+        return self._text
 
 
 @lru_cache(maxsize=4_096)
@@ -146,6 +153,10 @@ class Resource:
     type: str
     path: str
     version: str = ""
+    _text: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_text", f"{self.base}@{self.version}" if self.version else self.base)
 
     @classmethod
     def parse(cls, text: str) -> "Resource":
@@ -167,7 +178,7 @@ class Resource:
         return _parse_resource(f"{self.base}@{version}")
 
     def __str__(self) -> str:
-        return f"{self.base}@{self.version}" if self.version else self.base
+        return self._text
 
 
 @lru_cache(maxsize=65_536)
