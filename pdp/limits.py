@@ -87,6 +87,10 @@ DPOP_WINDOW_S: Final = 60
 """How far the `iat` of a DPoP proof may lie from our clock, either way (IDENTITY.md PR-3)."""
 DPOP_REPLAY_ENTRIES: Final = 100_000
 """DPoP proofs remembered as used, about 10 MB; beyond it a new proof is refused rather than an old one forgotten."""
+DPOP_REPLAY_PAGES: Final = 8_192
+"""Pages of 4 KiB that a file of used proofs may have, some 300,000 proofs; a full file refuses new ones."""
+DPOP_REPLAY_SWEEP: Final = 64
+"""Forgotten proofs that one use may clear away: more than one, so that the file shrinks, and few, so that nobody waits."""
 DPOP_NONCE_LIFE_S: Final = 60
 """How long a DPoP nonce is given out; the one before it is still taken."""
 HEADER_CACHE_ENTRIES: Final = 256

@@ -189,8 +189,20 @@ class LiveCheck(Protocol):
 
 
 class ReplayMemory(Protocol):
-    """Which one-time credentials were used. INVARIANT: of two calls with one key within its time, at most one gets None."""
+    """Which one-time credentials were used. INVARIANT: of two calls with one key within its time, at most one gets None.
+
+    `scope` says who shares it, in words.
+    """
+
+    @property
+    def scope(self) -> str:
+        """Who knows a used credential again."""
+        ...
 
     async def use(self, key: bytes, *, ttl_s: float) -> Refusal | None:
         """Note the use of `key` for `ttl_s` seconds; `token_replayed` if it was noted, `replay_store_unavailable` if unknown."""
+        ...
+
+    async def close(self) -> None:
+        """Release the store."""
         ...

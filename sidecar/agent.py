@@ -25,7 +25,7 @@ from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
-from pdp.adapters.replay_memory import MemoryReplay
+from pdp.adapters.replay_sqlite import SqliteReplay
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.trust_file import load_trust
 from pdp.errors import ConfigError, Reason
@@ -255,13 +255,16 @@ class Agent:
             source=LiveHttp(issuers=trust, directory=self._config.trust.absolute().parent), clock=self._clock
         )
         self._stack.push_async_callback(live.close)
+        # Of this sidecar alone, which is enough: a proof names our own authority and so opens no other door. In a file, so
+        # that a restart does not let a proof in for the second time.
+        replay = SqliteReplay(self._config.state_dir / "proofs.db", clock=self._clock)
+        self._stack.push_async_callback(replay.close)
         identify = Identifier(
             Authenticator(
                 issuers=trust,
                 keys=keys,
                 clock=self._clock,
-                # Of this process alone, which is enough: a proof names our own authority and so opens no other door.
-                replay=MemoryReplay(clock=self._clock),
+                replay=replay,
                 nonces=Nonces(clock=self._clock, new_id=_decision_id),
                 live=live,
             ),

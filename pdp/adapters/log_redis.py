@@ -12,24 +12,18 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import Any, TypeVar
 
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.retry import Retry
-from redis.asyncio.sentinel import Sentinel
-from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
 
-from pdp.errors import ConfigError, ConflictError, PortcullisError, Reason
-from pdp.limits import LOG_READ_ENTRIES, MAX_BOARD_BYTES, REDIS_BLOCK_S, REDIS_TIMEOUT_S, REDIS_WAIT_S
+from pdp.adapters.redis_clients import clients, shown
+from pdp.errors import ConflictError, PortcullisError, Reason
+from pdp.limits import LOG_READ_ENTRIES, MAX_BOARD_BYTES, REDIS_BLOCK_S, REDIS_WAIT_S
 from pdp.trust.columns import pack_signatures, unpack_signatures
 from pdp.trust.entry import EMPTY, Head, SignedEntry, SignedSnapshot
 
 T = TypeVar("T")
 _Row = tuple[bytes, Mapping[bytes, bytes]]
-_SENTINEL: Final = "redis+sentinel"
-_SCHEMES: Final = ("redis", "rediss", _SENTINEL)
 
 
 class RedisWorldLog:
@@ -54,11 +48,11 @@ class RedisWorldLog:
         min_replicas: int = 0,
         create: bool = False,
     ) -> None:
-        make, watchers = _factory(url, password, ca)
+        make, watchers = clients(url, password=password, ca=ca)
         # One connection each: WAIT speaks of the writes of its own connection, and a blocking read holds up no other.
         self._writer, self._reader, self._follower = make(1), make(4), make(2)
         self._clients = (self._writer, self._reader, self._follower, *watchers)
-        self._place = _shown(url)
+        self._place = shown(url)
         prefix = f"pdp:{{{tenant}}}:"
         self._stream, self._snapshot = f"{prefix}log", f"{prefix}snapshot"
         self._positions, self._fork = f"{prefix}positions", f"{prefix}fork"
@@ -232,69 +226,3 @@ def _head(rows: Sequence[_Row]) -> Head:
 
 def _number(raw: bytes | None) -> int:
     return int(raw) if raw and raw.isdigit() else 0
-
-
-def _shown(url: str) -> str:
-    """Return a URL as messages may show it: where it is, never who asks."""
-    return f"Redis at {urlsplit(url).netloc.rpartition('@')[2]}"
-
-
-def check_url(url: str) -> None:
-    """Refuse a store URL that we do not understand, or that holds a password.
-
-    Raises:
-        ConfigError: with what to write instead.
-    """
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.netloc.rpartition("@")[2]:
-        raise ConfigError(
-            f"store.url (--store): `{parts.scheme}` is no store",
-            advice="write redis://USER@HOST:PORT, rediss://… or redis+sentinel://HOST:PORT,HOST:PORT/SERVICE",
-        )
-    if ":" in parts.netloc.rpartition("@")[0]:
-        raise ConfigError(
-            "store.url (--store) holds a password", advice="put it in a file, and name that in password_file"
-        )
-    if parts.scheme == _SENTINEL and not parts.path.strip("/"):
-        raise ConfigError("store.url (--store) names no service", advice="redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
-
-
-def _factory(url: str, password: Path | None, ca: Path | None) -> tuple[Callable[[int], Any], Sequence[Any]]:
-    """Return what makes a client with so many connections, and the clients of the Sentinels that it asks."""
-    check_url(url)
-    parts = urlsplit(url)
-    user, _, places = parts.netloc.rpartition("@")
-    options: dict[str, Any] = {
-        "username": unquote(user) or None,
-        "password": _password(password),
-        "socket_timeout": REDIS_TIMEOUT_S,
-        "socket_connect_timeout": REDIS_TIMEOUT_S,
-        "protocol": 2,
-        # A write whose answer was lost is never sent again by the library: we look first.
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if parts.scheme == _SENTINEL:
-        watchers = [(host, int(port)) for host, _, port in (place.rpartition(":") for place in places.split(","))]
-        sentinel = Sentinel(watchers, sentinel_kwargs={"socket_timeout": REDIS_TIMEOUT_S}, **options)  # type: ignore[no-untyped-call]
-        service = parts.path.strip("/")
-        return lambda connections: sentinel.master_for(
-            service, max_connections=1 if connections == 1 else 16
-        ), sentinel.sentinels
-    if ca is not None and parts.scheme == "rediss":
-        options["ssl_ca_certs"] = str(ca)
-    place = f"{parts.scheme}://{places}{parts.path}"
-
-    def make(connections: int) -> Any:
-        pool = BlockingConnectionPool.from_url(place, max_connections=connections, timeout=REDIS_TIMEOUT_S, **options)
-        return Redis(connection_pool=pool)
-
-    return make, ()
-
-
-def _password(file: Path | None) -> str | None:
-    if file is None:
-        return None
-    try:
-        return file.read_text(encoding="utf-8").strip()
-    except OSError as error:
-        raise ConfigError(f"store.password_file: {file}: {error.strerror}", advice="let this user read it") from error

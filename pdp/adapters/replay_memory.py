@@ -18,6 +18,8 @@ _FULL: Final = Refusal(reason=Reason.REPLAY_STORE_UNAVAILABLE, detail="the memor
 class MemoryReplay:
     """Implements `pdp.ports.ReplayMemory`."""
 
+    scope: Final = "this process"
+
     def __init__(self, *, clock: Clock, entries: int = DPOP_REPLAY_ENTRIES) -> None:
         self._clock = clock
         self._entries = entries
@@ -36,6 +38,9 @@ class MemoryReplay:
         self._until_s[key] = now_s + ttl_s
         self._until_s.move_to_end(key)
         return None
+
+    async def close(self) -> None:
+        """Memory leaves nothing open."""
 
     def __len__(self) -> int:
         return len(self._until_s)

@@ -18,6 +18,7 @@ from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S, MAX_JSON_DEPTH, MAX_RPC_BYTES
+from pdp.model.names import printable
 from pdp.sdk import NotPermitted, PdpUnavailable
 from pdp.sdk._settings import Settings
 
@@ -245,6 +246,7 @@ def _probes(url: str, timeout_s: float) -> Iterator[Finding]:
         return
     yield _readiness(state, ready=ready)
     yield from _weakened(state)
+    yield from _used_proofs(state)
     yield _clock(date, time.time())
 
 
@@ -294,6 +296,13 @@ def _weakened(state: Mapping[str, Any]) -> Iterator[Finding]:
     for degradation in degradations if isinstance(degradations, list) else ():
         told = degradation if isinstance(degradation, str) else json.dumps(degradation, ensure_ascii=False)
         yield Finding(check="weakened", state=WARNING, told=told, advice="not for production")
+
+
+def _used_proofs(state: Mapping[str, Any]) -> Iterator[Finding]:
+    """Tell who knows a used DPoP proof again, where the PDP takes proofs (IDENTITY.md PR-3)."""
+    scope = state.get("used_proofs")
+    if isinstance(scope, str) and scope:
+        yield Finding(check="used proofs", state=OK, told=f"a DPoP proof is taken once by {printable(scope)}")
 
 
 def _clock(date: str, now_s: float) -> Finding:

@@ -24,7 +24,6 @@ from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
-from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.telemetry import Metrics
 from pdp.adapters.trust_file import load_trust
 from pdp.config import Address, Config, check_doors
@@ -39,6 +38,7 @@ from pdp.server.grpc.interceptors import Guard
 from pdp.server.grpc.rights import RULES
 from pdp.server.grpc.services import Rooms, add_services
 from pdp.server.probes import Probes, application
+from pdp.server.replay import open_replay
 from pdp.server.stores import WORLD_FILE, RootWatch, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog
@@ -96,7 +96,6 @@ class Basis:
             "gRPC without TLS": config.grpc.tls is None,
             "a development issuer is trusted": self.issuers.development,
             "the root key lies on this machine": key_path(config.state_dir, Role.ROOT).exists(),
-            "used DPoP proofs are known to this process alone": self.issuers.takes_proofs,
             "the store is reached without TLS": config.store.url.startswith("redis:") and not local_store(config),
         }
         return tuple(text for text, holds in found.items() if holds)
@@ -114,13 +113,13 @@ class Application:
         self.trail = trail
         self.metrics = Metrics(methods=RULES, reasons=[reason.value for reason in Reason])
         self.key_store = KeyStore(issuers=basis.issuers, directory=config.trust.parent, clock=self.clock)
+        self.replay = open_replay(config, self.clock)
         self.live = LiveChecks(source=LiveHttp(issuers=basis.issuers, directory=config.trust.parent), clock=self.clock)
         self.authenticator = Authenticator(
             issuers=basis.issuers,
             keys=self.key_store,
             clock=self.clock,
-            # Of this process alone: behind several PDPs, one that shares it over the store takes its place.
-            replay=MemoryReplay(clock=self.clock),
+            replay=self.replay,
             nonces=Nonces(clock=self.clock, new_id=new_id),
             live=self.live,
         )
@@ -137,6 +136,7 @@ class Application:
             trail=trail,
             clock=self.clock,
             standing=basis.degradations(),
+            used_proofs=self.replay.scope if basis.issuers.takes_proofs else "",
             unfit=lambda: self.watchdog.told,
         )
         self.alarms = Alarms(lambda: self.health.report().degradations)
@@ -188,6 +188,7 @@ class Application:
         await self.receiver.close()
         await self.key_store.close()
         await self.live.close()
+        await self.replay.close()
 
     def _show_metrics(self) -> None:
         show, trail, replica = self.metrics.gauge, self.trail, self.replica

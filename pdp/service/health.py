@@ -13,7 +13,10 @@ from pdp.service.audit import AuditTrail
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The readiness page. `staleness_s` is None before the first heartbeat; `degradations` says what is weakened."""
+    """The readiness page. `staleness_s` is None before the first heartbeat; `degradations` says what is weakened.
+
+    `used_proofs` says who knows a used DPoP proof again; empty where no issuer's tokens need one.
+    """
 
     ready: bool
     tenant: str
@@ -24,6 +27,7 @@ class Report:
     last_error: str
     degradations: tuple[str, ...]
     audit: dict[str, Any]
+    used_proofs: str
 
     def plain(self) -> dict[str, Any]:
         """Return the report as JSON has it."""
@@ -46,6 +50,7 @@ class Health:
         standing: Sequence[str],
         more: Callable[[], Sequence[str]] = tuple,
         unfit: Callable[[], str] = str,
+        used_proofs: str = "",
     ) -> None:
         self._replica = replica
         self._trail = trail
@@ -53,6 +58,7 @@ class Health:
         self._standing = tuple(standing)
         self._more = more
         self._unfit = unfit
+        self._used_proofs = used_proofs
         self.draining = False
 
     @property
@@ -79,6 +85,7 @@ class Health:
             last_error=self._replica.last_error or self._trail.last_error,
             degradations=tuple(self._degradations(stale_s)),
             audit={"records": self._trail.link.n, "head": self._trail.link.digest, "lost": self._trail.lost},
+            used_proofs=self._used_proofs,
         )
 
     def _degradations(self, stale_s: float) -> list[str]:

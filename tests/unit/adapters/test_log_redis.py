@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 import trustme
 
-from pdp.adapters.log_redis import RedisWorldLog, check_url
+from pdp.adapters.log_redis import RedisWorldLog
+from pdp.adapters.redis_clients import check_url
 from pdp.errors import ConfigError, ConflictError, PortcullisError, Reason
 from pdp.replica import Prepared
 from pdp.trust.entry import EMPTY
@@ -157,7 +158,7 @@ def test_adv_redis_crosstalk_a_cancelled_call_leaves_no_reply_for_the_next(serve
 def test_a_stopped_server_is_a_typed_error_within_the_timeout(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pdp.adapters.log_redis.REDIS_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("pdp.adapters.redis_clients.REDIS_TIMEOUT_S", 0.2)
 
     async def work() -> None:
         async with opened(server.url) as log:

@@ -108,6 +108,13 @@ def test_weakened_controls_are_warnings(pdp: Pdp, healthy: ScriptedPdp, probes: 
     ]
 
 
+def test_it_says_who_knows_a_used_proof_again(pdp: Pdp, healthy: ScriptedPdp, probes: Probes) -> None:
+    probes.state = READY | {"used_proofs": "all PDPs of the store"}
+    ended = pdp("doctor", "--server", healthy.address, "--probes", probes.url, "--json")
+    assert told(ended, "used proofs") == "a DPoP proof is taken once by all PDPs of the store"
+    assert (ended.code, states(ended)["used proofs"]) == (0, "ok")
+
+
 def test_not_ready_is_exit_code_5(pdp: Pdp, healthy: ScriptedPdp, probes: Probes) -> None:
     probes.status, probes.state = 503, READY | {"ready": False, "staleness_s": None, "last_error": "disk full"}
     ended = pdp("doctor", "--server", healthy.address, "--probes", probes.url, "--json")

@@ -1,0 +1,43 @@
+"""Which memory of used DPoP proofs a PDP opens, and that it says so."""
+
+import asyncio
+from pathlib import Path
+
+import httpx
+import pytest
+
+from pdp.adapters.clock import SystemClock
+from pdp.config import configure
+from pdp.identity.issuers import IssuerTable
+from pdp.server.replay import open_replay
+from tests.support.pdp import running_pdp
+
+
+@pytest.mark.parametrize(
+    ("store", "scope"),
+    [("", "all processes of this host"), ("redis://127.0.0.1:1", "all PDPs of the store")],
+)
+def test_pdps_share_used_proofs_as_far_as_they_share_a_store(tmp_path: Path, store: str, scope: str) -> None:
+    flags = {("state_dir",): str(tmp_path), ("store", "url"): store}
+
+    async def run() -> str:
+        memory = open_replay(configure(flags=flags), SystemClock())
+        await memory.close()
+        return memory.scope
+
+    assert asyncio.run(run()) == scope
+
+
+@pytest.mark.parametrize("takes", [False, True])
+def test_readiness_says_who_knows_a_used_proof_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, takes: bool
+) -> None:
+    monkeypatch.setattr(IssuerTable, "takes_proofs", takes)
+
+    async def run() -> None:
+        async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
+            page = (await client.get("/readyz")).json()
+            assert page["used_proofs"] == ("all processes of this host" if takes else "")
+            assert not [text for text in page["degradations"] if "proof" in text]
+
+    asyncio.run(run())
