@@ -168,6 +168,10 @@ EXPIRY_MARGIN_S: Final = 1.0
 """How long after its caller's expiry a stream may end itself before the guard does."""
 PEER_CACHE_ENTRIES: Final = 1_024
 """Client certificates kept parsed."""
+PARTY_CACHE_ENTRIES: Final = 8_192
+"""Asserted parties kept parsed: at most about 50 MB, if all have the longest names and the most groups."""
+PARTY_CACHE_GROUPS: Final = 16
+"""Groups of an asserted party up to which it is kept parsed."""
 READY_POLL_S: Final = 0.05
 PROBE_CONNECTIONS: Final = 64
 MAX_METADATA_BYTES: Final = 32 * 1024

@@ -83,9 +83,9 @@ class Metrics:
         if seconds is not None:
             self._seconds.labels(name).observe(seconds)
 
-    def decided(self, effect: str, reason: str) -> None:
-        """Count a decision."""
-        self._decisions.labels(effect, reason if reason in self._reasons else OTHER).inc()
+    def decided(self, effect: str, reason: str, count: int = 1) -> None:
+        """Count decisions of one effect and reason."""
+        self._decisions.labels(effect, reason if reason in self._reasons else OTHER).inc(count)
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
         """Show a value that is read when somebody looks."""

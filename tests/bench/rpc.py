@@ -1,125 +1,117 @@
-"""EvaluateBatch through TLS to one PDP process, every allow durably recorded, beside a bare echo of the same messages.
+"""EvaluateBatch through mutual TLS to one PDP process, beside a bare echo of the same messages in the same run.
 
-The echo is the same gRPC library in a process of its own: it parses the request, and answers with as many ready-made
-decisions. What is left between the two is ours: credentials, questions, decisions, records.
+The echo is the same gRPC library behind the same TLS in a process of its own: it parses the request, and answers with as
+many ready-made decisions, those that the PDP gave. What is left between the two is ours: credentials, questions,
+decisions, records. One process drives both, with the same calls at once, and needs a processor core of its own.
 """
 
 import asyncio
-import datetime as dt
-import subprocess
+import itertools
+import statistics
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import grpc
 import grpc.aio
 
-from pdp.demo.stage import Stage, set_stage
-from pdp.demo.story import FRONTEND, SAM, Token
 from pdp.v1 import decision_pb2, decision_pb2_grpc
 from tests.bench.report import Figure
+from tests.bench.rpc_stage import Ground, batches, echoing, prepared, serving
 
-SIZES = (1, 10, 100)
+SIZES = (1, 10, 100, 1_000)
+DIFFERENT = 20_000
+"""Questions that differ from each other, in the requests of each size."""
 CALLS_AT_ONCE = 8
 DURATION_S = 3.0
+ROUNDS = 3
+LONE_CALLS = 2_000
+MIXED = (0.5, 0.95)
+"""Between which shares of a run's questions must be allowed: other shares would tell of another world."""
+
+Request = decision_pb2.EvaluateBatchRequest
+Stub: Any = decision_pb2_grpc.DecisionServiceStub
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """Where to send batches: an address, how to open a channel to it, and the metadata of each call."""
+class Server:
+    """One of the servers compared: what its figures are called, and where it is."""
 
+    name: str
+    unit: str
     address: str
-    open: Callable[[str], grpc.aio.Channel]
-    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def measure() -> list[Figure]:
-    """Return decisions per second at each batch size, ours and the echo's."""
-    figures: list[Figure] = []
-    with set_stage(lambda _what: nullcontext(), now=dt.datetime.now(dt.UTC)) as stage, _echo_process() as echo:
-        for size in SIZES:
-            request = _request(size)
-            theirs = asyncio.run(_rate(Target(address=echo, open=grpc.aio.insecure_channel), request))
-            ours = asyncio.run(_rate(_pdp(stage), request))
-            name = f"bare echo, batches of {size}"
-            figures.append(Figure(name=name, value=theirs, unit="items/s"))
-            figures.append(
-                Figure(
-                    name=f"EvaluateBatch, batches of {size}",
-                    value=ours,
-                    unit="decisions/s",
-                    versus=name,
-                    ratio=ours / theirs,
-                )
+    """Return decisions per second at each batch size, ours and the echo's, and the time of one Evaluate."""
+    with prepared() as ground, serving(ground, "pdp") as durable:
+        answer = asyncio.run(_first(ground, durable))
+        with echoing(ground, answer) as echo:
+            servers = (
+                Server(name="bare echo", unit="items/s", address=echo),
+                Server(name="EvaluateBatch, every allow durable", unit="decisions/s", address=durable),
             )
-    return figures
+            figures = [figure for size in SIZES for figure in _of_size(ground, servers, size)]
+            return figures + asyncio.run(_lone(ground, durable))
 
 
-def _request(size: int) -> decision_pb2.EvaluateBatchRequest:
-    question = decision_pb2.Question(action="endpoint.invoke", resource="endpoint/digits-prod", supports_all=True)
-    return decision_pb2.EvaluateBatchRequest(questions=[question] * size)
+def _of_size(ground: Ground, servers: Sequence[Server], size: int) -> list[Figure]:
+    """Return the rate of each server, beside the first one's; they take turns, and the median of the turns counts."""
+    requests = batches(size, max(1, DIFFERENT // size))
+    turns = [[asyncio.run(_rate(ground, server.address, requests)) for server in servers] for _ in range(ROUNDS)]
+    rates = [statistics.median(column) for column in zip(*turns, strict=True)]
+    names = [f"{server.name}, batches of {size:,}" for server in servers]
+    found = [Figure(name=names[0], value=rates[0], unit=servers[0].unit)]
+    for server, name, rate in zip(servers[1:], names[1:], rates[1:], strict=True):
+        found.append(Figure(name=name, value=rate, unit=server.unit, versus=names[0], ratio=rate / rates[0]))
+    return found
 
 
-def _pdp(stage: Stage) -> Target:
-    credential = stage.pki.workloads[FRONTEND]
-    tls = grpc.ssl_channel_credentials(
-        stage.pki.bundle.read_bytes(), credential.key.read_bytes(), credential.certificate.read_bytes()
-    )
-    token = stage.tokens[SAM, Token.FRESH].read_text().strip()
-    return Target(
-        address=stage.pdp_address,
-        open=lambda address: grpc.aio.secure_channel(address, tls),
-        metadata=(("authorization", f"Bearer {token}"),),
-    )
+async def _first(ground: Ground, address: str) -> decision_pb2.EvaluateBatchResponse:
+    """Ask the PDP once and return its answer, if it is the mixture that the figures are about."""
+    async with grpc.aio.secure_channel(address, ground.credentials()) as channel:
+        (request,) = batches(max(SIZES), 1)
+        answer: decision_pb2.EvaluateBatchResponse = await Stub(channel).EvaluateBatch(request, timeout=30)
+    share = sum(decision.effect for decision in answer.decisions) / len(answer.decisions)
+    if not MIXED[0] < share < MIXED[1]:
+        sys.exit(f"bench: {share:.0%} of the questions are allowed; a figure for it would mean nothing")
+    return answer
 
 
-async def _rate(target: Target, request: decision_pb2.EvaluateBatchRequest) -> float:
+async def _rate(ground: Ground, address: str, requests: Sequence[Request]) -> float:
     """Return items per second with `CALLS_AT_ONCE` calls under way."""
-    async with target.open(target.address) as channel:
-        stub = decision_pb2_grpc.DecisionServiceStub(channel)
-        first = await stub.EvaluateBatch(request, metadata=target.metadata, timeout=30)
-        if any(decision.effect != 1 for decision in first.decisions):
-            sys.exit(f"bench: expected allows, got {first.decisions[0].reason}; a figure for it would mean nothing")
-        end = time.perf_counter() + DURATION_S
+    async with grpc.aio.secure_channel(address, ground.credentials()) as channel:
+        stub, turn = Stub(channel), itertools.cycle(requests)
+        await stub.EvaluateBatch(next(turn), timeout=30)
+        start = time.perf_counter()
+        end = start + DURATION_S
 
         async def worker() -> int:
             done = 0
             while time.perf_counter() < end:
-                answer = await stub.EvaluateBatch(request, metadata=target.metadata, timeout=30)
+                answer = await stub.EvaluateBatch(next(turn), timeout=30)
                 done += len(answer.decisions)
             return done
 
-        start = time.perf_counter()
         total = sum(await asyncio.gather(*(worker() for _ in range(CALLS_AT_ONCE))))
         return total / (time.perf_counter() - start)
 
 
-@contextmanager
-def _echo_process() -> Iterator[str]:
-    with subprocess.Popen([sys.executable, "-m", "tests.bench.rpc"], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            yield process.stdout.readline().strip()
-        finally:
-            process.terminate()
-
-
-class _Echo(decision_pb2_grpc.DecisionServiceServicer):
-    async def EvaluateBatch(self, request: decision_pb2.EvaluateBatchRequest, context: object) -> object:  # noqa: N802, ARG002
-        decision = decision_pb2.Decision(effect=1, reason="granted", world_seq=7, decision_id="0" * 32)
-        return decision_pb2.EvaluateBatchResponse(decisions=[decision] * len(request.questions))
-
-
-async def _serve_echo() -> None:
-    server = grpc.aio.server()
-    decision_pb2_grpc.add_DecisionServiceServicer_to_server(_Echo(), server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    await server.start()
-    print(f"127.0.0.1:{port}", flush=True)
-    await server.wait_for_termination()
-
-
-if __name__ == "__main__":
-    asyncio.run(_serve_echo())
+async def _lone(ground: Ground, address: str) -> list[Figure]:
+    """Return how long one Evaluate takes while no other is asked."""
+    questions = batches(LONE_CALLS, 1)[0].questions
+    taken = []
+    async with grpc.aio.secure_channel(address, ground.credentials()) as channel:
+        stub = Stub(channel)
+        for question in questions:
+            start = time.perf_counter()
+            await stub.Evaluate(decision_pb2.EvaluateRequest(question=question), timeout=30)
+            taken.append((time.perf_counter() - start) * 1000)
+    cuts = statistics.quantiles(taken, n=100)
+    name = "one Evaluate at a time, every allow durable"
+    return [
+        Figure(name=f"{name}: p50", value=cuts[49], unit="ms"),
+        Figure(name=f"{name}: p99", value=cuts[98], unit="ms"),
+    ]

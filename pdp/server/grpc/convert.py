@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.limits import DEFAULT_DEADLINE_S, MAX_DEADLINE_S
+from pdp.limits import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, PARTY_CACHE_ENTRIES, PARTY_CACHE_GROUPS
 from pdp.model.attributes import AttributeType, Value
 from pdp.model.decision import Answer, Effect
 from pdp.model.names import Principal
@@ -56,7 +57,16 @@ def value_message(value: Value, kind: AttributeType | None = None) -> types_pb2.
 
 def party_of(principal: str, groups: Iterable[str]) -> Party:
     """Return the party that an asserting caller names."""
+    held = tuple(groups)
+    return _party(principal, held) if len(held) <= PARTY_CACHE_GROUPS else _new_party(principal, held)
+
+
+def _new_party(principal: str, groups: tuple[str, ...]) -> Party:
     return Party(principal=Principal.parse(principal), groups=frozenset(groups))
+
+
+_party = lru_cache(maxsize=PARTY_CACHE_ENTRIES)(_new_party)
+"""Key: the exact texts, of which a party is a pure function; one with many groups is made anew, so that memory is bounded."""
 
 
 def decision_message(answer: Answer) -> decision_pb2.Decision:

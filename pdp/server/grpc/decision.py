@@ -1,121 +1,30 @@
 """DecisionService: questions in, decisions out. A deny is a normal answer; an error says that there is no answer."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Iterable, Sequence
 from typing import Any, Final
 
 from pdp.adapters.telemetry import Metrics
-from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
-from pdp.limits import MAX_ATTRIBUTES, MAX_BATCH
-from pdp.model.attributes import Attributes, AttributeType, Value
-from pdp.model.decision import Answer
-from pdp.model.names import Action, Principal, Resource, printable
-from pdp.model.request import CredentialFacts, Party, Question
+from pdp.errors import BadRequestError, Reason
+from pdp.identity.types import Refusal
+from pdp.limits import MAX_BATCH
+from pdp.model.decision import Answer, Effect
+from pdp.model.names import printable
+from pdp.model.request import Question
 from pdp.ports import Clock
 from pdp.replica import Replica
-from pdp.server.callers import ASK, ASSERT, CALLER, Caller, Gate
-from pdp.server.grpc.convert import decision_message, party_of, value_of, wait_s
+from pdp.server.callers import ASK, CALLER, Caller, Gate
+from pdp.server.grpc.convert import decision_message, wait_s
+from pdp.server.grpc.reader import Reader
 from pdp.server.grpc.search import Searches
-from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.lists import Lists
 from pdp.service.watch import watch
 from pdp.service.watch_index import Watches
-from pdp.v1 import decision_pb2, decision_pb2_grpc, types_pb2
+from pdp.v1 import decision_pb2, decision_pb2_grpc
 
 DOOR: Final = "grpc"
 _ENDS: Final = frozenset({Reason.TOKEN_EXPIRED})
-
-
-class Reader:
-    """Turns a message into a question: who is meant is verified here, or believed of those who may assert it."""
-
-    def __init__(self, *, gate: Gate, authenticator: Authenticator, replica: Replica) -> None:
-        self._gate = gate
-        self._authenticator = authenticator
-        self._replica = replica
-
-    async def read(self, message: decision_pb2.Question, caller: Caller) -> Question | Refusal:
-        """Return the question, or why the credential inside it does not hold.
-
-        Raises:
-            PortcullisError: it is malformed, or says what this caller may not assert.
-        """
-        who = await self.who(message.subject, caller, action=message.action)
-        if isinstance(who, Refusal):
-            return who
-        verified = who if isinstance(who, VerifiedIdentity) else None
-        return Question(
-            subject=who.party,
-            actors=who.actors,
-            action=Action.parse(message.action),
-            resource=Resource.parse(message.resource),
-            workload=await self._workload(message, caller, verified),
-            serves=Resource.parse(message.serves) if message.serves else None,
-            attributes=await self.attributes(message.attributes, caller),
-            claims=verified.attributes if verified else {},
-            credential=verified.facts if verified else CredentialFacts(),
-            supports=None if message.supports_all else frozenset(message.supports),
-        )
-
-    async def who(
-        self, subject: decision_pb2.Subject, caller: Caller, *, action: str = ""
-    ) -> VerifiedIdentity | AssertedIdentity | Refusal:
-        """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows for `action`."""
-        kind = subject.WhichOneof("who")
-        if kind is None:
-            return caller.identity
-        if kind == "asserted":
-            return await self._asserted(subject.asserted, caller)
-        credential = subject.credential
-        if credential == caller.authorization:
-            return caller.identity
-        locks = self._replica.world.locks
-        return await self._authenticator.authenticate(credential, None, locks=locks, action=action)
-
-    async def _asserted(self, message: decision_pb2.AssertedSubject, caller: Caller) -> AssertedIdentity:
-        await self._gate.authorise(caller, ASSERT)
-        actors: list[Party] = [party_of(actor.principal, actor.groups) for actor in message.actors]
-        return AssertedIdentity(
-            by=caller.identity, party=party_of(message.principal, message.groups), actors=tuple(actors)
-        )
-
-    async def _workload(
-        self, message: decision_pb2.Question, caller: Caller, verified: VerifiedIdentity | None
-    ) -> Principal | None:
-        """Return where the access starts: at the workload of whoever is meant, never of who asks for another."""
-        own = verified.workload if verified else None
-        if not message.workload:
-            return own
-        named = Principal.parse(message.workload)
-        if named != own:
-            await self._gate.authorise(caller, ASSERT)
-        return named
-
-    async def attributes(self, message: Mapping[str, types_pb2.Value], caller: Caller) -> Attributes:
-        """Return the request attributes of a message, each of which its caller may assert."""
-        if len(message) > MAX_ATTRIBUTES:
-            raise BadRequestError(f"a question has at most {MAX_ATTRIBUTES} attributes")
-        found: dict[str, Value] = {}
-        for name in message:
-            kind, value = value_of(printable(name), message[name])
-            await self._check_asserted(name, kind, caller)
-            found[name] = value
-        return found
-
-    async def _check_asserted(self, name: str, kind: AttributeType, caller: Caller) -> None:
-        """Refuse an attribute that is not this caller's to say; `decide` refuses one that nobody knows."""
-        snapshot = self._replica.world.snapshot
-        info = snapshot.vocabulary.attributes.get(name) if snapshot else None
-        if info is None:
-            return
-        if kind is not info.type:
-            raise BadRequestError(f"attribute `{name}` must be of type {info.type.value}")
-        if "caller" in info.asserted_by:
-            return
-        if "enforcement_point" not in info.asserted_by:
-            raise BadRequestError(f"attribute `{name}` cannot be asserted in a question")
-        await self._gate.authorise(caller, ASSERT)
 
 
 class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
@@ -185,7 +94,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             caller_expires_at_s=caller.identity.expires_at_s,
         )
         async for answer in answers:
-            self._count(answer)
+            self._count((answer,))
             ended = answer.decision.reason in _ENDS
             yield decision_pb2.WatchResponse(decision=decision_message(answer), ended=ended)
 
@@ -228,36 +137,29 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         patience_s: float,
         *,
         explain: bool = False,
-    ) -> list[Answer]:
+    ) -> Sequence[Answer]:
         """Return one answer for each message, in order: each is decided, or its bad credential is the answer."""
         caller = CALLER.get()
         await self._reach(at_least, patience_s, caller)
-        read = [await self._read(position, message, caller) for position, message in enumerate(messages)]
+        read = await self._reader.read_many(messages, caller)
         questions = [item for item in read if isinstance(item, Question)]
-        decided = iter(
-            await self._decider.answer_many(
-                questions, at_least=at_least, wait_s=patience_s, explain=explain, caller=caller.name, door=DOOR
-            )
+        decided: Sequence[Answer] = await self._decider.answer_many(
+            questions, at_least=at_least, wait_s=patience_s, explain=explain, caller=caller.name, door=DOOR
         )
-        answers = []
-        for item, message in zip(read, messages, strict=True):
-            answer = next(decided) if isinstance(item, Question) else await self._refuse(item, message, caller)
-            self._count(answer)
-            answers.append(answer)
-        return answers
+        if len(questions) < len(read):
+            following = iter(decided)
+            decided = [
+                next(following) if isinstance(item, Question) else await self._refuse(item, message, caller)
+                for item, message in zip(read, messages, strict=True)
+            ]
+        self._count(decided)
+        return decided
 
     async def _reach(self, at_least: int, patience_s: float, caller: Caller) -> None:
         """Wait for the world asked for, before anything is read: it may lock the caller out, or take what it asserts."""
         if at_least > self._replica.world.seq:
             await self._decider.reach(at_least, patience_s)
             await self._gate.authorise(caller, ASK)
-
-    async def _read(self, position: int, message: decision_pb2.Question, caller: Caller) -> Question | Refusal:
-        try:
-            return await self._reader.read(message, caller)
-        except (BadRequestError, ValueError) as error:
-            reason = error.reason if isinstance(error, PortcullisError) else Reason.BAD_REQUEST
-            raise PortcullisError(reason, f"question {position}: {error}") from error
 
     async def _refuse(self, refusal: Refusal, message: decision_pb2.Question, caller: Caller) -> Answer:
         """Record a question whose credential does not hold; the caller learns the code, the record the detail."""
@@ -271,5 +173,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         )
         return Answer(decision=answer.decision.refused(refusal.reason), decision_id=answer.decision_id)
 
-    def _count(self, answer: Answer) -> None:
-        self._metrics.decided("allow" if answer.decision.allowed else "deny", answer.decision.reason.value)
+    def _count(self, answers: Iterable[Answer]) -> None:
+        counts = Counter([(answer.decision.effect, answer.decision.reason) for answer in answers])
+        for (effect, reason), count in counts.items():
+            self._metrics.decided("allow" if effect is Effect.ALLOW else "deny", reason.value, count)

@@ -16,10 +16,11 @@ from pdp.replica import Replica
 from pdp.server.callers import CALLER, Gate
 from pdp.server.grpc.asset import AssetServicer
 from pdp.server.grpc.audit import AuditServicer
-from pdp.server.grpc.decision import DecisionServicer, Reader
+from pdp.server.grpc.decision import DecisionServicer
 from pdp.server.grpc.health import HealthServicer
 from pdp.server.grpc.lock import LockServicer
 from pdp.server.grpc.policy import PolicyServicer
+from pdp.server.grpc.reader import Reader
 from pdp.server.grpc.replication import ReplicationServicer
 from pdp.server.grpc.rights import RULES
 from pdp.service.assets import Assets

@@ -1,0 +1,165 @@
+"""Messages to questions: who is meant is verified here, or believed of those who may assert it.
+
+A batch is read in one go. Whether its caller may assert is decided when the first question needs it, and holds for those
+that follow; a credential that must be verified makes reading wait, and behind it the right is looked at again, for the world
+may have moved on meanwhile. Names are parsed by functions of the exact text that remember what they have seen (`Action`,
+`Resource`, `Principal`, `party_of`): key: the text, which decides everything about the result; bounded; nothing to invalidate.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
+from pdp.limits import MAX_ATTRIBUTES
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes, AttributeType, Value
+from pdp.model.names import Action, Principal, Resource, printable
+from pdp.model.request import CredentialFacts, Party, Question
+from pdp.replica import Replica
+from pdp.server.callers import ASSERT, Caller, Gate
+from pdp.server.grpc.convert import party_of, value_of
+from pdp.service.authenticate import Authenticator
+from pdp.v1 import decision_pb2, types_pb2
+
+_NO_FACTS: Final = CredentialFacts()
+
+
+class Reader:
+    """Turns messages into questions for one caller at a time."""
+
+    def __init__(self, *, gate: Gate, authenticator: Authenticator, replica: Replica) -> None:
+        self._gate = gate
+        self._authenticator = authenticator
+        self._replica = replica
+
+    async def read(self, message: decision_pb2.Question, caller: Caller) -> Question | Refusal:
+        """Return the question, or why the credential inside it does not hold; see `read_many`."""
+        (item,) = await self.read_many((message,), caller)
+        return item
+
+    async def read_many(self, messages: Sequence[decision_pb2.Question], caller: Caller) -> list[Question | Refusal]:
+        """Return what each message asks, or why the credential inside it does not hold; in order.
+
+        Raises:
+            PortcullisError: one is malformed (its position is in the message), or says what this caller may not assert.
+        """
+        found: list[Question | Refusal] = []
+        entitled = False
+        for position, message in enumerate(messages):
+            who = None if message.subject.HasField("asserted") else self._known(message.subject, caller)
+            if who is None and message.subject.HasField("credential"):
+                verified, entitled = await self._verified(message.subject.credential, message.action), False
+                if isinstance(verified, Refusal):
+                    found.append(verified)
+                    continue
+                who = verified
+            question, asserts = self._question(position, message, who)
+            if asserts and not entitled:
+                await self._gate.authorise(caller, ASSERT)
+                entitled = True
+            found.append(question)
+        return found
+
+    async def who(
+        self, subject: decision_pb2.Subject, caller: Caller, *, action: str = ""
+    ) -> VerifiedIdentity | AssertedIdentity | Refusal:
+        """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows for `action`."""
+        if subject.HasField("asserted"):
+            await self._gate.authorise(caller, ASSERT)
+            party, actors = _parties(subject.asserted)
+            return AssertedIdentity(by=caller.identity, party=party, actors=actors)
+        return self._known(subject, caller) or await self._verified(subject.credential, action)
+
+    async def attributes(self, message: Mapping[str, types_pb2.Value], caller: Caller) -> Attributes:
+        """Return the request attributes of a message, each of which its caller may assert."""
+        found, asserts = self._attributes(message)
+        if asserts:
+            await self._gate.authorise(caller, ASSERT)
+        return found
+
+    @staticmethod
+    def _known(subject: decision_pb2.Subject, caller: Caller) -> VerifiedIdentity | None:
+        """Return the caller, if a subject that is not asserted means it, by silence or by the credential it came with."""
+        own = not subject.HasField("credential") or subject.credential == caller.authorization
+        return caller.identity if own else None
+
+    async def _verified(self, credential: str, action: str) -> VerifiedIdentity | Refusal:
+        locks = self._replica.world.locks
+        return await self._authenticator.authenticate(credential, None, locks=locks, action=action)
+
+    def _question(
+        self, position: int, message: decision_pb2.Question, who: VerifiedIdentity | None
+    ) -> tuple[Question, bool]:
+        """Return what a message asks of `who` (None: of whom it asserts), and whether only an asserter may ask it."""
+        try:
+            if who is None:
+                return self._asserted(message), True
+            return self._own(message, who)
+        except (BadRequestError, ValueError) as error:
+            reason = error.reason if isinstance(error, PortcullisError) else Reason.BAD_REQUEST
+            raise PortcullisError(reason, f"question {position}: {error}") from error
+
+    def _asserted(self, message: decision_pb2.Question) -> Question:
+        party, actors = _parties(message.subject.asserted)
+        return Question(
+            subject=party,
+            actors=actors,
+            action=Action.parse(message.action),
+            resource=Resource.parse(message.resource),
+            workload=Principal.parse(message.workload) if message.workload else None,
+            serves=Resource.parse(message.serves) if message.serves else None,
+            attributes=self._attributes(message.attributes)[0] if message.attributes else NO_ATTRIBUTES,
+            claims=NO_ATTRIBUTES,
+            credential=_NO_FACTS,
+            supports=None if message.supports_all else frozenset(message.supports),
+        )
+
+    def _own(self, message: decision_pb2.Question, who: VerifiedIdentity) -> tuple[Question, bool]:
+        """Return what is asked of a verified identity: its access starts at its own workload, never at who asks for it."""
+        workload = Principal.parse(message.workload) if message.workload else who.workload
+        attributes, asserts = self._attributes(message.attributes)
+        question = Question(
+            subject=who.party,
+            actors=who.actors,
+            action=Action.parse(message.action),
+            resource=Resource.parse(message.resource),
+            workload=workload,
+            serves=Resource.parse(message.serves) if message.serves else None,
+            attributes=attributes,
+            claims=who.attributes,
+            credential=who.facts,
+            supports=None if message.supports_all else frozenset(message.supports),
+        )
+        return question, asserts or workload != who.workload
+
+    def _attributes(self, message: Mapping[str, types_pb2.Value]) -> tuple[Attributes, bool]:
+        """Return the attributes of a message, and whether one of them is only an asserter's to say."""
+        if len(message) > MAX_ATTRIBUTES:
+            raise BadRequestError(f"a question has at most {MAX_ATTRIBUTES} attributes")
+        found: dict[str, Value] = {}
+        asserts = False
+        for name in message:
+            kind, value = value_of(printable(name), message[name])
+            asserts = self._reserved(name, kind) or asserts
+            found[name] = value
+        return found, asserts
+
+    def _reserved(self, name: str, kind: AttributeType) -> bool:
+        """Tell whether an attribute is only an asserter's to say; `decide` refuses one that nobody knows."""
+        snapshot = self._replica.world.snapshot
+        info = snapshot.vocabulary.attributes.get(name) if snapshot else None
+        if info is None:
+            return False
+        if kind is not info.type:
+            raise BadRequestError(f"attribute `{name}` must be of type {info.type.value}")
+        if "caller" in info.asserted_by:
+            return False
+        if "enforcement_point" not in info.asserted_by:
+            raise BadRequestError(f"attribute `{name}` cannot be asserted in a question")
+        return True
+
+
+def _parties(message: decision_pb2.AssertedSubject) -> tuple[Party, tuple[Party, ...]]:
+    """Return whom a message asserts, and the actors that it says act for it."""
+    actors = tuple([party_of(actor.principal, actor.groups) for actor in message.actors]) if message.actors else ()
+    return party_of(message.principal, message.groups), actors
