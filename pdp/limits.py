@@ -170,6 +170,8 @@ PEER_CACHE_ENTRIES: Final = 1_024
 """Client certificates kept parsed."""
 PARTY_CACHE_ENTRIES: Final = 8_192
 """Asserted parties kept parsed: at most about 50 MB, if all have the longest names and the most groups."""
+DECISION_CACHE_ENTRIES: Final = 8_192
+"""Messages of decisions kept for the next that says the same, about 1 KB each."""
 PARTY_CACHE_GROUPS: Final = 16
 """Groups of an asserted party up to which it is kept parsed."""
 READY_POLL_S: Final = 0.05
@@ -205,6 +207,8 @@ MAX_AUDIT_FIELD_BYTES: Final = 16 * 1024
 """Attributes of a question that take more stand in its record by their digest."""
 MAX_AUDIT_WAITING: Final = 10_000
 """Records that wait for a sink that does not write; beyond it an allow is refused and a refusal is only counted."""
+AUDIT_PART_ENTRIES: Final = 1_024
+"""Parts of records kept written, of each kind: groups, credentials, lists of rows. At their longest 70 MB of groups."""
 AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 AUDIT_RESERVE_BYTES: Final = 8 * 1024 * 1024
 """Laid up for a disk that is full: some 7,000 more allows, in which somebody can make room (FAILURE.md S2)."""

@@ -11,18 +11,23 @@ A segment starts with an `open` record that continues the chain. Where it says `
 may hold records behind the link: they were never acknowledged, so the chain goes on from the last one that was.
 """
 
+import hashlib
 import json
 import string
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_AUDIT_RECORD_BYTES
-from pdp.model.canonical import digest, dumps_trusted, loads
+from pdp.model.canonical import dumps_trusted, loads
 
-_DOMAIN: Final = "portcullis audit record"
+_DOMAIN: Final = b"portcullis audit record"
+_HASHER: Final = hashlib.sha256(len(_DOMAIN).to_bytes(8, "big") + _DOMAIN)
+_OWN: Final = ("n", "prev", "digest")
+"""The fields that `seal` adds to a record."""
 _LENGTH_DIGITS: Final = 6
 _OVERHEAD_BYTES: Final = _LENGTH_DIGITS + 2  # the blank and the line feed
 _HEX: Final = frozenset(string.digits.encode() + b"abcdef")
@@ -39,9 +44,8 @@ class Verdict(IntEnum):
     SHORT = 3
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Link:
-    """A position in a chain: the number of a record and its digest in hex."""
+class Link(NamedTuple):
+    """A position in a chain: the number of a record and its digest in hex. One is made for every record, hence a tuple."""
 
     n: int
     digest: str
@@ -90,21 +94,87 @@ class Broken(ValueError):  # noqa: N818 - as above
     """A record that does not continue its chain."""
 
 
+class Draft(NamedTuple):
+    """The canonical text of a record, cut at the three values that `seal` puts in: its digest, its number, its predecessor.
+
+    A named tuple because one is made for every decision: a frozen dataclass takes three times as long.
+    """
+
+    to_digest: str
+    to_n: str
+    to_prev: str
+    rest: str
+
+
+class Drafted(Mapping[str, Any]):
+    """A record that writes its own canonical text, faster than an encoder that knows nothing of it; read, it is a mapping.
+
+    INVARIANT: the text of `draft` is what `dumps` makes of the mapping; a property test holds each kind to it.
+    """
+
+    __slots__ = ()
+
+    @abstractmethod
+    def draft(self) -> Draft:
+        """Return the text."""
+
+    def plain(self) -> dict[str, Any]:
+        """Return the record as a dictionary, read back from its text."""
+        parts = self.draft()
+        record: dict[str, Any] = json.loads(f"{parts.to_digest}{parts.to_n}0{parts.to_prev}{parts.rest}")
+        for name in _OWN:
+            del record[name]
+        return record
+
+    def __getitem__(self, name: str) -> Any:
+        return self.plain()[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.plain())
+
+    def __len__(self) -> int:
+        return len(self.plain())
+
+
 def seal(record: Mapping[str, Any], after: Link) -> tuple[bytes, Link]:
     """Return the content of `record` as the successor of `after`, and its own link.
 
     Raises:
         Malformed: the record holds what is no JSON, or is longer than a record may be.
     """
+    if isinstance(record, Drafted):
+        return _seal_draft(record, after)
     n = after.n + 1
     try:
         blank = dumps_trusted({**record, "n": n, "prev": after.digest, "digest": _BLANK})
     except (TypeError, ValueError) as error:
         raise Malformed("a record holds JSON values only") from error
+    own = _digest(blank)
+    return _exchanged(blank, _BLANK, own), Link(n=n, digest=own)
+
+
+def _seal_draft(record: Drafted, after: Link) -> tuple[bytes, Link]:
+    try:
+        to_digest, to_n, to_prev, rest = record.draft()
+    except (TypeError, ValueError) as error:
+        raise Malformed("a record holds JSON values only") from error
+    n = after.n + 1
+    behind = f"{to_n}{n}{to_prev}{after.digest}{rest}"
+    own = _digest(f"{to_digest}{_BLANK}{behind}".encode("ascii"))
+    return f"{to_digest}{own}{behind}".encode("ascii"), Link(n, own)
+
+
+def _digest(blank: bytes) -> str:
+    """Return the digest of a record from its bytes with zeros in its place: `canonical.digest`, its domain hashed once.
+
+    Raises:
+        Malformed: it is longer than a record may be.
+    """
     if len(blank) > MAX_AUDIT_RECORD_BYTES:
         raise Malformed(f"a record has at most {MAX_AUDIT_RECORD_BYTES} bytes")
-    own = digest(_DOMAIN, blank).hex()
-    return _exchanged(blank, _BLANK, own), Link(n=n, digest=own)
+    hasher = _HASHER.copy()
+    hasher.update(len(blank).to_bytes(8, "big") + blank)
+    return hasher.hexdigest()
 
 
 def _exchanged(content: bytes, old: str, new: str) -> bytes:
@@ -123,7 +193,7 @@ def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], L
         Broken: its digest is not its own, or it does not follow `after`.
     """
     record, own = _read(content)
-    if digest(_DOMAIN, _exchanged(content, own.digest, _BLANK)).hex() != own.digest:
+    if _digest(_exchanged(content, own.digest, _BLANK)) != own.digest:
         raise Broken(f"record {own.n} was changed: its digest does not match")
     if after is not None and (own.n, record["prev"]) != (after.n + 1, after.digest):
         raise Broken(f"record {own.n} does not follow record {after.n}")

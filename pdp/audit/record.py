@@ -1,18 +1,22 @@
 """What an audit record holds: everything that replays the decision, and never a token or a payload.
 
 A record is a flat mapping of JSON values. `chain.seal` adds its number, the digest of its predecessor and its own. Whoever
-reads a chain may rely on the fields of `decision_record` being present in every decision, empty where they do not apply.
+reads a chain may rely on the fields of `DecisionRecord` being present in every decision, empty where they do not apply.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any, Final
 
+from pdp.audit.chain import Draft, Drafted
 from pdp.errors import Reason
-from pdp.limits import MAX_AUDIT_FIELD_BYTES
+from pdp.limits import AUDIT_PART_ENTRIES, MAX_AUDIT_FIELD_BYTES
 from pdp.model import canonical
 from pdp.model.attributes import Attributes
-from pdp.model.decision import Decision, Effect
+from pdp.model.decision import Decision, Effect, Obligation
+from pdp.model.names import Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 
 VERSION: Final = 1
@@ -41,56 +45,58 @@ _NO_QUESTION: Final[dict[str, Any]] = {
 }
 
 
-def decision_record(
-    *,
-    decision_id: str,
-    decision: Decision,
-    question: Question,
-    digest: str,
-    now_ms: int,
-    staleness_ms: int,
-    clock_off: bool,
-    door: str,
-    caller: str,
-    time_ms: int,
-) -> dict[str, Any]:
-    """Return the record of one decision.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Circumstances:
+    """What the decisions of one call share.
 
-    `digest` is the content digest that the inventory holds for the resource, `now_ms` the time that conditions read,
-    `staleness_ms` the age of the world, `clock_off` that roles with a start or an end did not count, `caller` who asked:
-    the subject itself, or an enforcement point.
+    `now_ms` is the time that conditions read, `staleness_ms` the age of the world, `clock_off` that roles with a start or an
+    end did not count, `caller` who asked: the subject itself, or an enforcement point. `time_ms` is when it was recorded.
     """
-    resource = question.resource
-    return {
-        "v": VERSION,
-        "kind": "decision",
-        "time_ms": time_ms,
-        "now_ms": now_ms,
-        "staleness_ms": staleness_ms,
-        "clock_off": clock_off,
-        "decision_id": decision_id,
-        "world_seq": decision.world_seq,
-        "principal": str(question.subject.principal),
-        "groups": _groups(question.subject.groups),
-        "actors": [_actor(actor) for actor in question.actors],
-        "workload": "" if question.workload is None else str(question.workload),
-        "action": str(question.action),
-        "resource": str(resource),
-        "version": resource.version,
-        "resource_digest": digest,
-        "serves": "" if question.serves is None else str(question.serves),
-        "attributes": _attributes(question.attributes),
-        "claims": _attributes(question.claims),
-        "credential": _credential(question.credential),
-        "supports": None if question.supports is None else sorted(question.supports),
-        "effect": _effect(decision.effect),
-        "reason": decision.reason.value,
-        "determining": list(decision.determining),
-        "obligations": [str(obligation) for obligation in decision.obligations],
-        "detail": one_line(decision.detail),
-        "caller": one_line(caller),
-        "door": door,
-    }
+
+    now_ms: int
+    staleness_ms: int
+    clock_off: bool
+    door: str
+    caller: str
+    time_ms: int
+
+
+class DecisionRecord(Drafted):
+    """The record of one decision; `digest` is the content digest that the inventory holds for the resource.
+
+    Its text is put together from parts of which most were written before: the parts' caches are keyed by the whole value
+    that a part shows, so that there is nothing to invalidate.
+    """
+
+    __slots__ = ("_around", "_decision", "_digest", "_id", "_question")
+
+    def __init__(
+        self, *, decision_id: str, decision: Decision, question: Question, digest: str, around: Circumstances
+    ) -> None:
+        self._id = decision_id
+        self._decision = decision
+        self._question = question
+        self._digest = digest
+        self._around = around
+
+    def draft(self) -> Draft:
+        """Return the canonical text: every field, in the order of their names."""
+        asked, made, around = self._question, self._decision, self._around
+        return Draft(
+            f'{{"action":{_quoted(str(asked.action))},"actors":{_actors(asked.actors)}'
+            f',"attributes":{_attributes(asked.attributes)},"caller":{_line(around.caller)}'
+            f',"claims":{_attributes(asked.claims)},"clock_off":{_truth(around.clock_off)}'
+            f',"credential":{_credential(asked.credential)},"decision_id":{_quoted(self._id)}'
+            f',"detail":{_line(made.detail)},"determining":{_list(made.determining)},"digest":"',
+            f'","door":{_quoted(around.door)},"effect":"{_effect(made.effect)}","groups":{_set(asked.subject.groups)}'
+            f',"kind":"decision","n":',
+            f',"now_ms":{around.now_ms},"obligations":{_obligations(made.obligations)},"prev":"',
+            f'","principal":{_quoted(str(asked.subject.principal))},"reason":"{made.reason.value}"'
+            f',"resource":{_quoted(str(asked.resource))},"resource_digest":{_quoted(self._digest)}'
+            f',"serves":{_name(asked.serves)},"staleness_ms":{around.staleness_ms},"supports":{_set(asked.supports)}'
+            f',"time_ms":{around.time_ms},"v":{VERSION},"version":{_quoted(asked.resource.version)}'
+            f',"workload":{_name(asked.workload)},"world_seq":{made.world_seq}}}',
+        )
 
 
 def refusal_record(
@@ -168,28 +174,61 @@ def _effect(effect: Effect) -> str:
     return "allow" if effect is Effect.ALLOW else "deny"
 
 
-def _actor(party: Party) -> dict[str, Any]:
-    return {"principal": str(party.principal), "groups": _groups(party.groups)}
+# --- parts of a record's text ---------------------------------------------------------------------------------------------
 
 
-def _groups(groups: frozenset[str]) -> list[str]:
-    return sorted(groups) if groups else []
+def _line(text: str) -> str:
+    return _quoted(one_line(text)) if text else '""'
 
 
-def _attributes(attributes: Attributes) -> dict[str, Any]:
+def _name(name: Principal | Resource | None) -> str:
+    return '""' if name is None else _quoted(str(name))
+
+
+def _truth(value: bool) -> str:  # noqa: FBT001 - the value itself
+    return "true" if value else "false"
+
+
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
+def _list(items: tuple[str, ...]) -> str:
+    return _text(list(items))
+
+
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
+def _set(items: frozenset[str] | None) -> str:
+    return "null" if items is None else _text(sorted(items))
+
+
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
+def _obligations(obligations: tuple[Obligation, ...]) -> str:
+    return _text([str(obligation) for obligation in obligations])
+
+
+def _actors(actors: tuple[Party, ...]) -> str:
+    if not actors:
+        return "[]"
+    return _text([{"principal": str(actor.principal), "groups": sorted(actor.groups)} for actor in actors])
+
+
+def _attributes(attributes: Attributes) -> str:
     """Return the admitted attributes, or their digest where they would not fit a record (ARCHITECTURE.md section 7)."""
     if not attributes:
-        return {}
+        return "{}"
     plain = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
-    encoded = canonical.dumps_trusted(plain)
-    if len(encoded) <= MAX_AUDIT_FIELD_BYTES:
-        return plain
-    return {"sha256": canonical.digest("portcullis audit attributes", encoded).hex()}
+    text = _text(plain)
+    if len(text) <= MAX_AUDIT_FIELD_BYTES:
+        return text
+    return _text({"sha256": canonical.digest("portcullis audit attributes", text.encode("ascii")).hex()})
 
 
-def _credential(facts: CredentialFacts) -> dict[str, Any]:
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
+def _credential(facts: CredentialFacts) -> str:
     """Return what names the credential: never the credential."""
-    return {name: value for name in _FACTS if (value := getattr(facts, name))}
+    return _text({name: value for name in _FACTS if (value := getattr(facts, name))})
+
+
+def _text(value: Any) -> str:
+    return canonical.dumps_trusted(value).decode("ascii")
 
 
 def _plain(value: Any) -> Any:

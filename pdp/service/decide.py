@@ -5,14 +5,14 @@ An allow leaves only after its record is durable; a record that cannot be writte
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from math import ceil
-from typing import Final
+from typing import Any, Final
 
 from pdp import decide as engine
-from pdp.audit.record import decision_record, refusal_record, stream_record
+from pdp.audit.record import Circumstances, DecisionRecord, refusal_record, stream_record
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S
 from pdp.model.decision import Answer, Decision, deny
@@ -95,11 +95,7 @@ class Decider:
         moment = self.moment()  # INVARIANT: one for all; every answer of this call is of the same world and time.
         decisions = [moment.decide(question, explain=explain) for question in questions]
         answers = tuple(Answer(decision=decision, decision_id=self._new_id()) for decision in decisions)
-        records = [
-            _record(answer, question, moment, door=door, caller=caller)
-            for answer, question in zip(answers, questions, strict=True)
-        ]
-        return await self._release(answers, records)
+        return await self._release(answers, _records(answers, questions, moment, door=door, caller=caller))
 
     async def reach(self, at_least: int, wait_s: float) -> None:
         """Wait until the replica holds a world of number `at_least`.
@@ -142,8 +138,9 @@ class Decider:
         self, question: Question, decision: Decision, moment: Moment, *, caller: str, door: str
     ) -> Answer:
         """Record a decision that was made in `moment` and is about to take effect."""
-        answer = Answer(decision=decision, decision_id=self._new_id())
-        return (await self._release((answer,), [_record(answer, question, moment, door=door, caller=caller)]))[0]
+        answers = (Answer(decision=decision, decision_id=self._new_id()),)
+        records = _records(answers, (question,), moment, door=door, caller=caller)
+        return (await self._release(answers, records))[0]
 
     async def refuse(
         self,
@@ -183,7 +180,7 @@ class Decider:
         with suppress(PortcullisError):  # the trail counts and shows what it could not write
             await self._audit.record([record], durable=False)
 
-    async def _release(self, answers: tuple[Answer, ...], records: list[dict[str, object]]) -> tuple[Answer, ...]:
+    async def _release(self, answers: tuple[Answer, ...], records: Sequence[Mapping[str, Any]]) -> tuple[Answer, ...]:
         """Let the answers go once the records of the allows among them are durable."""
         allows = any(answer.decision.allowed for answer in answers)
         try:
@@ -204,13 +201,11 @@ def _unrecorded(answer: Answer, error: PortcullisError) -> Answer:
     return Answer(decision=decision, decision_id=answer.decision_id)
 
 
-def _record(answer: Answer, question: Question, moment: Moment, *, door: str, caller: str) -> dict[str, object]:
-    asset = moment.world.asset(question.serves or question.resource)
-    return decision_record(
-        decision_id=answer.decision_id,
-        decision=answer.decision,
-        question=question,
-        digest=asset.digest if asset else "",
+def _records(
+    answers: Sequence[Answer], questions: Sequence[Question], moment: Moment, *, door: str, caller: str
+) -> list[DecisionRecord]:
+    """Return the records of decisions that were made in one moment."""
+    around = Circumstances(
         now_ms=moment.now_ms,
         staleness_ms=moment.staleness_ms,
         clock_off=moment.clock_off,
@@ -218,3 +213,17 @@ def _record(answer: Answer, question: Question, moment: Moment, *, door: str, ca
         caller=caller,
         time_ms=moment.now_ms,
     )
+    find = moment.world.asset
+    records = []
+    for answer, question in zip(answers, questions, strict=True):
+        asset = find(question.serves or question.resource)
+        records.append(
+            DecisionRecord(
+                decision_id=answer.decision_id,
+                decision=answer.decision,
+                question=question,
+                digest=asset.digest if asset else "",
+                around=around,
+            )
+        )
+    return records

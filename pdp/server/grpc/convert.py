@@ -6,9 +6,15 @@ from functools import lru_cache
 from typing import Any, Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
-from pdp.limits import DEFAULT_DEADLINE_S, MAX_DEADLINE_S, PARTY_CACHE_ENTRIES, PARTY_CACHE_GROUPS
+from pdp.limits import (
+    DECISION_CACHE_ENTRIES,
+    DEFAULT_DEADLINE_S,
+    MAX_DEADLINE_S,
+    PARTY_CACHE_ENTRIES,
+    PARTY_CACHE_GROUPS,
+)
 from pdp.model.attributes import AttributeType, Value
-from pdp.model.decision import Answer, Effect
+from pdp.model.decision import Answer, Effect, Obligation
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from pdp.v1 import decision_pb2, types_pb2
@@ -30,13 +36,15 @@ def value_of(name: str, message: types_pb2.Value) -> tuple[AttributeType, Value]
     """Return type and value of an attribute.
 
     Raises:
-        BadRequestError: none is set.
+        BadRequestError: none is set, or it is a number that JSON has no word for, so that no record could hold it.
     """
     field = message.WhichOneof("kind")
     if field is None:
         raise BadRequestError(f"attribute `{name}` has no value")
     if field == "list_value":
         return AttributeType.LIST, tuple(message.list_value.items)
+    if field == "double_value" and not math.isfinite(message.double_value):
+        raise BadRequestError(f"attribute `{name}` must be finite")
     return KINDS[field], getattr(message, field)
 
 
@@ -71,28 +79,67 @@ _party = lru_cache(maxsize=PARTY_CACHE_ENTRIES)(_new_party)
 
 def decision_message(answer: Answer) -> decision_pb2.Decision:
     """Return an answer as it leaves."""
-    decision = answer.decision
-    message = decision_pb2.Decision(
-        effect=types_pb2.EFFECT_ALLOW if decision.effect is Effect.ALLOW else types_pb2.EFFECT_DENY,
-        reason=decision.reason.value,
-        obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in decision.obligations],
-        world_seq=decision.world_seq,
-        decision_id=answer.decision_id,
-        # Of a deny it is for our own looks alone: to a caller it would tell of a role or a lock that is not theirs to know.
-        recheck_after_ms=_recheck_ms(decision.recheck_after_s) if decision.allowed else 0,
-        determining=decision.determining,
-        role_path=decision.role_path,
-        detail=decision.detail,
-    )
-    miss = decision.nearest_miss
-    if miss is not None:
-        message.nearest_miss.CopyFrom(types_pb2.NearestMiss(rule=miss.rule, failed=miss.failed, text=miss.text))
+    message = decision_pb2.Decision()
+    _fill(message, answer)
     return message
 
 
-def _recheck_ms(seconds: float | None) -> int:
+def batch_response(answers: Iterable[Answer]) -> decision_pb2.EvaluateBatchResponse:
+    """Return the answers of a batch as they leave."""
+    response = decision_pb2.EvaluateBatchResponse()
+    add = response.decisions.add
+    for answer in answers:
+        _fill(add(), answer)
+    return response
+
+
+def _fill(message: decision_pb2.Decision, answer: Answer) -> None:
+    decision = answer.decision
+    message.CopyFrom(
+        _template(
+            decision.effect,
+            decision.reason,
+            decision.obligations,
+            decision.world_seq,
+            decision.determining,
+            decision.role_path,
+            decision.detail,
+        )
+    )
+    message.decision_id = answer.decision_id
+    # Of a deny it is for our own looks alone: to a caller it would tell of a role or a lock that is not theirs to know.
+    if decision.recheck_after_s is not None and decision.effect is Effect.ALLOW:
+        message.recheck_after_ms = _recheck_ms(decision.recheck_after_s)
+    miss = decision.nearest_miss
+    if miss is not None:
+        message.nearest_miss.CopyFrom(types_pb2.NearestMiss(rule=miss.rule, failed=miss.failed, text=miss.text))
+
+
+@lru_cache(maxsize=DECISION_CACHE_ENTRIES)
+def _template(  # noqa: PLR0917 - the key of its cache: everything that the message shows
+    effect: Effect,
+    reason: Reason,
+    obligations: tuple[Obligation, ...],
+    world_seq: int,
+    determining: tuple[str, ...],
+    role_path: tuple[str, ...],
+    detail: str,
+) -> decision_pb2.Decision:
+    """Return the part of a decision's message that others share; it is copied, which takes a fifth of making it."""
+    return decision_pb2.Decision(
+        effect=types_pb2.EFFECT_ALLOW if effect is Effect.ALLOW else types_pb2.EFFECT_DENY,
+        reason=reason.value,
+        obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in obligations],
+        world_seq=world_seq,
+        determining=determining,
+        role_path=role_path,
+        detail=detail,
+    )
+
+
+def _recheck_ms(seconds: float) -> int:
     """Return the bound in milliseconds, never later and never the zero that says there is none."""
-    return 0 if seconds is None else max(1, math.floor(seconds * 1000))
+    return max(1, math.floor(seconds * 1000))
 
 
 def wait_s(context: Any) -> float:

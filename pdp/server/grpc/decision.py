@@ -14,7 +14,7 @@ from pdp.model.request import Question
 from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.server.callers import ASK, CALLER, Caller, Gate
-from pdp.server.grpc.convert import decision_message, wait_s
+from pdp.server.grpc.convert import batch_response, decision_message, wait_s
 from pdp.server.grpc.reader import Reader
 from pdp.server.grpc.search import Searches
 from pdp.service.decide import Decider
@@ -128,7 +128,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         if len(request.questions) > MAX_BATCH:
             raise BadRequestError(f"a batch has at most {MAX_BATCH} questions")
         answers = await self._answers(request.questions, request.at_least, patience_s)
-        return decision_pb2.EvaluateBatchResponse(decisions=map(decision_message, answers))
+        return batch_response(answers)
 
     async def _answers(
         self,

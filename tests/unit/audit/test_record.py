@@ -1,9 +1,19 @@
 from dataclasses import fields
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pdp.audit import chain
-from pdp.audit.record import decision_record, lost_record, one_line, opened_record, refusal_record, stream_record
+from pdp.audit.record import (
+    Circumstances,
+    DecisionRecord,
+    lost_record,
+    one_line,
+    opened_record,
+    refusal_record,
+    stream_record,
+)
 from pdp.errors import Reason
 from pdp.limits import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_AUDIT_FIELD_BYTES, MAX_GROUPS
 from pdp.model.decision import Decision, Effect, Obligation
@@ -26,7 +36,10 @@ def question(**changes: object) -> Question:
     return Question(**(values | changes))  # type: ignore[arg-type]
 
 
-def record(asked: Question, **changes: object) -> dict[str, object]:
+AROUND = Circumstances(now_ms=1, staleness_ms=2, clock_off=False, door="grpc", caller="user:gate", time_ms=4)
+
+
+def record(asked: Question, **changes: object) -> DecisionRecord:
     decision = Decision(
         effect=Effect.ALLOW,
         reason=Reason.GRANTED,
@@ -35,10 +48,9 @@ def record(asked: Question, **changes: object) -> dict[str, object]:
         determining=("grants.csv:6",),
     )
     values: dict[str, object] = {
-        "decision_id": "d", "decision": decision, "question": asked, "digest": "sha256:x", "now_ms": 1,
-        "staleness_ms": 2, "clock_off": False, "door": "grpc", "caller": "user:gate", "time_ms": 4,
+        "decision_id": "d", "decision": decision, "question": asked, "digest": "sha256:x", "around": AROUND,
     }  # fmt: skip
-    return decision_record(**(values | changes))  # type: ignore[arg-type]
+    return DecisionRecord(**(values | changes))  # type: ignore[arg-type]
 
 
 def test_a_record_holds_all_that_replays_the_decision() -> None:
@@ -73,6 +85,69 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
         "caller": "user:gate",
         "door": "grpc",
     }
+
+
+TEXTS = st.text(max_size=12)
+NAMES = st.sampled_from(["user:bob@x.org", "agent:etl", "workload:spiffe://x/apps/shop", "user:a+b=c/d:e!f"])
+PRINCIPALS = NAMES.map(Principal.parse)
+PARTIES = st.builds(
+    Party, principal=PRINCIPALS, groups=st.frozensets(st.sampled_from(["group:a", "group:b/c", "group:z@1"]))
+)
+RESOURCES = st.sampled_from(["model/fraud@7", "dataset/a/b", "endpoint/x@sha256:" + "0" * 64]).map(Resource.parse)
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(2**53) + 1, 2**53 - 1),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXTS,
+    st.lists(TEXTS, max_size=3).map(tuple),
+)
+ATTRIBUTES = st.dictionaries(TEXTS, VALUES, max_size=3)
+QUESTIONS = st.builds(
+    Question,
+    subject=PARTIES,
+    action=st.sampled_from(["model.download", "dataset.read_metadata"]).map(Action.parse),
+    resource=RESOURCES,
+    actors=st.lists(PARTIES, max_size=2).map(tuple),
+    workload=st.none() | PRINCIPALS,
+    serves=st.none() | RESOURCES,
+    attributes=ATTRIBUTES,
+    claims=ATTRIBUTES,
+    credential=st.builds(CredentialFacts, issuer=TEXTS, jti=TEXTS, expires_at_s=st.integers(0, 2**40), serial=TEXTS),
+    supports=st.none() | st.frozensets(TEXTS, max_size=3),
+)
+DECISIONS = st.builds(
+    Decision,
+    effect=st.sampled_from(Effect),
+    reason=st.sampled_from(Reason),
+    world_seq=st.integers(0, 2**53 - 1),
+    obligations=st.lists(st.builds(Obligation, name=TEXTS, value=TEXTS), max_size=2).map(tuple),
+    determining=st.lists(TEXTS, max_size=3).map(tuple),
+    detail=TEXTS,
+)
+SURROUNDINGS = st.builds(
+    Circumstances,
+    now_ms=st.integers(0, 2**53 - 1),
+    staleness_ms=st.integers(0, 2**53 - 1),
+    clock_off=st.booleans(),
+    door=TEXTS,
+    caller=TEXTS,
+    time_ms=st.integers(0, 2**53 - 1),
+)
+
+
+@given(asked=QUESTIONS, made=DECISIONS, around=SURROUNDINGS, decision_id=TEXTS, digest=TEXTS, n=st.integers(0, 2**53))
+def test_a_record_that_writes_itself_writes_what_the_canonical_encoder_would(
+    *, asked: Question, made: Decision, around: Circumstances, decision_id: str, digest: str, n: int
+) -> None:
+    """One value, one spelling: else a verifier, which re-encodes, would call an honest record forged."""
+    written = DecisionRecord(decision_id=decision_id, decision=made, question=asked, digest=digest, around=around)
+    after = chain.Link(n=n, digest="ab" * 32)
+    content, link = chain.seal(written, after)
+    assert (content, link) == chain.seal(written.plain(), after)
+    assert chain.unseal(content, after) == (
+        {**written.plain(), "n": n + 1, "prev": after.digest, "digest": link.digest},
+        link,
+    )
 
 
 @pytest.mark.holds("S9")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from pdp.audit.record import decision_record
+from pdp.audit.record import Circumstances, DecisionRecord
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row, parse_model, parse_rows
 from pdp.engine.compiler import Snapshot, compile_policy
@@ -63,10 +63,12 @@ def test_logged_decisions_are_asked_again_and_what_the_pack_does_not_know_is_cou
     asked = next(one for one in questions_of(pack, pack.snapshot) if one.world.asset(one.question.resource))
     seeded = pack.assets[0].name if pack.assets else str(asked.question.resource)
     decision = decide(asked.world, asked.question, asked.now_ms)
-    record: dict[str, Any] = decision_record(
-        decision_id="d1", decision=decision, question=asked.question, digest="", now_ms=asked.now_ms, staleness_ms=0,
-        clock_off=False, door="test", caller="test", time_ms=asked.now_ms,
-    )  # fmt: skip
+    around = Circumstances(
+        now_ms=asked.now_ms, staleness_ms=0, clock_off=False, door="test", caller="test", time_ms=asked.now_ms
+    )
+    record = DecisionRecord(
+        decision_id="d1", decision=decision, question=asked.question, digest="", around=around
+    ).plain()
     kind = seeded.partition("/")[0]
     known = record | {"resource": seeded, "action": f"{kind}.{min(pack.snapshot.vocabulary.types[kind].verbs)}"}
     without = verify_pack(pack, pack.snapshot, now_ms=NOW_MS).asked

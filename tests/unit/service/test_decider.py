@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.audit.record import decision_record
+from pdp.audit.record import Circumstances, DecisionRecord
 from pdp.errors import PortcullisError, Reason
 from pdp.model import canonical
 from pdp.model.decision import Answer
@@ -279,11 +279,7 @@ def replayed(record: Mapping[str, Any], world: World) -> dict[str, Any]:
         staleness_ms=record["staleness_ms"],
         clock_off=record["clock_off"],
     )
-    return decision_record(
-        decision_id=record["decision_id"],
-        decision=moment.decide(asked),
-        question=asked,
-        digest=record["resource_digest"],
+    around = Circumstances(
         now_ms=moment.now_ms,
         staleness_ms=moment.staleness_ms,
         clock_off=moment.clock_off,
@@ -291,6 +287,10 @@ def replayed(record: Mapping[str, Any], world: World) -> dict[str, Any]:
         caller=record["caller"],
         time_ms=record["time_ms"],
     )
+    decision, digest = moment.decide(asked), record["resource_digest"]
+    return DecisionRecord(
+        decision_id=record["decision_id"], decision=decision, question=asked, digest=digest, around=around
+    ).plain()
 
 
 def as_attributes(plain: Mapping[str, Any]) -> dict[str, Any]:
