@@ -170,7 +170,7 @@ PEER_CACHE_ENTRIES: Final = 1_024
 """Client certificates kept parsed."""
 PARTY_CACHE_ENTRIES: Final = 8_192
 """Asserted parties kept parsed: at most about 50 MB, if all have the longest names and the most groups."""
-DECISION_CACHE_ENTRIES: Final = 8_192
+DECISION_MESSAGES_KEPT: Final = 8_192
 """Messages of decisions kept for the next that says the same, about 1 KB each."""
 PARTY_CACHE_GROUPS: Final = 16
 """Groups of an asserted party up to which it is kept parsed."""

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import (
-    DECISION_CACHE_ENTRIES,
+    DECISION_MESSAGES_KEPT,
     DEFAULT_DEADLINE_S,
     MAX_DEADLINE_S,
     PARTY_CACHE_ENTRIES,
@@ -115,7 +115,7 @@ def _fill(message: decision_pb2.Decision, answer: Answer) -> None:
         message.nearest_miss.CopyFrom(types_pb2.NearestMiss(rule=miss.rule, failed=miss.failed, text=miss.text))
 
 
-@lru_cache(maxsize=DECISION_CACHE_ENTRIES)
+@lru_cache(maxsize=DECISION_MESSAGES_KEPT)
 def _template(  # noqa: PLR0917 - the key of its cache: everything that the message shows
     effect: Effect,
     reason: Reason,

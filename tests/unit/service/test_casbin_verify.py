@@ -1,6 +1,5 @@
 """pycasbin as a witness: the shipped pack and generated ones show no difference, and no difference goes unseen."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -81,7 +80,7 @@ def test_a_difference_that_no_entry_explains_is_unlisted(pack: Pack, monkeypatch
 
     def wrong(*arguments: Any) -> Any:
         outcome = real(*arguments)
-        return replace(outcome, effect=Effect(1 - outcome.effect.value))
+        return outcome._replace(effect=Effect(1 - outcome.effect.value))
 
     monkeypatch.setattr(casbin_verify, "evaluate", wrong)
     found = verify_pack(pack, pack.snapshot, now_ms=NOW_MS)
