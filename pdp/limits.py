@@ -150,6 +150,8 @@ DECISION_CACHE_S: Final = HEARTBEAT_INTERVAL_S
 MAX_DECISION_CACHE_S: Final = MAX_STALENESS_S["high"]
 """The longest it may be told to: the age of a world that is too old for the most sensitive assets."""
 DECISION_CACHE_ENTRIES: Final = 10_000
+LOCAL_TOKEN_READ_S: Final = 1.0
+"""How often the SDK's local mode reads its token file again; a rotated one overlaps its predecessor by far more."""
 COALESCE_FLIGHTS: Final = 2
 """Calls with gathered checks that an async client has under way: one is decided while the next is read and written."""
 COALESCE_BYTES: Final = 3 * 1024 * 1024

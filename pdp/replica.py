@@ -242,21 +242,24 @@ class Replica:
         Its age on arrival is wall time (a delayed heartbeat is old when it comes), from then on it ages by the
         monotonic clock, which no one can set back.
         """
-        if self._fresh is None or self._world.seq < self._mark:
+        fresh = self._fresh  # read once: the SDK's local mode decides in its callers' threads
+        if fresh is None or self._world.seq < self._mark:
             return NEVER
-        return self._fresh.age_s + max(0.0, mono_s - self._fresh.mono_s)
+        return fresh.age_s + max(0.0, mono_s - fresh.mono_s)
 
     def skew_s(self, *, now_ms: int, mono_s: float) -> float:
         """Return by how much the local clock is ahead of signed time, in seconds (negative: behind); 0 if unknown."""
-        if self._newest is None:
+        newest = self._newest
+        if newest is None:
             return 0.0
-        signed_ms = self._newest.heartbeat.time_ms + max(0.0, mono_s - self._newest.mono_s) * 1000
+        signed_ms = newest.heartbeat.time_ms + max(0.0, mono_s - newest.mono_s) * 1000
         return (now_ms - signed_ms) / 1000
 
     @property
     def signed_ms(self) -> int:
         """The newest signed time known, in milliseconds since the epoch."""
-        return max(self._world.signed_ms, self._newest.heartbeat.time_ms if self._newest else 0)
+        newest = self._newest
+        return max(self._world.signed_ms, newest.heartbeat.time_ms if newest else 0)
 
     @property
     def heartbeat_ms(self) -> int:

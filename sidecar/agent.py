@@ -27,6 +27,7 @@ from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_sqlite import SqliteReplay
 from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.adapters.ship_grpc import GrpcAuditSink
 from pdp.adapters.trust_file import load_trust
 from pdp.errors import ConfigError, Reason
 from pdp.identity.certificates import PeerCertificate
@@ -53,7 +54,6 @@ from sidecar.limits import LIMITS
 from sidecar.plane import DataPlane
 from sidecar.probes import Probes, bound_socket
 from sidecar.rechecks import Rechecker
-from sidecar.sink import GrpcAuditSink
 
 _LOG = logging.getLogger(__name__)
 
@@ -384,7 +384,7 @@ async def serve(config: SidecarConfig, *, announce: Callable[[str], None]) -> No
     source = GrpcFeedSource(
         access.address, clock=clock, ca=access.ca, cert=access.cert, key=access.key, token=access.token_file
     )
-    sink = GrpcAuditSink(access)
+    sink = GrpcAuditSink(access.address, ca=access.ca, cert=access.cert, key=access.key, token=access.token_file)
     agent = Agent(config, source=source, sink=sink, clock=clock)
     running = asyncio.create_task(_run(agent, announce))
     stopped = asyncio.create_task(stop.wait())

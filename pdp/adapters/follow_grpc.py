@@ -8,7 +8,7 @@ Sizes and a minimum rate are enforced while a snapshot is read, not afterwards (
 import asyncio
 import contextlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,7 +51,7 @@ class GrpcFeedSource:
         clock: monotonic time for the minimum rate.
         ca: certificates that the PDP's must chain to; None only where the connection needs no TLS (a test, one machine).
         cert, key: this replica's own certificate and key.
-        token: a file with a bearer token, instead of or beside the certificate.
+        token: a file with a bearer token or a function that returns one, instead of or beside the certificate.
         idle_s: silence after which the connection counts as dead, in seconds.
     """
 
@@ -63,7 +63,7 @@ class GrpcFeedSource:
         ca: Path | None = None,
         cert: Path | None = None,
         key: Path | None = None,
-        token: Path | None = None,
+        token: Path | Callable[[], str] | None = None,
         idle_s: float = FEED_IDLE_S,
     ) -> None:
         if (cert is None) is not (key is None) or (cert is not None and ca is None):
@@ -82,7 +82,7 @@ class GrpcFeedSource:
         Raises:
             PortcullisError: `credential_missing` if it cannot be read.
         """
-        metadata = self._metadata()
+        metadata = authorization(self._token)
         return GrpcFeed(self._channel(), hello, metadata=metadata, clock=self._clock, idle_s=self._idle_s)
 
     def _channel(self) -> grpc.aio.Channel:
@@ -99,11 +99,6 @@ class GrpcFeedSource:
             certificate_chain=_read(self._cert) if self._cert else None,
         )
         return grpc.aio.secure_channel(self._target, credentials, options=options)
-
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        if self._token is None:
-            return ()
-        return (("authorization", bearer(self._token)),)
 
 
 class GrpcFeed:
@@ -302,6 +297,17 @@ def _detail(error: grpc.RpcError) -> types_pb2.ErrorDetail | None:
             except DecodeError:
                 return None
     return None
+
+
+def authorization(token: Path | Callable[[], str] | None) -> tuple[tuple[str, str], ...]:
+    """Return the metadata that shows `token`, read now; none if there is none.
+
+    Raises:
+        PortcullisError: it cannot be had.
+    """
+    if token is None:
+        return ()
+    return (("authorization", bearer(token) if isinstance(token, Path) else f"Bearer {token()}"),)
 
 
 def bearer(path: Path) -> str:

@@ -8,6 +8,9 @@
 Fail closed: what cannot be decided raises a `PdpError`; nothing but an allow is an allow.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.model.decision import Effect, NearestMiss, Obligation
 from pdp.model.listed import Access, Listed
@@ -30,9 +33,23 @@ from pdp.sdk.errors import (
 from pdp.sdk.lease import AsyncLease, Lease
 from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Listing, Question
 
+if TYPE_CHECKING:
+    from pdp.sdk.local import LocalClient
+
+_LAZY: Final = {"LocalClient": "pdp.sdk.local"}
+"""What needs more than a client does, and is imported when it is first named."""
+
+
+def __getattr__(name: str) -> object:
+    if name not in _LAZY:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_LAZY[name]), name)
+
+
 __all__ = [
     "Client",
     "AsyncClient",
+    "LocalClient",
     "Lease",
     "AsyncLease",
     "Question",

@@ -204,7 +204,7 @@ class Watching:
         self._heard = True
         self.ended = self.ended or response.ended
         decision = self.core.answer(self.question, self._at_least, response.decision)
-        if self._last is not None and _same(decision, self._last):
+        if self._last is not None and same_access(decision, self._last):
             return None
         self._last = decision
         return decision
@@ -235,7 +235,7 @@ class Watching:
         self.pause = error is None or error.reason is Reason.PDP_UNREACHABLE
 
 
-def _same(one: Decision, other: Decision) -> bool:
+def same_access(one: Decision, other: Decision) -> bool:
     """Tell whether two answers mean the same to an access that runs: the id and number of the answer do not count."""
     return (one.effect, one.reason, one.obligations) == (other.effect, other.reason, other.obligations)
 

@@ -7,7 +7,7 @@ that the question could not be put or answered, and none of it may ever be read 
 from collections.abc import Sequence
 from typing import Any, Final
 
-from pdp.errors import MEANINGS, PortcullisError, Reason
+from pdp.errors import MEANINGS, BadNameError, BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.sdk.values import Decision
 
 
@@ -141,6 +141,14 @@ _BY_EXIT_CODE: Final[dict[int, type[PdpError]]] = {
     6: Conflict,
     7: NotFound,
 }
+
+
+def typed(error: PortcullisError) -> PortcullisError:
+    """Return an error of the parts that local mode shares with the PDP as the one that a caller of the SDK expects."""
+    if isinstance(error, PdpError | ConfigError):
+        return error
+    kind = BadQuestion if isinstance(error, BadNameError | BadRequestError) else error_class(error.reason)
+    return kind(error.reason, error.message, advice=error.advice)
 
 
 def error_class(reason: Reason) -> type[PdpError]:

@@ -1,7 +1,7 @@
 """Watching: the current decision on a question, and every change of it, until the access can last no longer."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from pdp.errors import Reason
 from pdp.limits import AUDIT_RETRY_S, HEARTBEAT_INTERVAL_S, WATCH_FLOOR_S
@@ -24,7 +24,7 @@ async def watch(
     wait_s: float = 0.0,
     caller: str = "",
     caller_expires_at_s: int = 0,
-) -> AsyncIterator[Answer]:
+) -> AsyncGenerator[Answer]:
     """Yield the decision on `question` now, and again whenever it changes.
 
     Ends after a deny `token_expired` when the watched credential expires, and silently when the caller's own does

@@ -9,17 +9,16 @@ import pytest
 
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
+from pdp.adapters.ship_grpc import GrpcAuditSink
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_TOKEN_BYTES
 from pdp.trust.feed import Hello
-from sidecar.config import PdpAccess
-from sidecar.sink import GrpcAuditSink
 
 ADDRESS = "127.0.0.1:1"
 
 
 async def ship(file: Path) -> None:
-    sink = GrpcAuditSink(PdpAccess(address=ADDRESS, root_digest="", token_file=file, plaintext=True))
+    sink = GrpcAuditSink(ADDRESS, token=file)
     try:
         await sink.append("sidecar", ())
     finally:

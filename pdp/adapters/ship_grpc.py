@@ -1,27 +1,38 @@
-"""Ships audit records to the PDP over gRPC: the `AuditSink` of `pdp.service.audit.AuditShipper`.
+"""Ships audit records to a PDP over gRPC: the `AuditSink` of `pdp.service.audit.AuditShipper`.
 
 The channel is made anew after every failure, and its credential read from disk then: a rotated certificate or token is in
 use from the next attempt on.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import grpc
 import grpc.aio
 
-from pdp.adapters.follow_grpc import bearer
+from pdp.adapters.follow_grpc import authorization
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import DEFAULT_DEADLINE_S
 from pdp.v1 import audit_pb2, audit_pb2_grpc
-from sidecar.config import PdpAccess
 
 
 class GrpcAuditSink:
-    """The PDP's `AuditService.Append`."""
+    """The PDP's `AuditService.Append`. Arguments as of `GrpcFeedSource`."""
 
-    def __init__(self, access: PdpAccess) -> None:
-        self._access = access
+    def __init__(
+        self,
+        target: str,
+        *,
+        ca: Path | None = None,
+        cert: Path | None = None,
+        key: Path | None = None,
+        token: Path | Callable[[], str] | None = None,
+    ) -> None:
+        self._target = target
+        self._ca = ca
+        self._cert = cert
+        self._key = key
+        self._token = token
         self._channel: grpc.aio.Channel | None = None
 
     async def append(self, chain: str, records: Sequence[bytes]) -> tuple[bytes, int]:
@@ -35,7 +46,7 @@ class GrpcAuditSink:
         stub = audit_pb2_grpc.AuditServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         request = audit_pb2.AppendRequest(chain=chain, records=records)
         try:
-            answer = await stub.Append(request, timeout=DEFAULT_DEADLINE_S, metadata=self._metadata())
+            answer = await stub.Append(request, timeout=DEFAULT_DEADLINE_S, metadata=authorization(self._token))
         except grpc.aio.AioRpcError as fault:
             await self.close()
             message = f"the PDP did not take the audit records: {fault.code().name}: {fault.details()}"
@@ -49,18 +60,12 @@ class GrpcAuditSink:
             await channel.close(None)
 
     def _connect(self) -> grpc.aio.Channel:
-        if self._access.ca is None:
-            return grpc.aio.insecure_channel(self._access.address)
+        if self._ca is None:
+            return grpc.aio.insecure_channel(self._target)
         credentials = grpc.ssl_channel_credentials(
-            root_certificates=_read(self._access.ca),
-            private_key=_read(self._access.key),
-            certificate_chain=_read(self._access.cert),
+            root_certificates=_read(self._ca), private_key=_read(self._key), certificate_chain=_read(self._cert)
         )
-        return grpc.aio.secure_channel(self._access.address, credentials)
-
-    def _metadata(self) -> tuple[tuple[str, str], ...]:
-        file = self._access.token_file
-        return (("authorization", bearer(file)),) if file is not None else ()
+        return grpc.aio.secure_channel(self._target, credentials)
 
 
 def _read(path: Path | None) -> bytes | None:
