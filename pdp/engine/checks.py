@@ -133,7 +133,7 @@ def _check_action(value: str, vocabulary: Vocabulary) -> Iterator[Problem]:
 
 def _check_resource(value: str, vocabulary: Vocabulary) -> Iterator[Problem]:
     try:
-        pattern = ResourcePattern.parse(value)
+        pattern = ResourcePattern.read(value)
     except BadNameError as error:
         code = "PC302" if {"", ".", ".."} & set(value.split("/")) else "PC307"
         yield code, error.message
@@ -168,7 +168,7 @@ def _check_principal(value: str) -> Iterator[Problem]:
             yield "PC307", f"`{printable(value)}`: before `/**` stands a SPIFFE ID, in whole segments"
         return
     try:
-        Principal.parse(value)
+        Principal.read(value)
     except BadNameError as error:
         yield "PC307" if "*" in value else "PC115", f"`{printable(value)}`: {error.message}"
 

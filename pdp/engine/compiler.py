@@ -30,6 +30,7 @@ from pdp.engine.index import (
     ExactStep,
     Level,
     MixedStep,
+    Path,
     RoleStep,
     Step,
     TableStep,
@@ -232,8 +233,9 @@ class _Compilation:
 def _branch(branch: Branch, rules: Sequence[Rule], closures: ClosureMaker) -> CompiledBranch:
     steps = tuple(_step(column) for column in branch.columns)
     root: Level = None
+    readers = entry_readers(branch)
     for rule in rules:
-        root = insert(root, path_of(rule.row, steps, branch), rule)
+        root = insert(root, path_of(rule.row, steps, readers), rule)
     residual = tuple(closures.test(tree) for tree in branch.residual)
     indexed = tuple(closures.test(column.tree) for column in branch.columns)
     return CompiledBranch(
@@ -246,9 +248,14 @@ def _branch(branch: Branch, rules: Sequence[Rule], closures: ClosureMaker) -> Co
     )
 
 
-def path_of(row: Row, steps: Sequence[Step], branch: Branch) -> list[tuple[Step, list[Entry]]]:
+def entry_readers(branch: Branch) -> tuple["EntryReader", ...]:
+    """Return what reads the entries of a row, for each step of a branch."""
+    return tuple(EntryReader(column) for column in branch.columns)
+
+
+def path_of(row: Row, steps: Sequence[Step], readers: Sequence["EntryReader"]) -> Path:
     """Return under which entries a row stands in each step of a branch."""
-    return [(step, entries_of(row, column)) for step, column in zip(steps, branch.columns, strict=True)]
+    return [(step, reader.entries(row)) for step, reader in zip(steps, readers, strict=True)]
 
 
 def _reads_now(context: Context, rules: Sequence[Rule]) -> bool:
@@ -459,22 +466,43 @@ def _step(column: Column) -> Step:
     return MixedStep(exact=exact, pattern=named[0] if named else None, roles=roles)
 
 
-def entries_of(row: Row, column: Column) -> list[Entry]:
-    """Return the keys under which a row stands in the step of `column`, and what kind of pattern each is."""
-    value = row.fields[column.position]
-    kinds = dict.fromkeys(term.kind for term in column.terms)
-    if "actionMatch" in kinds:
-        further = (value,) if len(kinds) > 1 else ()
-        return [Entry(action) for action in dict.fromkeys((*action_alternatives(value), *further))]
-    found = []
-    exact = False
-    for kind in kinds:
-        named = kind == "resourceMatch" and is_pattern(value)
-        if named or (kind in PATTERN_FUNCTIONS and not read_pattern(kind, value).literal):
-            found.append(Entry(value, kind))
-        else:
-            exact = True
-    return [*found, Entry(value)] if exact else found
+class EntryReader:
+    """Says under which keys a row stands in the step of a column, and what kind of pattern each is."""
+
+    def __init__(self, column: Column) -> None:
+        self._position = column.position
+        self._kinds = tuple(dict.fromkeys(term.kind for term in column.terms))
+        self._own = "resourceMatch" in self._kinds
+        self._words = not {"actionMatch", "envMatch"}.isdisjoint(self._kinds)
+        self._known: dict[str, Sequence[Entry]] = {}
+        """Words stand in many rows, and their keys are made once. Patterns rarely do, and are not kept."""
+
+    def entries(self, row: Row) -> Sequence[Entry]:
+        """Return the entries of a row."""
+        value = row.fields[self._position]
+        if not self._words:
+            return self._read(value)
+        known = self._known.get(value)
+        if known is None:
+            known = self._known[value] = self._read(value)
+        return known
+
+    def _read(self, value: str) -> Sequence[Entry]:
+        if "actionMatch" in self._kinds:
+            further = (value,) if len(self._kinds) > 1 else ()
+            return [Entry(action) for action in dict.fromkeys((*action_alternatives(value), *further))]
+        pattern = self._own and is_pattern(value)
+        found = []
+        exact = False
+        for kind in self._kinds:
+            if (pattern and kind == "resourceMatch") or (
+                kind in PATTERN_FUNCTIONS and not read_pattern(kind, value).literal
+            ):
+                found.append(Entry(value, kind))
+            elif not (pattern and kind == ROLE):
+                # Names of ours stand for themselves and for collections: never for a pattern.
+                exact = True
+        return [*found, Entry(value)] if exact else found
 
 
 def _repeated(rows: Sequence[Row]) -> Iterator[Finding]:

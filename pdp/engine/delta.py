@@ -17,10 +17,10 @@ from typing import Any
 
 from pdp.engine.casbin_text import Row, check_shape
 from pdp.engine.checks import check_role_row
-from pdp.engine.compiler import CompiledContext, Rule, RuleReader, Snapshot, compile_policy, path_of
+from pdp.engine.compiler import CompiledContext, Rule, RuleReader, Snapshot, compile_policy, entry_readers, path_of
 from pdp.engine.conditions import Conditions
 from pdp.engine.findings import Finding, errors, in_order
-from pdp.engine.index import Level, Path, PatternLevel, TableStep, get, level_of, put, rules_at
+from pdp.engine.index import Level, Path, PatternLevel, TableStep, rules_at
 from pdp.engine.roles import changed
 from pdp.engine.tables import Trie
 from pdp.engine.tables import path_of as trie_path
@@ -142,7 +142,8 @@ def _context(
 
 
 def _path(row: Row, compiled: CompiledContext) -> Path:
-    return path_of(row, compiled.steps, compiled.plan.branches[0])
+    readers = entry_readers(compiled.plan.branches[0])
+    return path_of(row, compiled.steps, readers)
 
 
 def _edited(level: Level, path: Path, depth: int, rule: Rule, *, add: bool) -> Level:
@@ -152,13 +153,13 @@ def _edited(level: Level, path: Path, depth: int, rule: Rule, *, add: bool) -> L
         rules = [*held, rule] if add else [other for other in held if other is not rule]
         return rules if len(rules) > 1 else next(iter(rules), None)
     step, entries = path[depth]
-    copied = _copy(level) if level is not None else level_of(step)
+    copied = _copy(level) if level is not None else step.empty()
     for entry in entries:
-        after = _edited(get(copied, entry), path, depth + 1, rule, add=add)
+        after = _edited(step.get(copied, entry), path, depth + 1, rule, add=add)
         if isinstance(copied, PatternLevel) and entry.pattern:
             copied.patterns = _edited_trie(copied.patterns, entry.key, after)
         else:
-            copied = put(copied, entry, after)
+            copied = step.put(copied, entry, after)
     return copied if _holds(copied) else None
 
 

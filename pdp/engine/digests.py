@@ -9,13 +9,18 @@ from pdp.model.canonical import digest, dumps_trusted
 
 _BUCKETS: Final = 256
 """Rows are spread by the first byte of their own digest, so that one changed row touches one bucket."""
+_SIZE: Final = 32
+"""Bytes of one digest."""
 
 
 @dataclass(frozen=True, slots=True)
 class RowBuckets:
-    """The digests of rows by bucket, and the digest of each bucket."""
+    """The digests of rows by bucket, and the digest of each bucket.
 
-    members: tuple[frozenset[bytes], ...]
+    A bucket is the digests of its rows in order, end to end: a fifth of the memory of a set of them.
+    """
+
+    members: tuple[bytes, ...]
     digests: tuple[bytes, ...]
 
     @property
@@ -29,20 +34,29 @@ class RowBuckets:
         members, digests = list(self.members), list(self.digests)
         for number in range(_BUCKETS):
             if plus[number] or minus[number]:
-                members[number] = (members[number] - minus[number]) | plus[number]
-                digests[number] = digest("bucket", *sorted(members[number]))
+                after = (set(_split(members[number])) - minus[number]) | plus[number]
+                members[number], digests[number] = _bucket(after)
         return RowBuckets(tuple(members), tuple(digests))
 
 
 def bucket_rows(rows: Iterable[Row]) -> RowBuckets:
     """Return the buckets of a set of rows: of their text and their place, since answers name the place."""
-    members = tuple(frozenset(bucket) for bucket in _spread(rows))
-    return RowBuckets(members, tuple(digest("bucket", *sorted(bucket)) for bucket in members))
+    members, digests = zip(*map(_bucket, _spread(rows)), strict=True)
+    return RowBuckets(members, digests)
 
 
 def rows_digest(rows: Iterable[Row]) -> bytes:
     """Return the digest of a set of rows."""
     return bucket_rows(rows).digest
+
+
+def _bucket(digests: Iterable[bytes]) -> tuple[bytes, bytes]:
+    ordered = sorted(digests)
+    return b"".join(ordered), digest("bucket", *ordered)
+
+
+def _split(members: bytes) -> Iterable[bytes]:
+    return (members[at : at + _SIZE] for at in range(0, len(members), _SIZE))
 
 
 def _spread(rows: Iterable[Row]) -> list[set[bytes]]:

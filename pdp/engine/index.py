@@ -66,7 +66,32 @@ class TableLevel:
         self.tables = {kind: table_of(kind) for kind in kinds}
 
 
-class ExactStep:
+class _PlainStep:
+    """A step that searches a level of texts: a `Lone`, or a dictionary."""
+
+    __slots__ = ()
+
+    def empty(self) -> Level:
+        """Return the level that no row has entered: the first one makes it a `Lone`."""
+        return None
+
+    def get(self, level: Level, entry: "Entry") -> Level:
+        """Return what follows an entry of a level, or None."""
+        if type(level) is Lone:
+            return level.value if level.key == entry.key else None
+        return None if level is None else level.get(entry.key)
+
+    def put(self, level: Level, entry: "Entry", value: Level) -> Level:
+        """Set what follows an entry, or take the entry away if that is None; return the level for one with it."""
+        if level is None or (type(level) is Lone and level.key == entry.key):
+            return None if value is None else Lone(entry.key, value)
+        if type(level) is Lone:
+            return level if value is None else {level.key: level.value, entry.key: value}
+        _set(level, entry.key, value)
+        return level
+
+
+class ExactStep(_PlainStep):
     """A step whose keys follow from one value of the request: equality, an environment, an action."""
 
     __slots__ = ("_field", "_keys")
@@ -91,7 +116,7 @@ class ExactStep:
         return found
 
 
-class RoleStep:
+class RoleStep(_PlainStep):
     """A step whose keys are all that a name stands for in a role graph: often many, so the smaller side is walked."""
 
     __slots__ = ("_term",)
@@ -151,6 +176,22 @@ class MixedStep:
                 level.patterns.find(segments, version, found)
         return found
 
+    def empty(self) -> Level:
+        """Return a level that no row has entered."""
+        return PatternLevel()
+
+    def get(self, level: Level, entry: "Entry") -> Level:
+        """Return what follows an entry of a level, or None."""
+        return level.patterns.get(entry.key) if entry.pattern else level.exact.get(entry.key)
+
+    def put(self, level: Level, entry: "Entry", value: Level) -> Level:
+        """Set what follows an entry, or take the entry away if that is None."""
+        if entry.pattern:
+            level.patterns.put(entry.key, value)
+        else:
+            _set(level.exact, entry.key, value)
+        return level
+
 
 class TableStep:
     """A step of any tests of one column, some of which are Casbin's functions, attributes or written texts."""
@@ -184,6 +225,22 @@ class TableStep:
             for level in levels:
                 level.tables[term.kind].find(value, found)
         return found
+
+    def empty(self) -> Level:
+        """Return a level that no row has entered."""
+        return TableLevel(self.kinds)
+
+    def get(self, level: Level, entry: "Entry") -> Level:
+        """Return what follows an entry of a level, or None."""
+        return level.tables[entry.pattern].get(entry.key) if entry.pattern else level.exact.get(entry.key)
+
+    def put(self, level: Level, entry: "Entry", value: Level) -> Level:
+        """Set what follows an entry; such a level is compiled whole, and nothing is taken out of it."""
+        if entry.pattern:
+            level.tables[entry.pattern].put(entry.key, value)
+        else:
+            level.exact[entry.key] = value
+        return level
 
 
 def asked(term: Term, values: Values) -> Any:
@@ -237,57 +294,17 @@ def insert(level: Level, path: Path, rule: Any, depth: int = 0) -> Level:
         return rule if level is None else [level, rule]
     step, entries = path[depth]
     if level is None:
-        level = level_of(step)
+        level = step.empty()
     for entry in entries:
-        below = get(level, entry)
+        below = step.get(level, entry)
         after = insert(below, path, rule, depth + 1)
         if after is not below:
-            level = put(level, entry, after)
+            level = step.put(level, entry, after)
     return level
 
 
-def level_of(step: Step) -> Level:
-    """Return an empty level of the kind that a step searches; None where one key will make it a `Lone`."""
-    if isinstance(step, TableStep):
-        return TableLevel(step.kinds)
-    return PatternLevel() if isinstance(step, MixedStep) else None
-
-
-def get(level: Level, entry: Entry) -> Level:
-    """Return what follows an entry of a level, or None."""
-    match level:
-        case Lone():
-            return level.value if level.key == entry.key else None
-        case PatternLevel() if entry.pattern:
-            return level.patterns.get(entry.key)
-        case TableLevel() if entry.pattern:
-            return level.tables[entry.pattern].get(entry.key)
-        case None:
-            return None
-        case _:
-            return _exact(level).get(entry.key)
-
-
-def put(level: Level, entry: Entry, value: Level) -> Level:
-    """Set what follows an entry of a level, or take the entry away if that is None; return the level for one with it."""
-    match level:
-        case PatternLevel() if entry.pattern:
-            level.patterns.put(entry.key, value)
-        case TableLevel() if entry.pattern:
-            level.tables[entry.pattern].put(entry.key, value)
-        case None:
-            return None if value is None else Lone(entry.key, value)
-        case Lone() if level.key == entry.key:
-            return None if value is None else Lone(entry.key, value)
-        case Lone():
-            return level if value is None else {level.key: level.value, entry.key: value}
-        case _ if value is None:
-            _exact(level).pop(entry.key, None)
-        case _:
-            _exact(level)[entry.key] = value
-    return level
-
-
-def _exact(level: Level) -> dict[str, Level]:
-    """Return the exact keys of a level."""
-    return level.exact if isinstance(level, PatternLevel | TableLevel) else level
+def _set(values: dict[str, Level], key: str, value: Level) -> None:
+    if value is None:
+        values.pop(key, None)
+    else:
+        values[key] = value

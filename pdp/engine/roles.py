@@ -348,12 +348,15 @@ def _loose(names: Iterable[str], function: str) -> Table | None:
 def _link(row: Row, definition: RoleDefinition) -> Link:
     name, target, *rest = row.fields
     domain = rest[0] if definition.places > _WITHOUT_DOMAIN else ANY
-    start, end = row.fields[definition.places :] or (OPEN, OPEN)
-    window = Window(
-        -FOREVER if start == OPEN else parse_time(start),
-        FOREVER if end == OPEN else parse_time(end),
-    )
-    return Link(name, target, domain, window)
+    return Link(name, target, domain, _window(row.fields[definition.places :]))
+
+
+def _window(bounds: Sequence[str]) -> Window:
+    """Return the window that a role row writes; nearly every one is the one that is always open."""
+    start, end = bounds or (OPEN, OPEN)
+    if start == end == OPEN:
+        return ALWAYS
+    return Window(-FOREVER if start == OPEN else parse_time(start), FOREVER if end == OPEN else parse_time(end))
 
 
 def _patterns(names: Iterable[str]) -> Trie | None:

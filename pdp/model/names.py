@@ -99,16 +99,23 @@ class Principal:
         """Return the principal that `text` names, or raise `BadNameError`."""
         return _parse_principal(text)
 
+    @classmethod
+    def read(cls, text: str) -> "Principal":
+        """As `parse`, and kept nowhere: the names in rows are read once, and must not push out those that are asked for."""
+        return _read_principal(text)
+
     def __str__(self) -> str:
         return self._text
 
 
-@lru_cache(maxsize=65_536)
-def _parse_principal(text: str) -> Principal:
+def _read_principal(text: str) -> Principal:
     kind, colon, rest = text.partition(":")
     if not colon or kind not in Kind._value2member_map_:
         raise BadNameError("a principal is `user:<id>`, `workload:<id>` or `agent:<id>`")
     return Principal(kind=Kind(kind), id=rest)
+
+
+_parse_principal: Final = lru_cache(maxsize=65_536)(_read_principal)
 
 
 def check_grouping_name(text: str) -> None:
@@ -202,6 +209,11 @@ class ResourcePattern:
         """Return the pattern that `text` writes, or raise `BadNameError`."""
         return _parse_pattern(text)
 
+    @classmethod
+    def read(cls, text: str) -> "ResourcePattern":
+        """As `parse`, and kept nowhere (`Principal.read`)."""
+        return _read_pattern(text)
+
     def matches(self, resource: Resource) -> bool:
         """Tell whether `resource` is one of those the pattern names."""
         if resource.type != self.type or (self.version and resource.version != self.version):
@@ -220,8 +232,7 @@ class ResourcePattern:
         return f"{base}@{self.version}" if self.version else base
 
 
-@lru_cache(maxsize=65_536)
-def _parse_pattern(text: str) -> ResourcePattern:
+def _read_pattern(text: str) -> ResourcePattern:
     kind, path, version = _split(text)
     segments = tuple(path.split("/"))
     for position, segment in enumerate(segments):
@@ -233,6 +244,9 @@ def _parse_pattern(text: str) -> ResourcePattern:
                 f"`{printable(text)}`: `*` is a whole segment and `**` the last; nothing else is special"
             )
     return ResourcePattern(type=kind, segments=segments, version=version)
+
+
+_parse_pattern: Final = lru_cache(maxsize=65_536)(_read_pattern)
 
 
 def _split(text: str) -> tuple[str, str, str]:
