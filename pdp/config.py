@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
-from pdp.limits import DRAIN_GRACE_S, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES
+from pdp.limits import DRAIN_GRACE_S, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES, MAX_WORKERS
 
 Where = Callable[[tuple[str | int, ...]], str]
 """Says where a value stands, such as `pdp.yaml:3`, given the path to it."""
@@ -160,6 +160,7 @@ class Config(_Part):
     store: Store = Store()
     log: Log = Log()
     grace_s: Annotated[float, Field(gt=0, le=MAX_GRACE_S)] = DRAIN_GRACE_S
+    workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
 
     @property
     def audit_dir(self) -> Path:

@@ -198,6 +198,20 @@ DRAIN_GRACE_S: Final = 10.0
 MAX_GRACE_S: Final = 600.0
 MAX_PORT: Final = 65_535
 
+MAX_WORKERS: Final = 64
+"""Processes of one PDP: each holds a whole world in memory."""
+WORKER_REST_MIN_S: Final = 0.2
+WORKER_REST_MAX_S: Final = 10.0
+"""Rest before a worker that died is started again: doubled each time, so that one that cannot live costs little."""
+WORKER_STABLE_S: Final = 30.0
+"""A worker that has lived so long starts again after the shortest rest."""
+WORKER_END_S: Final = 10.0
+"""What a worker may take beyond the grace to flush and close, before it is killed."""
+MAX_WORKER_LINE_BYTES: Final = 4 * 1024 * 1024
+"""One message between a worker and its supervisor: at most a page of metrics from each worker."""
+WORKER_REPORT_S: Final = 2.0
+"""How often a worker reports its metrics to the one that shows them."""
+
 SWITCH_INTERVAL_S: Final = 0.0005
 """How long one thread may keep the interpreter from another. Python's 5 ms would be added to every allow: the thread that has
 just made its record durable waits for a busy loop. Measured with one connection: p50 of a gated request 2.1 -> 1.5 ms."""
@@ -220,6 +234,8 @@ AUDIT_RETRY_S: Final = 1.0
 """How long refusals wait before they are tried again on a sink that failed; an allow tries at once."""
 MAX_CHAINS: Final = 1_024
 """Chains of enforcement points that a PDP keeps open; more are opened again when they ship."""
+AUDIT_FOLLOW_S: Final = 0.5
+"""How often whoever follows the decision log looks at the chains of other workers."""
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
 

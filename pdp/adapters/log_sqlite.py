@@ -1,13 +1,14 @@
 """The world log in one SQLite file: WAL, an fsync per commit, compare-and-set inside one transaction.
 
-Several processes may share the file. Followers in the appending process are woken at once; those in others by polling
-`PRAGMA data_version`, a counter in shared memory that changes with every commit elsewhere and costs microseconds to read.
+Several processes may share the file. Followers in the appending process are woken at once; those in others by a nudge
+(`pdp.adapters.nudge`) where there is one, and in any case by polling `PRAGMA data_version`, a counter in shared memory
+that changes with every commit elsewhere and costs microseconds to read.
 What is read is not trusted: a damaged row comes back as an entry that the verifier refuses.
 """
 
 import asyncio
 import sqlite3
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -38,11 +39,18 @@ _SNAPSHOT_BYTES: Final = MAX_SNAPSHOT_BYTES + 1
 
 
 class SqliteWorldLog:
-    """A `WorldLog` in the file at `path`, which is created if it is not there."""
+    """A `WorldLog` in the file at `path`, which is created if it is not there.
 
-    def __init__(self, path: Path, *, poll_s: float = LOG_POLL_S) -> None:
+    Args:
+        path: the file.
+        poll_s: how often a follower looks for commits of other processes, in seconds.
+        appended: called after each append of ours, to nudge the other processes.
+    """
+
+    def __init__(self, path: Path, *, poll_s: float = LOG_POLL_S, appended: Callable[[], None] = lambda: None) -> None:
         self._db = SqliteThread(path, _SCHEMA)
         self._poll_s = poll_s
+        self._appended = appended
         self._nudge = asyncio.Event()
 
     async def head(self) -> Head:
@@ -57,7 +65,8 @@ class SqliteWorldLog:
             PortcullisError: `store_unavailable`.
         """
         await self._db.run(lambda connection: _append(connection, entry, seq, prev))
-        self._wake()
+        self.wake()
+        self._appended()
 
     async def read(self, *, after: int, limit: int) -> Sequence[SignedEntry]:
         """Return at most `limit` entries after number `after`, in order."""
@@ -99,12 +108,12 @@ class SqliteWorldLog:
                 connection.execute("DELETE FROM snapshots WHERE seq > ?", (after,))
 
         await self._db.run(work)
-        self._wake()
+        self.wake()
 
     async def close(self) -> None:
         """Close the file; whoever follows ends with `store_unavailable`."""
         await self._db.close()
-        self._wake()
+        self.wake()
 
     async def _read(self, after: int, limit: int) -> list[tuple[int, SignedEntry]]:
         caps_and_place = (_HEADER_BYTES, _ENTRY_BYTES, after, limit)
@@ -129,7 +138,8 @@ class SqliteWorldLog:
                 if await self._db.run(_data_version) != version:
                     return
 
-    def _wake(self) -> None:
+    def wake(self) -> None:
+        """Let followers look now."""
         nudge, self._nudge = self._nudge, asyncio.Event()
         nudge.set()
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_HEADER_BYTES, STORE_BUSY_S
@@ -26,12 +26,13 @@ class SqliteThread:
     """Runs functions on one connection, one after the other.
 
     WAL lets other processes read meanwhile; `synchronous=FULL` makes every commit an fsync, since whatever is
-    acknowledged must survive the machine (FAILURE.md S4).
+    acknowledged must survive the machine (FAILURE.md S4). `OFF` is for what every process makes anew.
     """
 
-    def __init__(self, path: Path, schema: str) -> None:
+    def __init__(self, path: Path, schema: str, *, synchronous: Literal["FULL", "OFF"] = "FULL") -> None:
         self._path = path
         self._schema = schema
+        self._synchronous = synchronous
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix=f"sqlite-{path.stem}")
         self._connection: sqlite3.Connection | None = None
 
@@ -74,7 +75,7 @@ class SqliteThread:
         connection = sqlite3.connect(self._path, isolation_level=None, timeout=STORE_BUSY_S, check_same_thread=False)
         try:
             connection.execute("PRAGMA journal_mode=WAL")
-            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute(f"PRAGMA synchronous={self._synchronous}")
             connection.executescript(self._schema)
         except sqlite3.Error:
             connection.close()

@@ -3,11 +3,12 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, TextIO, cast
 
 import structlog
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.parser import text_string_to_metric_families
 
 OTHER: Final = "other"
 """The label for whatever is not on the list: a label never grows with input (FAILURE.md L7)."""
@@ -94,3 +95,25 @@ class Metrics:
     def page(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+class Merged:
+    """The metrics of several processes as one page, told apart by the label `worker`."""
+
+    def __init__(self, pages: Mapping[int, str]) -> None:
+        self._pages = pages
+
+    def collect(self) -> Iterable[Metric]:
+        """Return each metric once, with the samples of every process."""
+        found: dict[str, Metric] = {}
+        for worker, page in sorted(self._pages.items()):
+            for family in text_string_to_metric_families(page):
+                held = found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                held.samples += [
+                    sample._replace(labels={**sample.labels, "worker": str(worker)}) for sample in family.samples
+                ]
+        return found.values()
+
+    def page(self) -> bytes:
+        """Return everything in Prometheus's text format."""
+        return generate_latest(self)

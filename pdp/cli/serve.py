@@ -20,6 +20,7 @@ from pdp.limits import MAX_TRUST_FILE_BYTES, SWITCH_INTERVAL_S
 from pdp.server.app import Basis
 from pdp.server.app import serve as run
 from pdp.server.stores import open_stores
+from pdp.server.supervisor import supervise
 from pdp.service.genesis import Genesis, initialise
 from pdp.yaml_text import read_yaml
 
@@ -72,6 +73,10 @@ Mode = Annotated[
 Grace = Annotated[
     float | None, typer.Option("--grace", metavar="S", help="Seconds for calls in flight at the end.  [10]")
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(metavar="N", help="Processes behind the one port; each holds the whole world.  [1]"),
+]
 LogLevel = Annotated[str | None, typer.Option(metavar="LEVEL", help="debug, info, warning or error.")]
 LogFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="json, console or auto.")]
 
@@ -114,12 +119,15 @@ def serve(
     store: StoreUrl = None,
     mode: Mode = None,
     grace_s: Grace = None,
+    workers: Workers = None,
     log_level: LogLevel = None,
     log_format: LogFormat = None,
 ) -> None:
     """Run a PDP until SIGTERM or Ctrl-C; prints one line `ready grpc=… probes=… world_seq=…` once it can decide.
 
     Everything can also stand in `pdp.yaml` or in the environment (`PDP_GRPC__LISTEN=…`); flags win.
+
+    With `--workers N`, N processes answer on the one port, over SQLite or Redis; one that dies is started again.
 
     SIGTERM lets calls in flight finish within the grace; a second one does not wait. Exit codes: 0 ended as asked, 2 wrong
     configuration, key file or pack, port in use, or not initialised; one line says what to do.
@@ -142,6 +150,7 @@ def serve(
         ("audit", "dir"): audit_dir,
         ("store", "url"): store,
         ("grace_s",): grace_s,
+        ("workers",): workers,
         ("log", "level"): log_level,
         ("log", "format"): log_format,
     }
@@ -156,7 +165,8 @@ async def _serve(settings: Config, admin: str | None, pack: Path, *, wanted: boo
         if admin is None:
             raise ConfigError("--init needs a first administrator", advice="give --admin user:YOU")
         await _initialise(settings, pack, admin)
-    await run(Basis.read(settings), say=_say)
+    basis = Basis.read(settings)
+    await (run(basis, say=_say) if settings.workers == 1 else supervise(basis, say=_say))
 
 
 async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:

@@ -24,7 +24,7 @@ from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
-from pdp.adapters.telemetry import Metrics
+from pdp.adapters.telemetry import Merged, Metrics
 from pdp.adapters.trust_file import load_trust
 from pdp.config import Address, Config, check_doors
 from pdp.errors import ConfigError, Reason
@@ -37,9 +37,10 @@ from pdp.server.callers import Gate
 from pdp.server.grpc.interceptors import Guard
 from pdp.server.grpc.rights import RULES
 from pdp.server.grpc.services import Rooms, add_services
+from pdp.server.place import Place
 from pdp.server.probes import Probes, application
 from pdp.server.replay import open_replay
-from pdp.server.stores import WORLD_FILE, RootWatch, local_store, open_stores
+from pdp.server.stores import WORLD_FILE, RootWatch, Stores, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
@@ -56,6 +57,7 @@ from pdp.world import empty_world
 
 _log = structlog.get_logger("pdp")
 RECEIVED: Final = "received"
+PROBES: Final = "probes.listen (--probes)"
 
 
 def new_id() -> str:
@@ -104,8 +106,11 @@ class Basis:
 class Application:
     """A running PDP. Make it with `running`."""
 
-    def __init__(self, basis: Basis, *, replication: Replication, replica: Replica, trail: AuditTrail) -> None:
+    def __init__(
+        self, basis: Basis, *, place: Place, replication: Replication, replica: Replica, trail: AuditTrail
+    ) -> None:
         config = basis.config
+        self.place = place
         self.clock = SystemClock()
         self.basis = basis
         self.replica = replica
@@ -129,7 +134,12 @@ class Application:
         )
         self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
         self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
-        self.book = AuditBook(own=config.audit_dir, trail=trail, received=self.receiver)
+        self.book = AuditBook(
+            own=place.audit(config.audit_dir),
+            trail=trail,
+            received=self.receiver,
+            others=[place.audit(config.audit_dir, index) for index in range(place.workers) if index != place.index],
+        )
         self.watchdog = LoopWatchdog()
         self.health = Health(
             replica=replica,
@@ -137,10 +147,11 @@ class Application:
             clock=self.clock,
             standing=basis.degradations(),
             used_proofs=self.replay.scope if basis.issuers.takes_proofs else "",
+            more=place.degradations,
             unfit=lambda: self.watchdog.told,
         )
         self.alarms = Alarms(lambda: self.health.report().degradations)
-        self.server = make_server(self.guard)
+        self.server = make_server(self.guard, shared=place.workers > 1)
         self._show_metrics()
 
     def open(self) -> Address:
@@ -159,10 +170,12 @@ class Application:
                 metrics=self.metrics,
                 clock=self.clock,
                 new_id=new_id,
+                cursor_secret=self.place.secret,
             ),
         )
         reflection.enable_server_reflection([*names, reflection.SERVICE_NAME], self.server)
-        return listen(self.server, self.basis.config.grpc.listen, self.basis.config.grpc.tls)
+        config = self.basis.config
+        return listen(self.server, config.grpc.listen, config.grpc.tls, shared=self.place.workers > 1)
 
     async def until_ready(self) -> None:
         """Return once a fresh world is held."""
@@ -189,6 +202,13 @@ class Application:
         await self.key_store.close()
         await self.live.close()
         await self.replay.close()
+
+    def page(self) -> bytes:
+        """Return the metrics of this PDP: of every worker, if it has several."""
+        own = self.metrics.page()
+        if self.place.workers == 1:
+            return own
+        return Merged({**self.place.standing.pages, self.place.index: own.decode()}).page()
 
     def _show_metrics(self) -> None:
         show, trail, replica = self.metrics.gauge, self.trail, self.replica
@@ -221,35 +241,32 @@ class Application:
 @contextlib.asynccontextmanager
 async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, socket.socket]]:
     """Start a PDP, and end it with everything it started; yields it, its gRPC address and its probes' socket."""
+    listener = bind(basis.config.probes.listen, setting=PROBES)
+    with contextlib.closing(listener):
+        async with housed(basis, Place(), listener) as (app, address):
+            yield app, address, listener
+
+
+@contextlib.asynccontextmanager
+async def housed(
+    basis: Basis, place: Place, listener: socket.socket | None
+) -> AsyncIterator[tuple[Application, Address]]:
+    """Start the process of a PDP at `place`; the one with a `listener` shows probes."""
     config = basis.config
     async with contextlib.AsyncExitStack() as stack:
-        listener = bind(config.probes.listen, setting="probes.listen (--probes)")
-        stack.callback(listener.close)
         replica = Replica(verifier=TrustVerifier(basis.root, config.tenant), world=empty_world(config.tenant))
-        stores = open_stores(config)
+        stores = open_stores(config, place=place)
         stack.push_async_callback(stores.close)
-        clock = SystemClock()
-        chain = AuditChain.open(
-            config.audit_dir, name="pdp", who=lambda: _who(basis, replica.world.seq), now_ms=clock.now_ms
-        )
-        trail = AuditTrail(chain, now_ms=clock.now_ms)
+        trail = _trail(basis, place, replica)
         stack.push_async_callback(trail.close)
-        replication = Replication(
-            log=stores.log,
-            replica=replica,
-            keys=basis.keys,
-            clock=clock,
-            store=stores.store,
-            roots=load_roots(config.state_dir),
-            positions=_positions(basis, replica, stores.board),
-            watch_root=RootWatch(config.state_dir, replica, stores.board).look,
-        )
-        app = Application(basis, replication=replication, replica=replica, trail=trail)
+        replication = _replication(basis, place, replica, stores)
+        app = Application(basis, place=place, replication=replication, replica=replica, trail=trail)
         stack.push_async_callback(app.close)
         address = app.open()
-        probes = Probes(listener, application(app.health, app.metrics))
-        await probes.start()
-        stack.push_async_callback(probes.stop)
+        if listener is not None:
+            probes = Probes(listener, application(app.health, app.page))
+            await probes.start()
+            stack.push_async_callback(probes.stop)
         app.watchdog.start()
         stack.push_async_callback(app.watchdog.stop)
         await replication.start()
@@ -257,21 +274,47 @@ async def running(basis: Basis) -> AsyncIterator[tuple[Application, Address, soc
         await app.server.start()
         alarms = asyncio.create_task(app.alarms.run(), name="alarms")
         stack.callback(alarms.cancel)
-        yield app, address, listener
+        yield app, address
 
 
-def _positions(basis: Basis, replica: Replica, board: Board | None) -> Positions | None:
+def _trail(basis: Basis, place: Place, replica: Replica) -> AuditTrail:
+    clock = SystemClock()
+    chain = AuditChain.open(
+        place.audit(basis.config.audit_dir),
+        name=place.chain,
+        who=lambda: _who(basis, place, replica.world.seq),
+        now_ms=clock.now_ms,
+    )
+    return AuditTrail(chain, now_ms=clock.now_ms)
+
+
+def _replication(basis: Basis, place: Place, replica: Replica, stores: Stores) -> Replication:
+    state_dir = basis.config.state_dir
+    return Replication(
+        log=stores.log,
+        replica=replica,
+        keys=basis.keys,
+        clock=SystemClock(),
+        store=stores.store,
+        roots=load_roots(state_dir),
+        positions=_positions(basis, place, replica, stores.board),
+        watch_root=RootWatch(state_dir, replica, stores.board).look,
+    )
+
+
+def _positions(basis: Basis, place: Place, replica: Replica, board: Board | None) -> Positions | None:
     if board is None:
         return None
     # The name outlives restarts: a process that comes back replaces what it showed before.
-    return Positions(board=board, replica=replica, key=basis.keys.timestamp, name=basis.keys.publish.key_id)
+    name = f"{basis.keys.publish.key_id}{place.suffix}"
+    return Positions(board=board, replica=replica, key=basis.keys.timestamp, name=name)
 
 
-def _who(basis: Basis, world_seq: int) -> dict[str, Any]:
+def _who(basis: Basis, place: Place, world_seq: int) -> dict[str, Any]:
     """Return what an `open` record says of this process."""
     return {
         "role": "pdp",
-        "identity": f"pdp:{basis.keys.publish.key_id}",
+        "identity": f"pdp:{basis.keys.publish.key_id}{place.suffix}",
         "version": __version__,
         "tenant": basis.config.tenant,
         "trust": basis.issuers.generation,
@@ -286,30 +329,42 @@ async def serve(basis: Basis, *, say: Callable[[str], None]) -> None:
         ConfigError: it cannot start.
     """
     stop, hasten = asyncio.Event(), asyncio.Event()
-    with _signals(stop, hasten):
+    with signals(stop, hasten):
         async with running(basis) as (app, address, listener):
-            _announce(basis)
-            waiting = asyncio.create_task(app.until_ready())
-            asked = asyncio.create_task(stop.wait())
-            await asyncio.wait((waiting, asked), return_when=asyncio.FIRST_COMPLETED)
-            if not stop.is_set():
-                port = listener.getsockname()[1]
-                probes = Address(host=basis.config.probes.listen.host, port=port)
-                say(f"ready grpc={address} probes={probes} world_seq={app.replica.world.seq}")
-                await asked
-            waiting.cancel()
-            _log.info("draining", grace_s=basis.config.grace_s)
-            await app.drain(hasten)
+            announce(basis)
+            await until_told(app, stop, hasten, lambda seq: say(ready_line(basis.config, address, listener, seq)))
     _log.info("stopped")
 
 
-def _announce(basis: Basis) -> None:
+async def until_told(
+    app: Application, stop: asyncio.Event, hasten: asyncio.Event, ready: Callable[[int], None]
+) -> None:
+    """Call `ready` with the world's number once one is held that is fresh; at `stop`, drain."""
+    waiting = asyncio.create_task(app.until_ready())
+    asked = asyncio.create_task(stop.wait())
+    await asyncio.wait((waiting, asked), return_when=asyncio.FIRST_COMPLETED)
+    if not stop.is_set():
+        ready(app.replica.world.seq)
+        await asked
+    waiting.cancel()
+    _log.info("draining", grace_s=app.basis.config.grace_s, worker=app.place.index)
+    await app.drain(hasten)
+
+
+def ready_line(config: Config, address: Address, listener: socket.socket, world_seq: int) -> str:
+    """Return the line that tells where a PDP answers."""
+    probes = Address(host=config.probes.listen.host, port=listener.getsockname()[1])
+    return f"ready grpc={address} probes={probes} world_seq={world_seq}"
+
+
+def announce(basis: Basis) -> None:
+    """Say every weakened control, once, at the start (P13)."""
     for text in basis.degradations():
         _log.warning("degraded", control=text)
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, hasten: asyncio.Event) -> Any:
+def signals(stop: asyncio.Event, hasten: asyncio.Event) -> Any:
     """The first SIGTERM or SIGINT sets `stop`, the second `hasten`."""
     loop = asyncio.get_running_loop()
 

@@ -6,7 +6,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import uvicorn
@@ -15,7 +15,6 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
-from pdp.adapters.telemetry import Metrics
 from pdp.limits import PROBE_CONNECTIONS
 from pdp.service.health import Health
 
@@ -23,7 +22,7 @@ _OK: Final = 200
 _UNAVAILABLE: Final = 503
 
 
-def application(health: Health, metrics: Metrics) -> Starlette:
+def application(health: Health, metrics: Callable[[], bytes]) -> Starlette:
     """Return the pages; every route is here, and `tests/attacks` walks them."""
 
     async def healthz(_request: Request) -> Response:
@@ -34,7 +33,7 @@ def application(health: Health, metrics: Metrics) -> Starlette:
         return JSONResponse(report.plain(), status_code=_OK if report.ready else _UNAVAILABLE)
 
     async def page(_request: Request) -> Response:
-        return Response(metrics.page(), media_type="text/plain; version=0.0.4; charset=utf-8")
+        return Response(metrics(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", page)])
 

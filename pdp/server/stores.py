@@ -4,9 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 from urllib.parse import urlsplit
 
+from pdp.adapters.board_sqlite import SqliteBoard
 from pdp.adapters.keys_files import load_pdp_keys, load_root, load_roots, succeed_root
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import SqliteReplicaStore
@@ -14,6 +15,7 @@ from pdp.config import Config
 from pdp.errors import BadRequestError, ConfigError
 from pdp.ports import Board, ReplicaStore, SharedLog, WorldLog
 from pdp.replica import Replica
+from pdp.server.place import Place
 from pdp.service.cluster import ArchivingStore, MirroredLog
 from pdp.service.replicate import NextRoot
 from pdp.trust.keys import RootFile
@@ -32,24 +34,41 @@ class Stores:
     close: Callable[[], Awaitable[None]]
 
 
-def open_stores(config: Config, *, create: bool = False) -> Stores:
-    """Open what `config` names; nothing is connected before it is used.
+def open_stores(config: Config, *, create: bool = False, place: Place | None = None) -> Stores:
+    """Open what `config` names, for the process at `place`; nothing is connected before it is used.
 
     Raises:
         ConfigError: the store's URL or password file is wrong.
     """
-    archive = SqliteWorldLog(config.state_dir / WORLD_FILE)
-    own = SqliteReplicaStore(config.state_dir / "replica")
+    here = place or Place()
+    archive = _archive(config, here)
+    own = SqliteReplicaStore(config.state_dir / f"replica{here.suffix}")
     shared = open_shared(config, create=create)
-    log: WorldLog = archive if shared is None else MirroredLog(shared, archive)
+    if shared is not None:
+        log = MirroredLog(shared, archive)
+        return Stores(log=log, store=ArchivingStore(own, archive), board=shared, close=lambda: _close(own, log))
+    if here.workers == 1:
+        return Stores(log=archive, store=own, board=None, close=lambda: _close(own, archive))
+    board = SqliteBoard(config.state_dir)
+    return Stores(log=archive, store=own, board=board, close=lambda: _close(own, archive, board))
 
-    async def close() -> None:
-        await own.close()
-        await log.close()
 
-    if shared is None:
-        return Stores(log=log, store=own, board=None, close=close)
-    return Stores(log=log, store=ArchivingStore(own, archive), board=shared, close=close)
+def _archive(config: Config, place: Place) -> SqliteWorldLog:
+    """Open this PDP's own file; where it is the log of several workers, each append wakes the others."""
+    if place.nudges is None or config.store.url:
+        return SqliteWorldLog(config.state_dir / WORLD_FILE)
+    log = SqliteWorldLog(config.state_dir / WORLD_FILE, appended=place.nudges.send)
+    place.nudges.listen(log.wake)
+    return log
+
+
+async def _close(*stores: "_Closes") -> None:
+    for store in stores:
+        await store.close()
+
+
+class _Closes(Protocol):
+    async def close(self) -> None: ...
 
 
 def open_shared(config: Config, *, create: bool = False) -> SharedLog | None:

@@ -18,24 +18,23 @@ _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     # A compressed message is refused, not unpacked: its size says nothing of what it unpacks to (FAILURE.md L4).
     ("grpc.compression_enabled_algorithms_bitset", 1),
-    # Else a second PDP would bind the same port without a word, and each would get half of the calls.
-    ("grpc.so_reuseport", 0),
 )
 
 
-def make_server(guard: "grpc.aio.ServerInterceptor[Any, Any]") -> grpc.aio.Server:
-    """Return a server whose every RPC passes `guard`."""
-    return grpc.aio.server(interceptors=[guard], options=list(_OPTIONS))
+def make_server(guard: "grpc.aio.ServerInterceptor[Any, Any]", *, shared: bool = False) -> grpc.aio.Server:
+    """Return a server whose every RPC passes `guard`; `shared`: workers of one PDP listen on its port together."""
+    # Not else: a second PDP would bind the same port without a word, and each would get half of the calls.
+    return grpc.aio.server(interceptors=[guard], options=[*_OPTIONS, ("grpc.so_reuseport", int(shared))])
 
 
-def listen(server: grpc.aio.Server, address: Address, tls: Tls | None) -> Address:
-    """Open the door and return where it really is.
+def listen(server: grpc.aio.Server, address: Address, tls: Tls | None, *, shared: bool = False) -> Address:
+    """Open the door and return where it really is; the port of a `shared` one is held by the supervisor.
 
     Raises:
         ConfigError: the port is in use, or a key file is missing or wrong.
     """
     credentials = None if tls is None else _Certificates(tls).credentials()
-    if address.port:
+    if address.port and not shared:
         bind(address, setting=SETTING).close()  # gRPC would say less, and say it twice
     try:
         if credentials is None:
@@ -57,14 +56,31 @@ def bind(address: Address, *, setting: str) -> socket.socket:
     Raises:
         ConfigError: the address is in use or not ours; the message names the setting.
     """
+    return _bound(address, setting, (socket.SO_REUSEADDR,), listening=True)
+
+
+def reserve(address: Address, *, setting: str) -> socket.socket:
+    """Return a socket that keeps `address` for workers that will listen on it together, and takes no calls itself.
+
+    Raises:
+        ConfigError: the address is in use, by whomever.
+    """
+    if address.port:
+        bind(address, setting=setting).close()  # else we might join strangers who share theirs
+    return _bound(address, setting, (socket.SO_REUSEADDR, socket.SO_REUSEPORT), listening=False)
+
+
+def _bound(address: Address, setting: str, options: Sequence[int], *, listening: bool) -> socket.socket:
     if address.path:
         raise ConfigError(f"{setting}: this door listens on HOST:PORT")
     family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
     listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        for option in options:
+            listener.setsockopt(socket.SOL_SOCKET, option, 1)
         listener.bind((address.host, address.port))
-        listener.listen()
+        if listening:
+            listener.listen()
     except OSError as error:
         listener.close()
         message = f"{setting}: cannot listen on {address}: {error.strerror or error}"

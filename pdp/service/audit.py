@@ -29,6 +29,7 @@ from pdp.audit.record import lost_record
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import (
     AUDIT_COMMIT_TIMEOUT_S,
+    AUDIT_FOLLOW_S,
     AUDIT_RETRY_S,
     AUDIT_SHIP_LINGER_S,
     AUDIT_SHIP_RECORDS,
@@ -417,12 +418,13 @@ class Query:
 
 
 class AuditBook:
-    """All chains this PDP holds, read as one: its own and those it received."""
+    """All chains this PDP holds, read as one: its own, those it received, and those of its other workers (`others`)."""
 
-    def __init__(self, *, own: Path, trail: AuditTrail, received: AuditReceiver) -> None:
+    def __init__(self, *, own: Path, trail: AuditTrail, received: AuditReceiver, others: Sequence[Path] = ()) -> None:
         self._own = own
         self._trail = trail
         self._received = received
+        self._others = tuple(others)
 
     async def read(self, query: Query, *, follow: bool = False) -> AsyncIterator[tuple[str, bytes]]:
         """Yield (chain, record) oldest first; with `follow`, go on with new records as they come."""
@@ -447,7 +449,10 @@ class AuditBook:
 
     def _grown(self, after: int) -> asyncio.Task[None]:
         """Return a task that ends when a chain has grown; made before reading, so that no growth is missed."""
-        return asyncio.create_task(_first(self._trail.grown(after), self._received.grown()))
+        grown = [self._trail.grown(after), self._received.grown()]
+        if self._others:  # another process tells nobody here that its chain has grown
+            grown.append(asyncio.sleep(AUDIT_FOLLOW_S))
+        return asyncio.create_task(_first(*grown))
 
     def _new(self, query: Query, readers: dict[str, ChainReader], own_n: int) -> list[tuple[str, bytes]]:
         return list(self._merged(query, readers, own_n))
@@ -455,7 +460,8 @@ class AuditBook:
     def _merged(self, query: Query, readers: dict[str, ChainReader], own_n: int) -> Iterator[tuple[str, bytes]]:
         """Return what all chains hold beyond `readers`, oldest first; read as it is taken, in whichever thread."""
         streams = []
-        for directory, until in ((self._own, own_n), (self._received.directory, sys.maxsize)):
+        elsewhere = (self._received.directory, *self._others)
+        for directory, until in ((self._own, own_n), *((path, sys.maxsize) for path in elsewhere)):
             for name in sorted({segment.chain for segment in segments(directory, query.chain)}):
                 reader = readers.setdefault(name, ChainReader(directory, name))
                 streams.append(_timed(name, reader.rest(until=until), query.since_ms))

@@ -125,7 +125,7 @@ def test_health_needs_no_credential_and_says_nothing_else(tmp_path: Path) -> Non
 def test_the_probes_have_these_routes_and_no_others(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
-            routes = application(pdp.app.health, pdp.app.metrics).routes
+            routes = application(pdp.app.health, pdp.app.page).routes
             assert {route.path for route in routes if isinstance(route, Route)} == OPEN_ROUTES
             for path in OPEN_ROUTES:
                 assert (await client.get(path)).status_code == 200, path
