@@ -276,6 +276,8 @@ BOARD_PAUSE_S: Final = 0.05
 """Least time between two postings of a PDP's enforcement points; part of the 250 ms of a receipt across PDPs."""
 MAX_BOARD_BYTES: Final = 4 * 1024 * 1024
 """One posting: the enforcement points of one PDP process."""
+CONFLICT_ATTEMPTS: Final = 8
+"""How often a lock is put behind changes of other writers before its author is told of the conflict."""
 SNAPSHOT_EVERY_ENTRIES: Final = 1_000
 """Entries after which a PDP writes a new snapshot; a replica farther behind starts from it."""
 SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024

@@ -1,7 +1,15 @@
-"""Chains that other processes wrote and ship to this PDP: checked record by record, stored unchanged."""
+"""Chains that other processes wrote and ship to this PDP: checked record by record, stored unchanged.
 
+The workers of a PDP share these files: whoever ships may reach another worker each time. Beside each chain lies a small file that
+is locked while one of them works on it, and that says which record is its last; a worker that holds another, or finds the
+file empty because one died at work, reads the chain again before it does anything.
+"""
+
+import contextlib
+import fcntl
 import hashlib
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +29,9 @@ class ReceivedChain:
         self._file: AuditFile | None = None
         self._unknown: tuple[Path, int] | None = None
         """A file whose last write failed, and how many bytes of it are durable."""
-        self._resume()
+        if segments(directory, self.name):
+            with self._alone():
+                self._resume()
 
     def append(self, contents: Sequence[bytes]) -> Link:
         """Store the records that are new to us and return the head.
@@ -31,19 +41,57 @@ class ReceivedChain:
                 `store_unavailable` if they could not be written.
         """
         try:
-            self._append(self._check(contents))
+            with self._alone() as place:
+                self._caught_up(place)
+                self._store(place, self._check(contents))
         except OSError as error:
-            if self._file is not None:
-                self._unknown = (self._file.path, self._file.size_bytes)
             self.close()
             raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
         return self.head
+
+    def _store(self, place: int, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
+        if not checked:
+            return
+        os.ftruncate(place, 0)  # whoever finds it so trusts nothing but the chain
+        try:
+            self._append(checked)
+        except OSError:
+            if self._file is not None:
+                self._unknown = (self._file.path, self._file.size_bytes)
+                with contextlib.suppress(
+                    OSError
+                ):  # another worker does not know what is unknown here: leave it nothing
+                    os.truncate(self._file.path, self._file.size_bytes)
+            raise
+        os.pwrite(place, self._told(), 0)
 
     def close(self) -> None:
         """Release the file."""
         if self._file is not None:
             self._file.close()
             self._file = None
+
+    @contextlib.contextmanager
+    def _alone(self) -> Iterator[int]:
+        """Keep other workers away from this chain; yields the file that says which record is its last."""
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place = os.open(self._directory / f".{self.name}.last", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(place, fcntl.LOCK_EX)
+            yield place
+        finally:
+            os.close(place)
+
+    def _caught_up(self, place: int) -> None:
+        """Read the chain again if another worker has written it since."""
+        told = self._told()
+        if self._file is not None and os.pread(place, len(told) + 1, 0) == told:
+            return
+        self.close()
+        self._resume()
+
+    def _told(self) -> bytes:
+        return f"{self.head.n}:{self.head.digest}".encode()
 
     def _check(self, contents: Sequence[bytes]) -> list[tuple[bytes, dict[str, Any], Link]]:
         checked: list[tuple[bytes, dict[str, Any], Link]] = []

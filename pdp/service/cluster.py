@@ -165,11 +165,19 @@ class ArchivingStore:
 
 
 async def archived(archive: Archive, entry: SignedEntry, seq: int) -> None:
-    """Append to the archive unless it is there already."""
+    """Append to the archive unless it is there already: put there before, or just now by another worker of this PDP.
+
+    Raises:
+        ConflictError: the archive holds another entry under that number, or does not reach so far.
+    """
     head = await archive.head()
     if head.seq >= seq:
         return
-    await archive.append(entry, seq=seq, prev=head.digest)
+    try:
+        await archive.append(entry, seq=seq, prev=head.digest)
+    except ConflictError:
+        if [item.digest for item in await archive.read(after=seq - 1, limit=1)] != [entry.digest]:
+            raise
 
 
 def _forked(told: bytes) -> PortcullisError:

@@ -250,6 +250,37 @@ def test_records_sent_again_after_a_failed_fsync_do_not_stand_twice(
     assert ReceivedChain(store, owner="w", chain="c").head == chain.head
 
 
+def test_two_workers_store_one_chain_by_turns(opener: Opener, tmp_path: Path) -> None:
+    chain = opener()
+    for text in "abcd":
+        chain.append([record(text)])
+    contents = ChainReader(tmp_path, chain.name).read(after=0, until=chain.head.n, limit=99, limit_bytes=10**6)
+    store = tmp_path / "received"
+    one, two = (ReceivedChain(store, owner="w", chain="c") for _ in range(2))
+    for number, content in enumerate(contents):
+        assert (one, two)[number % 2].append([content]).n == number + 1
+    assert one.append(contents) == two.append(()) == chain.head
+    one.close()
+    two.close()
+    assert texts(store) == ["open", "a", "b", "c", "d"]
+
+
+def test_what_a_worker_that_died_at_work_has_written_is_not_written_again(opener: Opener, tmp_path: Path) -> None:
+    chain = opener()
+    chain.append([record("a")])
+    chain.append([record("b")])
+    contents = ChainReader(tmp_path, chain.name).read(after=0, until=chain.head.n, limit=99, limit_bytes=10**6)
+    store = tmp_path / "received"
+    dies, lives = (ReceivedChain(store, owner="w", chain="c") for _ in range(2))
+    lives.append(contents[:2])
+    dies.append(contents)
+    dies.close()
+    next(store.glob(".*.last")).write_bytes(b"")  # as it stands while one of them writes
+    assert lives.append(contents) == chain.head
+    lives.close()
+    assert texts(store) == ["open", "a", "b"]
+
+
 @pytest.mark.parametrize("spoiled", [{"time_ms": None}, {"time_ms": "1"}, {"time_ms": True}, {"kind": 5}])
 def test_a_record_that_no_reader_could_place_is_not_taken_from_an_enforcement_point(
     tmp_path: Path, spoiled: dict[str, Any]

@@ -9,11 +9,12 @@ import pytest
 
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.replica import Replica
-from pdp.service.cluster import ArchivingStore, MirroredLog, refill, restore_store
+from pdp.service.cluster import ArchivingStore, MirroredLog, archived, refill, restore_store
 from pdp.service.follow import Follower
 from pdp.service.positions import Positions
 from pdp.service.replicate import HeartbeatLoop, NextRoot, Publisher, Replication
 from pdp.service.subscribers import Posted, Subscribers
+from pdp.trust.entry import Head, SignedEntry
 from pdp.trust.feed import Ack, Hello, RootFiles
 from pdp.trust.keys import RootFile, Ruling, SigningKey
 from tests.support.logs import (
@@ -375,3 +376,31 @@ def test_a_posting_of_other_types_is_refused() -> None:
     for change in ({"seq": "1"}, {"identity": 7}, {"more": 1}):
         with pytest.raises((TypeError, KeyError)):
             Posted.from_json({**good.to_json(), **change})
+
+
+class SharedArchive(MemoryShared):
+    """An archive that another worker writes between our look and our write."""
+
+    def __init__(self, theirs: list[SignedEntry]) -> None:
+        super().__init__()
+        self.theirs = theirs
+
+    async def head(self) -> Head:
+        head = await super().head()
+        self.entries += self.theirs
+        return head
+
+
+@within
+async def test_an_entry_that_another_worker_has_archived_meanwhile_is_archived() -> None:
+    (entry,) = AUTHORITY.chain(1)
+    archive = SharedArchive([entry])
+    await archived(archive, entry, 1)
+    assert archive.entries == [entry]
+
+
+@within
+async def test_another_entry_in_the_archive_is_a_conflict() -> None:
+    (entry,), other = AUTHORITY.chain(1), AUTHORITY.entry(payload=lock_payload(9))
+    with pytest.raises(ConflictError):
+        await archived(SharedArchive([other]), entry, 1)

@@ -1,0 +1,194 @@
+"""Several processes of one PDP behind one port: whichever is asked, the answer is right; whichever dies, another serves."""
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import grpc
+import psutil
+import pytest
+
+from pdp.adapters.clock import SystemClock
+from pdp.cli.main import run
+from pdp.replica import Replica
+from pdp.service.follow import Follower
+from pdp.trust.feed import Hello
+from pdp.trust.keys import RootFile
+from pdp.trust.verifier import TrustVerifier
+from pdp.v1 import decision_pb2, lock_pb2, replication_pb2, types_pb2
+from pdp.v1.decision_pb2_grpc import DecisionServiceStub
+from pdp.v1.lock_pb2_grpc import LockServiceStub
+from pdp.v1.replication_pb2_grpc import ReplicationServiceStub
+from pdp.world import empty_world
+from tests.support.logs import MemoryStore
+from tests.support.pdp import ADA, BOB, GATE, initialised
+from tests.support.redis import redis_server
+from tests.support.workers import PATIENCE_S, Workers, serving
+
+ASSETS = "dataset/open: {environment: dev}\n"
+QUESTION = decision_pb2.Question(action="dataset.read", resource="dataset/open", supports_all=True)
+CONNECTIONS = 8
+
+
+@pytest.fixture(params=["sqlite", "redis"])
+def pdp(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Workers]:
+    issuer = asyncio.run(initialised(tmp_path, assets=ASSETS))
+    if request.param == "sqlite":
+        with serving(tmp_path, issuer) as workers:
+            yield workers
+        return
+    with redis_server() as server:
+        assert server.command("XLEN", "pdp:{main}:log").startswith(":0")
+        server.command("XADD", "pdp:{main}:log", "0-1", "x", "x")
+        server.command("XTRIM", "pdp:{main}:log", "MAXLEN", "0")
+        assert run(("log", "restore", "--state-dir", str(tmp_path / "state"), "--store", server.url)) == 0
+        with serving(tmp_path, issuer, "--store", server.url) as workers:
+            yield workers
+
+
+def lock_of(name: str) -> lock_pb2.LockRequest:
+    target = lock_pb2.LockTarget(principal=f"user:{name}")
+    return lock_pb2.LockRequest(target=target, reason="test", wait_all=True)
+
+
+@asynccontextmanager
+async def following(pdp: Workers, count: int) -> AsyncIterator[list[Replica]]:
+    """Follow with that many enforcement points, each over a connection of its own."""
+    root = RootFile.parse((pdp.directory / "state" / "root.json").read_bytes())
+    replicas, tasks = [], []
+    for number in range(count):
+        replica = Replica(verifier=TrustVerifier(root, "main"), world=empty_world("main"))
+        hello = Hello(seq=0, head=b"", version="1", role="sidecar", tenant="main", instance=f"edge-{number}")
+        follower = Follower(replica, MemoryStore(), pdp.source(GATE), clock=SystemClock(), hello=hello)
+        replicas.append(replica)
+        tasks.append(asyncio.create_task(follower.run()))
+    try:
+        yield replicas
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def locked(channel: grpc.aio.Channel, pdp: Workers, name: str) -> lock_pb2.LockResponse:
+    answer: lock_pb2.LockResponse = await LockServiceStub(channel).Lock(
+        lock_of(name), metadata=pdp.metadata(ADA), timeout=20
+    )
+    return answer
+
+
+async def connected(channel: grpc.aio.Channel, pdp: Workers) -> int:
+    """Return how many enforcement points the worker behind `channel` knows as connected."""
+    told = await ReplicationServiceStub(channel).ListReplicas(
+        replication_pb2.ListReplicasRequest(), metadata=pdp.metadata(ADA), timeout=20
+    )
+    return sum(1 for item in told.replicas if item.connected)
+
+
+async def evaluated(channel: grpc.aio.Channel, pdp: Workers, at_least: int = 0) -> decision_pb2.Decision:
+    request = decision_pb2.EvaluateRequest(question=QUESTION, at_least=at_least)
+    answer = await DecisionServiceStub(channel).Evaluate(request, metadata=pdp.metadata(BOB), timeout=20)
+    decision: decision_pb2.Decision = answer.decision
+    return decision
+
+
+def watches(channel: grpc.aio.Channel, pdp: Workers) -> Any:
+    request = decision_pb2.WatchRequest(question=QUESTION)
+    return DecisionServiceStub(channel).Watch(request, metadata=pdp.metadata(BOB))
+
+
+async def cut(call: Any) -> bool:
+    """Return True once a watch has ended with a refusal, after nothing but denies."""
+    try:
+        while (await call.read()).decision.effect == types_pb2.EFFECT_DENY:
+            pass
+    except grpc.aio.AioRpcError as error:
+        return error.code() is grpc.StatusCode.PERMISSION_DENIED
+    return False
+
+
+def asked(pdp: Workers) -> set[str]:
+    """Return the workers that have answered calls."""
+    page = pdp.get("/metrics").splitlines()
+    return {found[1] for line in page if (found := re.match(r'pdp_rpc_total{.*worker="(\d+)"', line))}
+
+
+def test_whichever_worker_is_asked_the_answer_is_right(pdp: Workers) -> None:
+    async def work() -> None:
+        channels = [pdp.channel() for _ in range(CONNECTIONS)]
+        async with following(pdp, CONNECTIONS) as replicas, asyncio.timeout(40):
+            for channel in channels:
+                while await connected(channel, pdp) < CONNECTIONS:  # noqa: ASYNC110 - told within a heartbeat, elsewhere
+                    await asyncio.sleep(0.05)
+            for number, channel in enumerate(channels):
+                made = await locked(channel, pdp, f"mallory{number}@x")
+                receipt = made.receipt
+                assert (receipt.connected, receipt.holding, list(receipt.missing)) == (CONNECTIONS, CONNECTIONS, [])
+                assert all(replica.world.seq >= made.lock.world_seq for replica in replicas)
+            for channel in channels:
+                assert (await evaluated(channel, pdp, made.lock.world_seq)).world_seq >= made.lock.world_seq
+            calls = [watches(channel, pdp) for channel in channels]
+            assert {(await call.read()).decision.effect for call in calls} == {types_pb2.EFFECT_ALLOW}
+            await locked(channels[0], pdp, BOB)
+            for call in calls:  # each is told, or ended with the right to ask: bob may do nothing any more
+                assert await cut(call)
+        await pdp.close()
+
+    asyncio.run(work())
+    deadline = time.monotonic() + PATIENCE_S
+    while asked(pdp) != {"0", "1"} and time.monotonic() < deadline:  # a worker reports every two seconds
+        time.sleep(0.1)
+    assert asked(pdp) == {"0", "1"}
+    assert pdp.end() == 0
+    assert run(("audit", "verify", str(pdp.directory / "state" / "audit"))) == 0
+
+
+@pytest.fixture
+def alone(tmp_path: Path) -> Iterator[Workers]:
+    with serving(tmp_path, asyncio.run(initialised(tmp_path, assets=ASSETS)), workers=3) as workers:
+        yield workers
+
+
+@pytest.mark.holds("F24")
+def test_a_worker_that_is_killed_is_started_again_and_the_others_serve_meanwhile(alone: Workers) -> None:
+    async def work() -> None:
+        before = {child.pid for child in alone.children()}
+        victim = alone.children()[1]
+        victim.kill()
+        for _ in range(20):
+            assert (await evaluated(alone.channel(), alone)).effect == types_pb2.EFFECT_ALLOW
+        await alone.close()
+        await asyncio.to_thread(alone.until, lambda: len({child.pid for child in alone.children()} - before) == 1)
+        await asyncio.to_thread(alone.until_whole)
+        assert len({child.pid for child in alone.children()} & before) == 2
+
+    asyncio.run(work())
+    assert alone.end() == 0
+    assert "worker ended" in (alone.directory / "serve.log").read_text()
+
+
+def test_no_worker_outlives_its_supervisor(alone: Workers) -> None:
+    children = alone.children()
+    assert alone.end(signal.SIGKILL) == -signal.SIGKILL
+    _, alive = psutil.wait_procs(children, timeout=PATIENCE_S)
+    assert not alive
+
+
+def test_what_keeps_workers_from_starting_is_one_line(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(initialised(tmp_path))
+    (tmp_path / "state" / "audit").mkdir()
+    (tmp_path / "state" / "audit" / "worker-1").write_text("in the way")
+    usual = ("--mode", "development", "--state-dir", str(tmp_path / "state"), "--trust", str(tmp_path / "trust.yaml"))
+    doors = ("--listen", "127.0.0.1:0", "--probes", "127.0.0.1:0")
+    assert run(("serve", *usual, *doors, "--workers", "2", "--log-level", "error")) == 2
+    said = capfd.readouterr()
+    assert said.out == ""
+    (line,) = [line for line in said.err.splitlines() if line.startswith("pdp: ")]
+    assert "cannot write the audit directory" in line
+    assert run(("serve", *usual, "--listen", f"unix:{tmp_path}/s", "--workers", "2")) == 2
+    assert "workers share a port" in capfd.readouterr().err
