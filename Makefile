@@ -37,7 +37,7 @@ lint: $(STAMP) ## Check style, types, layers and generated code
 	@$(BIN)/lint-imports --no-logo >build-lint.txt 2>&1 || { cat build-lint.txt; rm -f build-lint.txt; exit 1; }
 	@rm -f build-lint.txt
 	@$(MAKE) --no-print-directory proto OUT=build/proto
-	@diff -r -x __pycache__ -x __init__.py build/proto/pdp/v1 pdp/v1 || { echo "generated code differs from proto/; run: make proto"; exit 1; }
+	@{ diff -r -x __pycache__ -x __init__.py build/proto/pdp/v1 pdp/v1 && diff -r -x __pycache__ -x __init__.py build/proto/sidecar/v1 sidecar/v1; } || { echo "generated code differs from proto/; run: make proto"; exit 1; }
 
 format: $(STAMP) ## Put the code into its one format
 	@$(BIN)/ruff format --quiet .
@@ -52,9 +52,10 @@ $(PROTOC)/.installed: requirements/proto.txt
 	@touch $@
 
 OUT ?= .
-proto: $(PROTOC)/.installed ## Generate pdp/v1 from proto/
+proto: $(PROTOC)/.installed ## Generate pdp/v1 and sidecar/v1 from proto/
 	@mkdir -p $(OUT)
 	@$(PROTOC)/bin/python -m grpc_tools.protoc -I proto --python_out=$(OUT) --pyi_out=$(OUT) --grpc_python_out=$(OUT) proto/pdp/v1/*.proto
+	@$(PROTOC)/bin/python -m grpc_tools.protoc -I proto --python_out=$(OUT) --pyi_out=$(OUT) proto/sidecar/v1/*.proto
 
 lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package index)
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet pip-tools

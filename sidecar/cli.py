@@ -1,4 +1,4 @@
-"""`pdp-sidecar run | config | doctor`: the enforcement point beside a model server.
+"""`pdp-sidecar run | config | routes | doctor`: the enforcement point beside a model server.
 
 Exit codes: 0 stopped as asked, or all checks passed; 1 our defect; 2 a bad option, file, port or upstream, named in one line
 with what to do; 5 a part that must run does not; 130 interrupted.
@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -30,7 +31,7 @@ from sidecar.config import (
     sockets_in,
 )
 from sidecar.envoy import EnvoySettings, ListenerTls, Upstream, rendered
-from sidecar.routes import RouteTable
+from sidecar.routes import RouteTable, Row, Scope
 from sidecar.supervisor import EnvoyError
 
 INTERRUPTED = 130
@@ -40,6 +41,9 @@ app = typer.Typer(name="pdp-sidecar", no_args_is_help=True, add_completion=False
 
 UpstreamOption = Annotated[
     str, typer.Option(help="The model server: http://HOST:PORT, https://HOST:PORT, unix:///PATH.")
+]
+UpstreamGrpc = Annotated[
+    str, typer.Option(help="Its gRPC port, if that is another: http://HOST:PORT, https://HOST:PORT, unix:///PATH.")
 ]
 UpstreamCa = Annotated[Path | None, typer.Option(help="CA of an https model server's certificate.")]
 Listen = Annotated[str, typer.Option(help="Where callers connect; port 0 lets the kernel choose.")]
@@ -68,6 +72,7 @@ def run(
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     require_client_cert: RequireCert = False,
+    upstream_grpc: UpstreamGrpc = "",
     upstream_ca: UpstreamCa = None,
     pdp_ca: Annotated[Path | None, typer.Option(help="CA of the PDP's certificate.")] = None,
     cert: Annotated[Path | None, typer.Option(help="The sidecar's own SPIFFE certificate.")] = None,
@@ -99,6 +104,7 @@ def run(
         envoy=_settings(
             table,
             upstream=parse_upstream(upstream, ca=readable_file(upstream_ca, option="--upstream-ca")),
+            upstream_grpc=_grpc(upstream_grpc, readable_file(upstream_ca, option="--upstream-ca")),
             listen=listen,
             tls=_tls(tls_cert, tls_key, client_ca, required=require_client_cert),
             state_dir=state_dir,
@@ -125,10 +131,15 @@ def _tls(cert: Path | None, key: Path | None, client_ca: Path | None, *, require
     )
 
 
+def _grpc(text: str, ca: Path | None) -> Upstream | None:
+    return parse_upstream(text, ca=ca, option="--upstream-grpc") if text else None
+
+
 def _settings(
     table: RouteTable,
     *,
     upstream: Upstream,
+    upstream_grpc: Upstream | None,
     listen: str,
     tls: ListenerTls | None,
     state_dir: Path,
@@ -137,6 +148,7 @@ def _settings(
     return EnvoySettings(
         listen=parse_address(listen, option="--listen"),
         upstream=upstream,
+        upstream_grpc=upstream_grpc,
         sockets=sockets_in(state_dir),
         rows=table.rows,
         tls=tls,
@@ -162,6 +174,7 @@ def config(
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     require_client_cert: RequireCert = False,
+    upstream_grpc: UpstreamGrpc = "",
     upstream_ca: UpstreamCa = None,
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
@@ -170,12 +183,43 @@ def config(
     settings = _settings(
         load_routes(routes),
         upstream=parse_upstream(upstream, ca=upstream_ca),
+        upstream_grpc=_grpc(upstream_grpc, upstream_ca),
         listen=listen,
         tls=listener_tls(tls_cert, tls_key, client_ca, required=require_client_cert),
         state_dir=state_dir,
         forward_credentials=forward_credentials,
     )
     typer.echo(rendered(settings))
+
+
+@app.command()
+def routes(
+    file: Annotated[Path, typer.Argument(metavar="ROUTES.YAML", help="The routes file that `run` would read.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Show the whole route table: what is mapped, what it asks, and where it is decided. All else is denied."""
+    table = load_routes(file)
+    rows = [_shown(row, server=table.server) for row in table.rows]
+    if as_json:
+        typer.echo(json.dumps({"served": {name: asdict(one) for name, one in table.served.items()}, "routes": rows}))
+        return
+    widths = {key: max(len(row[key]) for row in rows) for key in rows[0]} if rows else {}
+    for row in rows:
+        typer.echo("  ".join(value.ljust(widths[key]) for key, value in row.items()).rstrip())
+
+
+def _shown(row: Row, *, server: str) -> dict[str, str]:
+    """Return one row as people read it; a row that is always denied says so in place of its door."""
+    opens = row.scope is not Scope.NEVER and (row.scope is not Scope.SERVER or bool(server))
+    asks = {Scope.SERVED: "the name in its path", Scope.BODY: f"the model in its {row.body.value}"}
+    return {
+        "method": row.method,
+        "path": row.path,
+        "action": row.action,
+        "asks about": asks.get(row.scope) or row.resource or server or "-",
+        "decided by": row.placement.value if opens else "nobody: always denied",
+        "name": row.name,
+    }
 
 
 @app.command()

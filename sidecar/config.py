@@ -3,8 +3,10 @@
 Every fault is a `ConfigError`: one line that says what is wrong, and what to do.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -13,7 +15,8 @@ from pdp.errors import BadNameError, ConfigError
 from pdp.model.names import Resource
 from pdp.yaml_text import read_yaml
 from sidecar.envoy import Address, EnvoyConfigError, EnvoySettings, ListenerTls, Sockets, Upstream
-from sidecar.routes import RouteTable, Served, oip
+from sidecar.routes import NO_TOKENS, WEBSOCKET, Body, Dialect, Placement, RouteTable, Row, Scope, Served
+from sidecar.routes.assembly import DEFAULT, assemble
 
 _PORTS = range(65_536)
 _HEX_SHA256 = 64
@@ -66,13 +69,31 @@ class _ServedEntry(BaseModel):
 
     resource: str
     model: str = ""
+    upstream: str = ""
+    pinned: bool = False
+
+
+class _RouteEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    method: Literal["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "WEBSOCKET"]
+    path: str
+    action: str = "endpoint.invoke"
+    resource: str = ""
+    body: Literal["unread", "json", "multipart"] = "unread"
+    stream: bool = False
+    deny: bool = False
 
 
 class _RoutesFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    served: dict[str, _ServedEntry]
+    served: dict[str, _ServedEntry] = {}
     server: str = ""
+    protocols: tuple[str, ...] = DEFAULT
+    watch: bool = False
+    routes: tuple[_RouteEntry, ...] = ()
 
 
 def parse_address(text: str, *, option: str) -> Address:
@@ -100,7 +121,7 @@ def parse_origin(text: str) -> str:
     return text
 
 
-def parse_upstream(text: str, *, ca: Path | None = None) -> Upstream:
+def parse_upstream(text: str, *, ca: Path | None = None, option: str = "--upstream") -> Upstream:
     """Return the model server that `http://HOST:PORT`, `https://HOST:PORT` or `unix:///PATH` names.
 
     Raises:
@@ -111,15 +132,15 @@ def parse_upstream(text: str, *, ca: Path | None = None) -> Upstream:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
-        raise ConfigError(f"--upstream: `{text}` is no URL", advice=advice) from None
+        raise ConfigError(f"{option}: `{text}` is no URL", advice=advice) from None
     if parts.scheme == "unix" and parts.path and not parts.netloc:
         return Upstream(pipe=Path(parts.path))
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.path.strip("/") or parts.query:
-        raise ConfigError(f"--upstream: `{text}` is not where a model server listens", advice=advice)
+        raise ConfigError(f"{option}: `{text}` is not where a model server listens", advice=advice)
     tls = parts.scheme == "https"
     if tls and ca is None:
         raise ConfigError(
-            "--upstream: an https model server needs `--upstream-ca`", advice="name the CA of its certificate"
+            f"{option}: an https model server needs `--upstream-ca`", advice="name the CA of its certificate"
         )
     return Upstream(address=Address(host=parts.hostname, port=port or (443 if tls else 80)), tls=tls, ca=ca)
 
@@ -153,7 +174,13 @@ def load_routes(path: Path) -> RouteTable:
         served = {name: _served(name, entry) for name, entry in parsed.served.items()}
         if parsed.server:
             Resource.parse(parsed.server)
-        return oip.table(served=served, server=parsed.server)
+        return assemble(
+            served=served,
+            server=parsed.server,
+            protocols=parsed.protocols,
+            own=tuple(_row(entry) for entry in parsed.routes),
+            watch=parsed.watch,
+        )
     except OSError as fault:
         raise ConfigError(f"--routes: cannot read `{path}`: {fault.strerror}", advice="name a readable file") from None
     except UnicodeDecodeError:
@@ -161,7 +188,9 @@ def load_routes(path: Path) -> RouteTable:
     except ValidationError as fault:
         first = fault.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "the file"
-        advice = "write `served: {NAME: {resource: endpoint/…, model: model/…@VERSION}}`"
+        advice = (
+            "write `served: {NAME: {resource: endpoint/…, model: model/…@VERSION}}`; docs/sidecar.md shows every key"
+        )
         raise ConfigError(f"--routes: `{path}`: {where}: {first['msg'].lower()}", advice=advice) from None
     except BadNameError as fault:
         raise ConfigError(f"--routes: `{path}`: {fault.message}") from None
@@ -173,7 +202,49 @@ def _served(name: str, entry: _ServedEntry) -> Served:
     Resource.parse(entry.resource)
     if entry.model and not Resource.parse(entry.model).version:
         raise ValueError(f"served.{name}.model: a route decided by its path needs one version: `{entry.model}@VERSION`")
-    return Served(resource=entry.resource, model=entry.model)
+    if entry.pinned and not entry.model:
+        raise ValueError(f"served.{name}.pinned: there is no version to pin: name the `model`")
+    return Served(resource=entry.resource, model=entry.model, upstream=entry.upstream, pinned=entry.pinned)
+
+
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~:@!$&'()*+,=-]|\{(?:m|v|id)\})*)+")
+
+
+def _row(entry: _RouteEntry) -> Row:
+    """Return one of the server's own routes."""
+    if not _PATH.fullmatch(entry.path) or "//" in entry.path:
+        raise ValueError(f"routes.{entry.name}.path: `{entry.path}` is no path; `{{m}}` stands for a served name")
+    return Row(
+        name=f"own.{entry.name}",
+        method=entry.method,
+        path=entry.path,
+        action=entry.action,
+        scope=_scope(entry),
+        placement=_placement(entry),
+        body=Body(entry.body),
+        dialect=Dialect.PLAIN,
+        stream=entry.stream,
+        limit=None if entry.action == "endpoint.invoke" else NO_TOKENS,
+        resource=entry.resource,
+    )
+
+
+def _placement(entry: _RouteEntry) -> Placement:
+    if entry.method == WEBSOCKET:
+        return Placement.ASGI
+    return Placement.EXT_PROC if entry.stream or entry.body != "unread" else Placement.EXT_AUTHZ
+
+
+def _scope(entry: _RouteEntry) -> Scope:
+    if entry.deny:
+        return Scope.NEVER
+    if entry.resource:
+        return Scope.FIXED
+    if "{m}" in entry.path:
+        return Scope.SERVED
+    if entry.body != "unread":
+        return Scope.BODY
+    raise ValueError(f"routes.{entry.name}: what does it ask about? `{{m}}` in its path, a `body`, or a `resource`")
 
 
 def check_pdp(access: PdpAccess) -> PdpAccess:

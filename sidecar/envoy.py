@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from sidecar.limits import LIMITS
-from sidecar.routes import Placement, Row
+from sidecar.routes import Body, Placement, Row
 
 UNMAPPED = "unmapped"
 """The name of the last route: what reaches it has no row."""
 
-AGENT_HTTP, AGENT_GRPC, UPSTREAM = "agent_http", "agent_grpc", "upstream"
+AGENT_HTTP, AGENT_GRPC, UPSTREAM, UPSTREAM_GRPC = "agent_http", "agent_grpc", "upstream", "upstream_grpc"
 EXT_AUTHZ, EXT_PROC = "envoy.filters.http.ext_authz", "envoy.filters.http.ext_proc"
 
 ASK_HEADERS = ("pdp-ask-purpose", "pdp-ask-run", "pdp-ask-ticket")
@@ -134,6 +134,7 @@ class EnvoySettings:
     Attributes:
         listen: Where clients connect.
         upstream: The model server.
+        upstream_grpc: Its gRPC port; None: the same address, over HTTP/2.
         sockets: The agent's and Envoy's Unix sockets.
         rows: The routes, in the order they are matched.
         tls: The listener's certificate; None: plain HTTP (a mesh, or a loopback demo).
@@ -144,11 +145,14 @@ class EnvoySettings:
     upstream: Upstream
     sockets: Sockets
     rows: tuple[Row, ...]
+    upstream_grpc: Upstream | None = None
     tls: ListenerTls | None = None
     forward_credentials: bool = False
 
 
 Json = dict[str, Any]
+
+_BODY_MODES = {Body.UNREAD: "NONE", Body.GRPC: "STREAMED"}
 
 
 def bootstrap(settings: EnvoySettings) -> Json:
@@ -166,7 +170,7 @@ def bootstrap(settings: EnvoySettings) -> Json:
             "clusters": [
                 _cluster(AGENT_HTTP, _pipe(settings.sockets.http)),
                 _cluster(AGENT_GRPC, _pipe(settings.sockets.grpc), h2=True),
-                _upstream(settings.upstream),
+                *upstreams(settings),
             ],
         },
     }
@@ -243,12 +247,20 @@ def _cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC"
     }
 
 
-def _upstream(upstream: Upstream) -> Json:
+def upstreams(settings: EnvoySettings) -> list[Json]:
+    """Return the model server's clusters: one for HTTP, and one over HTTP/2 where a row speaks gRPC."""
+    found = [_upstream(UPSTREAM, settings.upstream)]
+    if any(row.grpc for row in settings.rows):
+        found.append(_upstream(UPSTREAM_GRPC, settings.upstream_grpc or settings.upstream, h2=True))
+    return found
+
+
+def _upstream(name: str, upstream: Upstream, *, h2: bool = False) -> Json:
     if upstream.pipe is not None:
-        return _cluster(UPSTREAM, _pipe(upstream.pipe))
+        return _cluster(name, _pipe(upstream.pipe), h2=h2)
     if upstream.address is None:
         raise EnvoyConfigError("the upstream needs an address or a Unix socket")
-    cluster = _cluster(UPSTREAM, _socket(upstream.address), kind="STRICT_DNS")
+    cluster = _cluster(name, _socket(upstream.address), kind="STRICT_DNS", h2=h2)
     if upstream.tls:
         cluster["transport_socket"] = _upstream_tls(upstream.address.host, upstream.ca)
     return cluster
@@ -431,18 +443,21 @@ def _ext_proc() -> Json:
 
 
 def _routes(settings: EnvoySettings) -> list[Json]:
-    return [*(_route(row) for row in settings.rows), _last()]
+    return [*(_route(row) for row in settings.rows if row.placement is not Placement.ASGI), _last()]
 
 
 def _route(row: Row) -> Json:
     decided = _by_stream(row) if row.placement is Placement.EXT_PROC else _by_path()
+    # An encoded answer can neither be stripped nor carry the event that says it was cut.
+    plain = {"request_headers_to_remove": ["accept-encoding"]} if row.placement is Placement.EXT_PROC else {}
     return {
         "name": row.name,
+        **plain,
         "match": {
             "safe_regex": {"regex": row.regex},
             "headers": [{"name": ":method", "string_match": {"exact": row.method}}],
         },
-        "route": {"cluster": UPSTREAM, **_duration(row)},
+        "route": {"cluster": UPSTREAM_GRPC if row.grpc else UPSTREAM, **_duration(row)},
         "typed_per_filter_config": decided,
     }
 
@@ -473,10 +488,11 @@ def _by_path() -> Json:
 
 
 def _by_stream(row: Row) -> Json:
-    # Fixed modes (EP-2). The path decides, so the request body passes unread; the response is watched chunk by chunk.
+    # Fixed modes (EP-2): a body that decides comes whole, a gRPC call's messages as they are sent, any other body unread.
+    # The response is watched chunk by chunk.
     mode = {
         "request_header_mode": "SEND",
-        "request_body_mode": "NONE",
+        "request_body_mode": _BODY_MODES.get(row.body, "BUFFERED"),
         "request_trailer_mode": "SKIP",
         "response_header_mode": "SEND",
         "response_body_mode": "STREAMED",

@@ -1,8 +1,11 @@
-"""ext_proc: decide at the request headers, watch the response chunk by chunk, and cut it when access ends.
+"""ext_proc: decide where the body names the model, watch the response chunk by chunk, and cut it when access ends.
 
 One handler per request. A reader task feeds it Envoy's messages; the handler waits for the next message or for the order
 to cut, whichever comes first, and answers every message at once (EP-4). A *clean* end of `Process` before Envoy ended
 would fail open, so the wrapper turns every unforeseen return into an error (EP-1).
+
+How a request opens depends on its row: by its path alone, by its body (held by Envoy until it is whole), or by its first
+gRPC message; in each case nothing undecided goes on. From then on both directions run through `Exchange`.
 
 Source: ENFORCEMENT.md 2.3 (EP-1 to EP-10), 4.
 """
@@ -10,21 +13,33 @@ Source: ENFORCEMENT.md 2.3 (EP-1 to EP-10), 4.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
 import grpc
-from envoy.config.core.v3 import base_pb2
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 
 from pdp.errors import Reason
-from sidecar.cutoff import Delivered
-from sidecar.ext_authz import Headers
-from sidecar.gate import Ask, Gate, Verdict
+from sidecar import bodies, messages
+from sidecar.bodies import UNREAD, BadBody, Content
+from sidecar.exchange import Exchange, NotPassableError
+from sidecar.gate import Admitted, Gate, Verdict
+from sidecar.proc_wire import (
+    ask_of,
+    chunk_on,
+    fields_of,
+    headers_on,
+    headers_pass,
+    immediate,
+    opened,
+    request_body_on,
+    request_chunk_on,
+)
 from sidecar.rechecks import Rechecker, Time
-from sidecar.routes import Placement
+from sidecar.rewrite import Sent, message_on, sent_on
+from sidecar.routes import Body, Placement
 
 _LOG = logging.getLogger(__name__)
 
@@ -44,61 +59,8 @@ class Notes(Protocol):
         ...
 
 
-def _set(name: str, value: str) -> base_pb2.HeaderValueOption:
-    return base_pb2.HeaderValueOption(
-        header=base_pb2.HeaderValue(key=name, raw_value=value.encode("ascii")),
-        append_action=base_pb2.HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD,
-    )
-
-
-def _immediate(verdict: Verdict) -> proc.ProcessingResponse:
-    """Return the answer that ends the request: a status before the response began, a reset once it runs (EP-6)."""
-    refused = verdict.denial
-    answer = proc.ProcessingResponse()
-    answer.immediate_response.status.code = refused.status
-    answer.immediate_response.body = refused.body
-    answer.immediate_response.grpc_status.status = refused.grpc_status
-    answer.immediate_response.headers.set_headers.extend(_set(name, value) for name, value in refused.headers)
-    answer.immediate_response.details = "pdp_" + verdict.reason.value
-    return answer
-
-
-def _go_on(verdict: Verdict) -> proc.ProcessingResponse:
-    answer = proc.ProcessingResponse()
-    answer.request_headers.response.header_mutation.set_headers.extend(
-        _set(name, value) for name, value in verdict.given
-    )
-    return answer
-
-
-def _replaced(body: bytes) -> proc.ProcessingResponse:
-    answer = proc.ProcessingResponse()
-    answer.response_body.response.body_mutation.body = body
-    return answer
-
-
-# Built once: these answers say only "go on" (never sent before an allow).
-_HEADERS_PASS = proc.ProcessingResponse(response_headers=proc.HeadersResponse())
-_CHUNK_PASS = proc.ProcessingResponse(response_body=proc.BodyResponse())
-
-
-def _fields(headers: base_pb2.HeaderMap) -> list[tuple[str, str]]:
-    return [(one.key, (one.raw_value or one.value.encode()).decode("latin-1")) for one in headers.headers]
-
-
-def ask_of(message: proc.ProcessingRequest, route: str) -> Ask:
-    """Return the question in Envoy's first message; facts about the connection come from it, never from the client."""
-    headers = Headers()
-    for name, value in _fields(message.request_headers.headers):
-        headers.add(name.lower(), value)
-    attributes = message.attributes["envoy.filters.http.ext_proc"].fields if message.attributes else {}
-    source = attributes["source.address"].string_value if "source.address" in attributes else ""
-    return headers.ask(
-        method=headers.values.get(":method", ""),
-        target=headers.values.get(":path", ""),
-        route=route,
-        source_ip=source.rpartition(":")[0],
-    )
+class UnexpectedMessageError(Exception):
+    """Envoy sent what our routes do not ask for."""
 
 
 class Stream:
@@ -122,7 +84,9 @@ class Stream:
         # One message ahead is enough: Envoy sends the next chunk only after our answer.
         self._inbox: asyncio.Queue[proc.ProcessingRequest | None] = asyncio.Queue(maxsize=1)
         self._cut: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
-        self._delivered = Delivered()
+        self._headers: Mapping[str, str] = {}
+        self._requests = messages.Framer()
+        self._exchange: Exchange | None = None
 
     async def run(self) -> End:
         """Serve the request to its end."""
@@ -148,35 +112,130 @@ class Stream:
             return End.ENVOY_ENDED
         if first.WhichOneof("request") != "request_headers":
             return await self._end(Verdict(allowed=False, reason=Reason.BAD_REQUEST))
-        verdict = await self._gate.decide(ask_of(first, self._route), Placement.EXT_PROC)
-        if not verdict.allowed:
+        self._headers, ask = ask_of(first, self._route)
+        admitted = await self._gate.admit(ask, Placement.EXT_PROC)
+        if isinstance(admitted, Verdict):
+            return await self._end(admitted)
+        if admitted.row.body is Body.UNREAD:
+            return await self._open(admitted, UNREAD, lambda verdict, sent: headers_on(verdict, sent.path))
+        return await self._open_by_body(admitted, empty=first.request_headers.end_of_stream)
+
+    # -- how a request opens -----------------------------------------------------------------------------------------
+
+    async def _open_by_body(self, admitted: Admitted, *, empty: bool) -> End:
+        """Let Envoy hold the headers, take the body or the first message, and decide on it."""
+        if empty:
+            return await self._end(await self._gate.judge(admitted, BadBody(why="no body")))
+        await self._write(opened(admitted))
+        if admitted.row.body is Body.GRPC:
+            return await self._open_by_message(admitted)
+        message = await self._inbox.get()
+        if message is None:
+            return End.ENVOY_ENDED
+        if message.WhichOneof("request") == "response_headers":
+            return await self._refused_by_envoy(admitted, message)
+        content = bodies.read(admitted.row, message.request_body.body, self._headers)
+        return await self._open(admitted, content, request_body_on)
+
+    async def _refused_by_envoy(self, admitted: Admitted, message: proc.ProcessingRequest | None) -> End:
+        """Record Envoy's own refusal of a body (413) and let it pass: the headers are held, so no model spoke (EP-10)."""
+        await self._gate.judge(admitted, BadBody(why="envoy refused the body: above the limit"))
+        while message is not None:
+            headers = message.WhichOneof("request") == "response_headers"
+            await self._write(headers_pass(whole=False, row=admitted.row) if headers else chunk_on(None))
+            message = await self._inbox.get()
+        return End.ENVOY_ENDED
+
+    async def _open_by_message(self, admitted: Admitted) -> End:
+        """Hold chunks until they make a message; decide on that one, and send it on as decided."""
+        while True:
+            message = await self._inbox.get()
+            if message is None:
+                return End.ENVOY_ENDED
+            # An answer before any message was decided is an answer to nobody.
+            asks = message.WhichOneof("request") == "request_body"
+            whole = self._whole(message) if asks else BadBody(why="an answer before the question")
+            if isinstance(whole, BadBody):
+                return await self._end(await self._gate.judge(admitted, whole))
+            if whole:
+                content = messages.read(admitted.row, whole[0])
+                return await self._open(admitted, content, self._first(whole))
+            await self._write(request_chunk_on(b""))
+
+    def _whole(self, message: proc.ProcessingRequest) -> list[bytes] | BadBody:
+        """Return the gRPC messages that this chunk completes."""
+        try:
+            found = list(self._requests.feed(message.request_body.body))
+        except messages.BadMessageError as fault:
+            return BadBody(why=str(fault))
+        if message.request_body.end_of_stream and self._requests.partial:
+            return BadBody(why="half a message")
+        return found
+
+    def _first(self, whole: list[bytes]) -> Callable[[Verdict, Sent], proc.ProcessingResponse]:
+        def answer(verdict: Verdict, _sent: Sent) -> proc.ProcessingResponse:
+            return request_chunk_on(message_on(verdict, whole[0]) + self._further(verdict, whole[1:]))
+
+        return answer
+
+    def _further(self, verdict: Verdict, whole: list[bytes]) -> bytes:
+        """Return further messages as they are sent on; each is checked as the first was."""
+        if self._exchange is None:
+            raise UnexpectedMessageError("a message before the first")
+        return b"".join(message_on(verdict, self._exchange.asked(message)) for message in whole)
+
+    async def _open(
+        self,
+        admitted: Admitted,
+        content: Content | BadBody,
+        answer: Callable[[Verdict, Sent], proc.ProcessingResponse],
+    ) -> End:
+        """Decide, and run the response if it is allowed."""
+        verdict = await self._gate.judge(admitted, content)
+        if not verdict.allowed or isinstance(content, BadBody):
             return await self._end(verdict)
         session = self._rechecker.open(verdict, self._order_cut)
         if isinstance(session, Reason):
             self._order_cut(session)  # the allow is on record: so must be that nothing came of it
+            self._exchange = Exchange(verdict, content)
             self._note(verdict)
             return await self._end(verdict.refused(session))
+        self._exchange = Exchange(verdict, content, carried=lambda count: self._rechecker.carried(session, count))
         try:
-            await self._write(_go_on(verdict))
-            return await self._watch(verdict)
+            return await self._run(verdict, content, answer)
         finally:
             # Also when this task is cancelled, which is how gRPC tells that Envoy reset its stream: the usual end.
             self._rechecker.close(session)
             self._note(verdict)
+
+    async def _run(
+        self, verdict: Verdict, content: Content, answer: Callable[[Verdict, Sent], proc.ProcessingResponse]
+    ) -> End:
+        try:
+            await self._write(answer(verdict, sent_on(verdict, content)))
+            return await self._watch(verdict)
+        except NotPassableError as fault:
+            self._order_cut(fault.reason)
+            return await self._end(verdict.refused(fault.reason))
+
+    # -- while it runs -----------------------------------------------------------------------------------------------
 
     def _order_cut(self, reason: Reason) -> None:
         if not self._cut.done():
             self._cut.set_result(reason)
 
     async def _watch(self, verdict: Verdict) -> End:
-        """Pass the response on until it ends or is cut."""
+        """Pass both directions on until the exchange ends or is cut."""
         while True:
             message = await self._next()
+            if not self._cut.done() and message is not None:
+                answer = self._passed(verdict, message)  # may be the message that is one too many
+                if not self._cut.done():
+                    await self._write(answer)
+                    continue
             if self._cut.done():
                 return await self._cut_off(verdict, self._cut.result(), message)
-            if message is None:
-                return End.ENVOY_ENDED
-            await self._pass(message)
+            return End.ENVOY_ENDED
 
     async def _next(self) -> proc.ProcessingRequest | None:
         """Return the next message; None when Envoy ended, or when the cut came first."""
@@ -188,32 +247,39 @@ class Stream:
         finally:
             waiting.cancel()
 
-    async def _pass(self, message: proc.ProcessingRequest) -> None:
-        kind = message.WhichOneof("request")
-        if kind == "response_headers":
-            self._delivered.headers(dict(_fields(message.response_headers.headers)))
-            await self._write(_HEADERS_PASS)
-        elif kind == "response_body":
-            self._delivered.chunk(message.response_body.body, self._time.mono_s())
-            await self._write(_CHUNK_PASS)
-        else:  # the modes of our routes send nothing else: a stranger's configuration is not waved through
+    def _passed(self, verdict: Verdict, message: proc.ProcessingRequest) -> proc.ProcessingResponse:
+        """Return the answer that passes one message on."""
+        exchange, kind = self._exchange, message.WhichOneof("request")
+        if exchange is None:
             raise UnexpectedMessageError(kind)
+        if kind == "response_headers":
+            in_one = exchange.headers(dict(fields_of(message.response_headers.headers)))
+            return headers_pass(whole=in_one, row=exchange.row)
+        if kind == "response_body":
+            body = message.response_body
+            return chunk_on(exchange.chunk(body.body, self._time.mono_s(), last=body.end_of_stream))
+        if kind == "request_body" and exchange.row.body is Body.GRPC:
+            whole = self._whole(message)
+            if isinstance(whole, BadBody):
+                raise NotPassableError(Reason.BAD_REQUEST)
+            return request_chunk_on(self._further(verdict, whole))
+        raise UnexpectedMessageError(kind)  # our modes ask for nothing else: a stranger's setting is not waved through
 
     async def _cut_off(self, verdict: Verdict, reason: Reason, message: proc.ProcessingRequest | None) -> End:
         """End the response: the error event in place of the next chunk where one comes, then the abort."""
         if message is None:
             message = await self._next_chunk_soon()
-        if message is not None and self._carries_event(message):
-            await self._write(_replaced(self._delivered.error_event(reason, reveal=verdict.reveal)))
+        if message is not None and self._carries_event(message) and self._exchange is not None:
+            await self._write(chunk_on(self._exchange.error_event(reason)))
         return await self._end(verdict.refused(reason))
 
     def _carries_event(self, message: proc.ProcessingRequest) -> bool:
         """Whether the error event can go in place of this message; the last chunk carries none, as its pass is a clean end."""
         chunk = message.WhichOneof("request") == "response_body" and not message.response_body.end_of_stream
-        return chunk and self._delivered.events_fit
+        return chunk and self._exchange is not None and self._exchange.delivered.events_fit
 
     async def _next_chunk_soon(self) -> proc.ProcessingRequest | None:
-        wait_s = self._delivered.wait_s(self._time.mono_s())
+        wait_s = self._exchange.delivered.wait_s(self._time.mono_s()) if self._exchange is not None else 0.0
         if not wait_s:
             return None
         with contextlib.suppress(TimeoutError):
@@ -222,20 +288,14 @@ class Stream:
         return None
 
     async def _end(self, verdict: Verdict) -> End:
-        await self._write(_immediate(verdict))
+        await self._write(immediate(verdict))
         return End.IMMEDIATE
 
     def _note(self, verdict: Verdict) -> None:
         """Record how the response ended, beside the cut: a slow or failing record never delays it."""
-        fields: dict[str, str | int] = {"messages": self._delivered.chunks, "size_bytes": self._delivered.size_bytes}
-        if self._cut.done():
-            fields["reason"] = self._cut.result().value
-        event = "cut" if self._cut.done() else "ended"
-        self._background(self._notes.note(event, decision_id=verdict.decision_id, **fields))
-
-
-class UnexpectedMessageError(Exception):
-    """Envoy sent what our routes do not ask for."""
+        cut = self._cut.result() if self._cut.done() else None
+        fields = self._exchange.ended(cut) if self._exchange is not None else {}
+        self._background(self._notes.note("cut" if cut else "ended", decision_id=verdict.decision_id, **fields))
 
 
 class ExternalProcessorService(proc_grpc.ExternalProcessorServicer):  # type: ignore[misc] # generated code is untyped

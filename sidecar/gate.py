@@ -1,16 +1,18 @@
 """The one mapping and the one decision behind every door: what Envoy told us, to an answer.
 
-`ext_authz` (HTTP and gRPC) and `ext_proc` only translate: each builds an `Ask`, awaits `Gate.decide`, and writes the
-`Verdict` in its own protocol. INVARIANT: `Gate.decide` returns; it never raises, and whatever goes wrong is a deny.
+`ext_authz` (HTTP and gRPC), `ext_proc` and `asgi` only translate: each builds an `Ask`, awaits `Gate.decide`, and writes the
+`Verdict` in its own protocol. Where the body names the model there are two steps: `Gate.admit` (route and credential, before
+a byte of the body is read) and `Gate.judge` (the question). INVARIANT: each returns; none raises, and whatever goes wrong is
+a deny.
 """
 
 import asyncio
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
-from typing import Protocol
+from typing import Protocol, TypeVar
 from urllib.parse import unquote
 
 from pdp.errors import PortcullisError, Reason
@@ -20,9 +22,11 @@ from pdp.model.attributes import NO_ATTRIBUTES, Attributes
 from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
+from sidecar.bodies import UNREAD, BadBody, Content
+from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial, denial
-from sidecar.routes import Mapped, Placement, RouteTable, Unmapped
+from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Unmapped
 from sidecar.target import BadTarget, canonical
 
 _LOG = logging.getLogger(__name__)
@@ -34,12 +38,8 @@ _XFCC = re.compile(
 )
 _TEXT = re.compile(r"[\x20-\x7e]*")
 
-SUPPORTS = {
-    # `recheck_after` holds on ext_authz only if the answer cannot outlast it: `Gate` compares it with the route timeout.
-    Placement.EXT_AUTHZ: frozenset({"recheck_after"}),
-    Placement.EXT_PROC: frozenset({"recheck_after"}),
-}
-"""The obligations each placement can carry out; any other one on a grant is a deny (`obligation_unsupported`)."""
+_T = TypeVar("_T")
+_PROTOCOLS = {Body.MESSAGES: "websocket"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,6 +81,8 @@ class Verdict:
         expires_at_s: When the credential ends (wall clock, seconds); 0: with the connection.
         reveal: The caller may see the reason of a 403 or 503, not only that it is one.
         challenge: The headers by which a refused credential is asked for again.
+        mapped: What the request was taken for; None on a refusal.
+        duties: What the allow obliges to.
     """
 
     allowed: bool
@@ -92,6 +94,8 @@ class Verdict:
     expires_at_s: int = 0
     reveal: bool = False
     challenge: tuple[Header, ...] = ()
+    mapped: Mapped | None = None
+    duties: Duties = NO_DUTIES
 
     @property
     def subject(self) -> str:
@@ -130,6 +134,21 @@ class Identified:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """A request whose route is known and whose credential holds; what it asks may still stand in its body."""
+
+    ask: Ask
+    mapped: Mapped
+    who: Identified
+    placement: Placement
+
+    @property
+    def row(self) -> Row:
+        """The row it came by."""
+        return self.mapped.row
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Unidentified:
     """A refused credential; `challenge` holds the headers by which it is asked for again."""
 
@@ -157,6 +176,10 @@ class Decides(Protocol):
 
     async def refuse(self, reason: Reason, *, detail: str, door: str, action: str = "", resource: str = "") -> Answer:
         """Record a refusal for which there is no question."""
+        ...
+
+    def digest(self, resource: Resource) -> str:
+        """Return the digest that the inventory holds for `resource`; empty: none."""
         ...
 
 
@@ -190,11 +213,22 @@ class Gate:
         self._origin = origin
         self.failures = 0
 
-    async def decide(self, ask: Ask, placement: Placement) -> Verdict:
+    async def decide(self, ask: Ask, placement: Placement, content: Content = UNREAD) -> Verdict:
         """Return the answer to `ask`; within the time budget, and never by an exception."""
+        return await self._guarded(self._decide(ask, placement, content))
+
+    async def admit(self, ask: Ask, placement: Placement) -> Admitted | Verdict:
+        """Return the request with its route and its caller, or the refusal; as `decide`, it returns."""
+        return await self._guarded(self._admit(ask, placement))
+
+    async def judge(self, admitted: Admitted, content: Content | BadBody) -> Verdict:
+        """Return the answer to an admitted request, now that its body (or one message) is known; as `decide`, it returns."""
+        return await self._guarded(self._judge(admitted, content))
+
+    async def _guarded(self, work: Awaitable[_T]) -> _T | Verdict:
         try:
             async with asyncio.timeout(LIMITS.decide_s):  # EX-17: a deny of ours, before Envoy's own timeout
-                return await self._decide(ask, placement)
+                return await work
         except TimeoutError:
             self.failures += 1
             return Verdict(allowed=False, reason=Reason.DEADLINE_EXCEEDED)
@@ -206,7 +240,11 @@ class Gate:
             _LOG.exception("a decision failed")
             return Verdict(allowed=False, reason=Reason.INTERNAL_ERROR)
 
-    async def _decide(self, ask: Ask, placement: Placement) -> Verdict:
+    async def _decide(self, ask: Ask, placement: Placement, content: Content) -> Verdict:
+        admitted = await self._admit(ask, placement)
+        return admitted if isinstance(admitted, Verdict) else await self._judge(admitted, content)
+
+    async def _admit(self, ask: Ask, placement: Placement) -> Admitted | Verdict:
         mapped = self._map(ask, placement)
         if isinstance(mapped, Unidentified):
             return await self._refuse(mapped, placement)
@@ -219,7 +257,27 @@ class Gate:
             return await self._refuse(who, placement, mapped)
         if isinstance(mapped, Unmapped):  # only now: 401 for a served name and 403 for any other would tell them apart
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), placement)
-        return await self._ask(_question(ask, mapped, who, placement), who, placement)
+        return Admitted(ask=ask, mapped=mapped, who=who, placement=placement)
+
+    async def _judge(self, admitted: Admitted, content: Content | BadBody) -> Verdict:
+        if isinstance(content, BadBody):
+            return await self._refuse(
+                Unidentified(reason=Reason.BAD_REQUEST, detail=content.why), admitted.placement, admitted.mapped
+            )
+        mapped = self._meant(admitted.mapped, content)
+        if isinstance(mapped, Unmapped):
+            return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), admitted.placement)
+        return await self._ask(_question(admitted, mapped, content), mapped, admitted)
+
+    def _meant(self, mapped: Mapped, content: Content) -> Mapped | Unmapped:
+        """Return what path and body mean together; where both name a model they must name one (FAILURE.md N4)."""
+        if not mapped.resource:
+            return self._table.named(mapped.row, content.name, content.version)
+        if mapped.served is None or not (content.name or content.version):
+            return mapped
+        if content.name not in {"", mapped.name}:
+            return Unmapped(why="path and body name two models", row=mapped.row)
+        return self._table.named(mapped.row, mapped.name, content.version)
 
     def _bound(self, ask: Ask) -> BoundRequest:
         """Return what a DPoP proof must name: the authority is configured, and never what the client called us (PR-3)."""
@@ -237,18 +295,18 @@ class Gate:
         mapped = self._table.map(ask.method, target)
         if mapped.row is None:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why)
-        if mapped.row.placement is not placement or ask.route not in {None, mapped.row.name}:
+        if not _stands(mapped.row, placement) or ask.route not in {None, mapped.row.name}:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="envoy and agent disagree on the route")
         return mapped
 
-    async def _ask(self, question: Question, who: Identified, placement: Placement) -> Verdict:
+    async def _ask(self, question: Question, mapped: Mapped, admitted: Admitted) -> Verdict:
+        placement = admitted.placement
         answer = await self._decider.answer(question, door=placement.value)
         decision = answer.decision
-        if decision.allowed and placement is Placement.EXT_AUTHZ and not self._ends_in_time(decision):
-            return await self._refuse(
-                Unidentified(reason=Reason.OBLIGATION_UNSUPPORTED, detail="the route outlasts `recheck_after`"),
-                placement,
-            )
+        duties = Duties.of(decision.obligations)
+        why = self._unable(decision, duties, mapped, admitted) if decision.allowed else ""
+        if why:
+            return await self._refuse(Unidentified(reason=Reason.OBLIGATION_UNSUPPORTED, detail=why), placement, mapped)
         return Verdict(
             allowed=decision.allowed,
             reason=decision.reason,
@@ -256,9 +314,25 @@ class Gate:
             world_seq=decision.world_seq,
             question=question,
             recheck_after_s=decision.recheck_after_s,
-            expires_at_s=who.expires_at_s,
+            expires_at_s=admitted.who.expires_at_s,
             reveal=self._reveal,
+            mapped=mapped,
+            duties=duties,
         )
+
+    def _unable(self, decision: Decision, duties: Duties, mapped: Mapped, admitted: Admitted) -> str:
+        """Return which obligation this one request cannot be made to meet; empty: it meets all."""
+        if admitted.placement is Placement.EXT_AUTHZ and not self._ends_in_time(decision):
+            return "the route outlasts `recheck_after`"
+        if duties.purpose and admitted.ask.asserted.get("purpose") != duties.purpose:
+            return "another purpose than the one granted"
+        if duties.pin and (mapped.served is None or duties.pin != mapped.served.version):
+            return "another version than the pinned one"
+        if duties.pin and not (admitted.placement is not Placement.EXT_AUTHZ or mapped.version == duties.pin):
+            return "the version cannot be pinned where only the path is seen"
+        if duties.digest and (not mapped.model or self._decider.digest(Resource.parse(mapped.model)) != duties.digest):
+            return "another digest than the required one"
+        return ""
 
     def _ends_in_time(self, decision: Decision) -> bool:
         duties = [duty for duty in decision.obligations if duty.name == "recheck_after"]
@@ -285,17 +359,26 @@ class Gate:
         )
 
 
-def _question(ask: Ask, mapped: Mapped, who: Identified, placement: Placement) -> Question:
+def _stands(row: Row, placement: Placement) -> bool:
+    """Whether `row` is decided at `placement`: in the server's own process every row is, but for those over gRPC."""
+    return not row.grpc if placement is Placement.ASGI else row.placement is placement
+
+
+def _question(admitted: Admitted, mapped: Mapped, content: Content) -> Question:
+    row, who, ask = mapped.row, admitted.who, admitted.ask
     attributes: Attributes = {
-        "request.protocol": "http",
+        "request.protocol": "grpc" if row.grpc else _PROTOCOLS.get(row.body, "http"),
         "request.method": ask.method,
-        "request.route": mapped.row.name,
-        "request.stream": placement is Placement.EXT_PROC,
+        "request.route": row.name,
+        "request.stream": row.stream or content.stream,
+        **content.attributes,
+        **({"request.model_requested": content.name} if content.name else {}),
+        **({"request.alias": mapped.name} if mapped.served is not None and mapped.served.upstream else {}),
         **{f"request.{name}": value for name, value in ask.asserted.items()},
     }
     return Question(
         subject=who.party,
-        action=Action.parse(mapped.row.action),
+        action=Action.parse(content.action or row.action),
         resource=Resource.parse(mapped.resource),
         actors=who.actors,
         workload=who.workload,
@@ -303,7 +386,7 @@ def _question(ask: Ask, mapped: Mapped, who: Identified, placement: Placement) -
         attributes=attributes,
         claims=who.claims,
         credential=who.facts,
-        supports=SUPPORTS[placement],
+        supports=supported(row, admitted.placement),
     )
 
 

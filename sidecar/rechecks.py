@@ -1,8 +1,11 @@
 """Re-decides running responses and orders their cuts: the asyncio shell around `sessions.Sessions`.
 
-Triggers, whichever first: the policy's `recheck_after`, the credential's expiry, every new world, and the moment at which
-the held world would be too old to decide (a heartbeat in between moves it on). A refusal orders the cut
-at once; the record follows it, since an unwritable audit never delays a cut.
+Triggers, whichever first: the policy's `recheck_after`, `recheck_messages` and `recheck_tokens`, the credential's expiry, a
+new world that can change the answer, and the moment at which the held world would be too old to decide (a heartbeat in
+between moves it on). A refusal orders the cut at once; the record follows it, since an unwritable audit never delays a cut.
+
+Which responses a new world concerns, `Concerns` says: a lock on one subject wakes that subject's responses and leaves ten
+thousand others alone.
 
 Source: ENFORCEMENT.md 4.
 """
@@ -10,12 +13,14 @@ Source: ENFORCEMENT.md 4.
 import asyncio
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from pdp.errors import Reason
 from pdp.model.decision import Decision
 from pdp.model.request import Question
+from sidecar.duties import Duties
 from sidecar.gate import Verdict
 from sidecar.limits import LIMITS
 from sidecar.sessions import Sessions, next_check
@@ -36,6 +41,14 @@ class RedecidesPurely(Protocol):
         ...
 
 
+class Concerns(Protocol):
+    """The part of `pdp.service.watch_index.Watches` that re-checks use."""
+
+    def watching(self, question: Question) -> AbstractContextManager[asyncio.Event]:
+        """Keep the question in the index; the event is set by each new world that may change its answer."""
+        ...
+
+
 class Time(Protocol):
     """Wall and monotonic time (`pdp.ports.Clock`)."""
 
@@ -48,13 +61,29 @@ class Time(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)
 class Live:
-    """A running response: what it was allowed for, and how it is cut."""
+    """A running response: what it was allowed for, how it is cut, and what it has carried.
+
+    Attributes:
+        question: What was asked.
+        expires_at_s: When the credential ends (wall clock); 0: with the connection.
+        cut: Orders the cut.
+        duties: The obligations in force; a re-check may tighten those that a running response can take on.
+        index: Keeps the question in the index of concerns.
+        changed: Set by a new world that may change the answer.
+        messages: Messages carried so far.
+        due_messages: The count at which it is decided again; None: at none.
+    """
 
     question: Question
     expires_at_s: int
     cut: Callable[[Reason], None]
+    duties: Duties
+    index: AbstractContextManager[asyncio.Event | None]
+    changed: asyncio.Event | None = None
+    messages: int = 0
+    due_messages: int | None = field(default=None)
 
 
 class Rechecker:
@@ -64,10 +93,14 @@ class Rechecker:
         decider: Re-decides.
         time: Clocks.
         jitter: A random number from 0 to 1.
+        concerns: Which responses a new world concerns; None: all.
     """
 
-    def __init__(self, *, decider: RedecidesPurely, time: Time, jitter: Callable[[], float]) -> None:
+    def __init__(
+        self, *, decider: RedecidesPurely, time: Time, jitter: Callable[[], float], concerns: Concerns | None = None
+    ) -> None:
         self._decider = decider
+        self._concerns = concerns
         self._time = time
         self._jitter = jitter
         self._sessions = Sessions()
@@ -93,7 +126,15 @@ class Rechecker:
             return Reason.BUDGET_EXCEEDED
         self._last += 1
         self._idle.clear()
-        self._live[self._last] = Live(question=verdict.question, expires_at_s=verdict.expires_at_s, cut=cut)
+        live = Live(
+            question=verdict.question,
+            expires_at_s=verdict.expires_at_s,
+            cut=cut,
+            duties=verdict.duties,
+            index=self._concerns.watching(verdict.question) if self._concerns is not None else nullcontext(),
+        )
+        live.changed = live.index.__enter__()
+        self._live[self._last] = live
         refused = self._check(self._last)
         if refused is not None:
             self.close(self._last)
@@ -102,18 +143,32 @@ class Rechecker:
 
     def close(self, session: int) -> None:
         """Forget a response that ended."""
-        self._live.pop(session, None)
+        live = self._live.pop(session, None)
+        if live is not None:
+            live.index.__exit__(None, None, None)
         self._sessions.close(session)
         if not self._live:
             self._idle.set()
+
+    def carried(self, session: int, messages: int) -> None:
+        """Note that a response is about to have carried `messages`; orders the cut where that is one too many."""
+        live = self._live.get(session)
+        if live is None:
+            return
+        live.messages = messages
+        if live.duties.max_messages is not None and messages > live.duties.max_messages:
+            self._cut(session, Reason.BUDGET_EXCEEDED)
+        elif live.due_messages is not None and messages >= live.due_messages:
+            self._enforce(session)
 
     async def idle(self) -> None:
         """Wait until no response runs."""
         await self._idle.wait()
 
     async def world_changed(self) -> None:
-        """Re-decide everything; on return every cut that the new world demands is ordered (the receipt may go out)."""
-        for number, session in enumerate(self._sessions.ids(), start=1):
+        """Re-decide what the new world concerns; on return every cut it demands is ordered (the receipt may go out)."""
+        concerned = [session for session, live in self._live.items() if live.changed is None or live.changed.is_set()]
+        for number, session in enumerate(concerned, start=1):
             self._enforce(session)
             if number % _CHUNK == 0:
                 await asyncio.sleep(0)
@@ -153,6 +208,8 @@ class Rechecker:
         """Return why the response must end, or plan its next check."""
         live = self._live[session]
         self.checks += 1
+        if live.changed is not None:
+            live.changed.clear()  # before deciding: a world that comes meanwhile sets it again
         wall_s = self._time.now_ms() / 1000
         if live.expires_at_s and wall_s >= live.expires_at_s:
             return Reason.TOKEN_EXPIRED
@@ -163,6 +220,11 @@ class Rechecker:
             return Reason.INTERNAL_ERROR
         if not decision.allowed:
             return decision.reason
+        duties = Duties.of(decision.obligations)
+        if duties.fixed != live.duties.fixed:  # what was sent on, or delivered, cannot be clamped or stripped any more
+            return Reason.OBLIGATION_UNSUPPORTED
+        live.duties = duties
+        live.due_messages = _next_count(live)
         self._plan(session, live, decision, wall_s)
         return None
 
@@ -177,3 +239,9 @@ class Rechecker:
         )
         self._sessions.plan(session, due)
         self._replan.set()
+
+
+def _next_count(live: Live) -> int | None:
+    """Return at how many messages `live` is decided again; a token is counted as one event, which is never too few."""
+    steps = [step for step in (live.duties.recheck_messages, live.duties.recheck_tokens) if step is not None]
+    return live.messages + max(1, min(steps)) if steps else None

@@ -16,6 +16,7 @@ from pdp.audit.record import Circumstances, DecisionRecord, refusal_record, stre
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S
 from pdp.model.decision import Answer, Decision, deny
+from pdp.model.names import Resource
 from pdp.model.request import Question
 from pdp.ports import AuditTrail, Clock
 from pdp.replica import Replica
@@ -133,6 +134,11 @@ class Decider:
     def patience_s(self, question: Question) -> float:
         """Return for how many more seconds the held world may decide on the asset in question."""
         return engine.max_staleness_s(self._replica.world, question) - self._staleness_s()
+
+    def digest(self, resource: Resource) -> str:
+        """Return the digest that the inventory holds for `resource`; empty: none."""
+        asset = self._replica.world.asset(resource)
+        return asset.digest if asset else ""
 
     async def confirm(
         self, question: Question, decision: Decision, moment: Moment, *, caller: str, door: str

@@ -1,24 +1,36 @@
 """Open Inference Protocol v2 over REST: KServe, Triton, MLServer.
 
-Lists (`GET /v2/models`, `POST /v2/repository/index`) need their reply filtered, which ext_authz cannot do: they are
-deliberate denies until they run on ext_proc. Shared memory from another pod is never allowed.
+Lists (`GET /v2/models`, `POST /v2/repository/index`) need their reply filtered: deliberate denies. Shared memory from
+another pod is never allowed.
 
 Source: ENFORCEMENT.md 3.1; github.com/kserve/open-inference-protocol.
 """
 
 from collections.abc import Mapping
 
-from sidecar.routes import Placement, RouteTable, Row, Scope, Served
+from sidecar.routes import NO_TOKENS, Dialect, Placement, RouteTable, Row, Scope, Served
 
 _MODEL = "/v2/models/{m}[/versions/{v}]"
 
 
+def _row(name: str, method: str, path: str, action: str, scope: Scope = Scope.SERVED) -> Row:
+    return Row(
+        name=f"oip.{name}",
+        method=method,
+        path=path,
+        action=f"endpoint.{action}",
+        scope=scope,
+        dialect=Dialect.OIP,
+        limit=None if action == "invoke" else NO_TOKENS,
+    )
+
+
 def _read(name: str, path: str, action: str, scope: Scope = Scope.SERVED) -> Row:
-    return Row(name=f"oip.{name}", method="GET", path=path, action=f"endpoint.{action}", scope=scope)
+    return _row(name, "GET", path, action, scope)
 
 
 def _post(name: str, path: str, action: str, scope: Scope = Scope.SERVED) -> Row:
-    return Row(name=f"oip.{name}", method="POST", path=path, action=f"endpoint.{action}", scope=scope)
+    return _row(name, "POST", path, action, scope)
 
 
 def _stream(name: str) -> Row:
@@ -28,6 +40,8 @@ def _stream(name: str) -> Row:
         path=f"{_MODEL}/{name}",
         action="endpoint.invoke",
         placement=Placement.EXT_PROC,
+        dialect=Dialect.OIP,
+        stream=True,
     )
 
 
@@ -64,6 +78,16 @@ def table(*, served: Mapping[str, Served], server: str = "") -> RouteTable:
     Raises:
         ValueError: A served name reads like one of the protocol's own words.
     """
+    check_names(served)
+    return RouteTable(rows=ROWS, served=served, server=server)
+
+
+def check_names(served: Mapping[str, Served]) -> None:
+    """Refuse a served name that one of the protocol's own paths would shadow.
+
+    Raises:
+        ValueError: There is one.
+    """
     reserved = {
         row.path.rpartition("/")[2] for row in ROWS if row.path.startswith("/v2/models/") and "{" not in row.path
     }
@@ -71,4 +95,3 @@ def table(*, served: Mapping[str, Served], server: str = "") -> RouteTable:
         raise ValueError(
             f"a model cannot be served as `{min(reserved & set(served))}`: the protocol has a route of that name"
         )
-    return RouteTable(rows=ROWS, served=served, server=server)

@@ -10,7 +10,7 @@ from typing import Any
 from pdp.errors import Reason
 from pdp.identity.proof import BoundRequest
 from pdp.model.decision import Answer, Decision, Effect, Obligation, deny
-from pdp.model.names import Principal
+from pdp.model.names import Principal, Resource
 from pdp.model.request import Party, Question
 from sidecar.gate import Identified, Unidentified
 
@@ -33,6 +33,7 @@ class Decider:
     questions: list[Question] = field(default_factory=list)
     refusals: list[tuple[Reason, str]] = field(default_factory=list)
     notes: asyncio.Queue[tuple[str, str, dict[str, Any]]] = field(default_factory=asyncio.Queue)
+    digests: dict[str, str] = field(default_factory=dict)
     numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
 
     def recheck(self, question: Question) -> Decision:
@@ -55,6 +56,9 @@ class Decider:
     async def refuse(self, reason: Reason, *, detail: str, **_: str) -> Answer:
         self.refusals.append((reason, detail))
         return Answer(decision=deny(reason, world_seq=7), decision_id=f"d{next(self.numbers)}")
+
+    def digest(self, resource: Resource) -> str:
+        return self.digests.get(str(resource), "")
 
     def patience_s(self, question: Question) -> float:
         del question

@@ -11,6 +11,7 @@ class Exchange:
 
     head: str
     writer: asyncio.StreamWriter
+    body: bytes = b""
     gone: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
@@ -38,6 +39,8 @@ class Model:
     def __init__(self) -> None:
         self.streams: asyncio.Queue[Exchange] = asyncio.Queue()
         self.seen: list[Exchange] = []
+        self.reply = b"ok"
+        self.reply_type = b"text/plain"
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
@@ -47,10 +50,11 @@ class Model:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         exchange = Exchange(head=(await reader.readuntil(b"\r\n\r\n")).decode(), writer=writer)
-        await reader.readexactly(int(exchange.headers.get("content-length", "0")))
+        exchange.body = await reader.readexactly(int(exchange.headers.get("content-length", "0")))
         self.seen.append(exchange)
-        if "_stream" not in exchange.head.split("\r\n", 1)[0]:
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        if "_stream" not in exchange.head.split("\r\n", 1)[0] and b'"stream":true' not in exchange.body:
+            head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
+            writer.write(head % (self.reply_type, len(self.reply)) + self.reply)
             return
         self.streams.put_nowait(exchange)
         with contextlib.suppress(ConnectionError):

@@ -19,6 +19,7 @@ from sidecar.routes.oip import table
 from tests.support.enforcement import Clock, Decider, identify
 from tests.support.upstream import Model
 
+SERVED = {"fraud": Served(resource="endpoint/fraud", model="model/fraud@12")}
 PATIENCE_S = 10.0  # no test waits this long unless it fails
 
 
@@ -60,7 +61,7 @@ async def laboratory(directory: Path, **changes: Any) -> AsyncIterator[Lab]:
     model, decider = Model(), Decider()
     upstream = await asyncio.start_server(model.serve, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
-    routes = table(served={"fraud": Served(resource="endpoint/fraud", model="model/fraud@12")}, server="endpoint/all")
+    routes = changes.pop("table", None) or table(served=SERVED, server="endpoint/all")
     sockets = Sockets(directory=directory / "s")
     settings = EnvoySettings(
         listen=Address(host="127.0.0.1", port=0),

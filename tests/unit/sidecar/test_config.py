@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from sidecar.config import (
     sockets_in,
 )
 from sidecar.envoy import Address
+from sidecar.routes import Placement, RouteTable
 
 DIGEST = "0" * 64
 
@@ -117,3 +119,54 @@ def test_a_broken_routes_file_is_one_line(tmp_path: Path, text: str, says: str) 
 def test_a_state_directory_too_long_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="shorter"):
         sockets_in(tmp_path / ("d" * 100))
+
+
+def routes(tmp_path: Path, text: str) -> RouteTable:
+    file = tmp_path / "routes.yaml"
+    file.write_text(text)
+    return load_routes(file)
+
+
+def test_a_servers_own_routes_are_read(tmp_path: Path) -> None:
+    table = routes(
+        tmp_path,
+        """
+served: {m: {resource: endpoint/m, model: model/m@1, upstream: m-one, pinned: true}}
+server: endpoint/all
+protocols: [openai]
+routes:
+  - {name: rank, method: POST, path: "/rank/{m}"}
+  - {name: ask, method: POST, path: /ask, body: json, stream: true}
+  - {name: docs, method: GET, path: /docs.json, action: endpoint.observe, resource: endpoint/all}
+  - {name: admin, method: POST, path: /admin, deny: true}
+  - {name: live, method: WEBSOCKET, path: "/live/{m}"}
+""",
+    )
+    own = {row.name: row for row in table.rows if row.name.startswith("own.")}
+    assert {name: row.scope.value for name, row in own.items()} == {
+        "own.rank": "served",
+        "own.ask": "body",
+        "own.docs": "fixed",
+        "own.admin": "never",
+        "own.live": "served",
+    }
+    assert own["own.live"].placement is Placement.ASGI
+    assert table.served["m"].upstream == "m-one"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("- {name: a, method: POST, path: /a, colour: red}", "routes.0.colour"),
+        ("- {name: a, method: FETCH, path: /a}", "routes.0.method"),
+        ("- {name: a, method: POST, path: a}", "is no path"),
+        ("- {name: a, method: POST, path: //a}", "is no path"),
+        ('- {name: a, method: POST, path: "/a/{model}"}', "is no path"),
+        ("- {name: a, method: POST, path: /a}", "what does it ask about"),
+        ("- {name: a, method: POST, path: /a, resource: nothing}", "routes.own.a"),
+        ("- {name: a, method: POST, path: /a, resource: endpoint/a, action: dance}", "routes.own.a"),
+    ],
+)
+def test_a_route_that_cannot_be_is_refused_with_its_name(tmp_path: Path, line: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        routes(tmp_path, f"served: {{}}\nroutes:\n  {line}\n")

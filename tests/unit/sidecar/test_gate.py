@@ -34,7 +34,7 @@ def test_a_request_becomes_one_question() -> None:
     assert str(question.resource) == "endpoint/fraud-prod"
     assert str(question.serves) == "model/fraud@12"
     assert str(question.workload) == "workload:spiffe://demo.portcullis/with-certificate"
-    assert question.supports == frozenset({"recheck_after"})
+    assert question.supports == frozenset({"recheck_after", "purpose", "pin_version", "require_digest"})
     assert question.attributes == {
         "request.protocol": "http",
         "request.method": "POST",

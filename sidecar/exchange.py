@@ -1,0 +1,129 @@
+"""A running exchange, the same behind Envoy and in ASGI: what goes which way, what is counted, checked and stripped on its way.
+
+Source: ENFORCEMENT.md 4, 5.3.
+"""
+
+from collections.abc import Callable, Mapping
+
+from pdp.errors import Reason
+from sidecar import messages
+from sidecar.bodies import BadBody, Content
+from sidecar.cutoff import Delivered
+from sidecar.gate import Verdict
+from sidecar.outputs import StripError, Stripper, readable_media
+from sidecar.routes import NO_TOKENS, Body, Row
+
+
+class NotPassableError(Exception):
+    """A message that may not go on; it ends the exchange."""
+
+    def __init__(self, reason: Reason) -> None:
+        super().__init__(reason.value)
+        self.reason = reason
+
+
+class Exchange:
+    """One allowed request and its response.
+
+    Args:
+        verdict: The allow.
+        content: What its body, or its first message, said.
+        carried: Told how many messages it is about to have carried, either way.
+    """
+
+    def __init__(
+        self, verdict: Verdict, content: Content, *, carried: Callable[[int], None] = lambda _count: None
+    ) -> None:
+        self._verdict, self._content, self._carried = verdict, content, carried
+        self._asked = 1
+        self._answers = messages.Counter()
+        self._answered = 0
+        self._stripper: Stripper | None = None
+        self._whole = False
+        self.delivered = Delivered()
+
+    @property
+    def row(self) -> Row:
+        """The row it came by.
+
+        Raises:
+            ValueError: It was not allowed.
+        """
+        if self._verdict.mapped is None:
+            raise ValueError("only what is allowed runs")
+        return self._verdict.mapped.row
+
+    def asked(self, message: bytes) -> bytes:
+        """Check a further gRPC message of the caller's, and return it.
+
+        Raises:
+            NotPassableError: A unary method has no further one, or it names another model, version or action than the first.
+        """
+        content = messages.read(self.row, message)
+        if isinstance(content, BadBody) or not self.row.stream:
+            raise NotPassableError(Reason.BAD_REQUEST)
+        if _decides(content) != _decides(self._content):
+            raise NotPassableError(Reason.UNMAPPED_ROUTE)
+        self._asked += 1
+        self._carried(max(self._asked, self._answered))
+        return message
+
+    def headers(self, headers: Mapping[str, str]) -> bool:
+        """Note the response headers; return whether the body must come whole, to be stripped.
+
+        Raises:
+            NotPassableError: The reply must be stripped, and cannot be read.
+        """
+        self.delivered.headers(dict(headers))
+        strip = self._verdict.duties.strip
+        if strip is None or (self.row.limit == NO_TOKENS and self.row.body is not Body.JSON):
+            return False
+        media = readable_media(headers.get("content-type", ""))
+        if not media or headers.get("content-encoding", "identity") != "identity":
+            raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED)
+        self._stripper = Stripper(strip)
+        self._whole = media == "json"
+        return self._whole
+
+    def chunk(self, body: bytes, mono_s: float, *, last: bool) -> bytes | None:
+        """Return what of a chunk of the response goes on in its place; None: the chunk as it is.
+
+        Raises:
+            NotPassableError: It must be stripped, and cannot be read.
+        """
+        stripped = self._stripped(body, last=last)
+        self.delivered.chunk(body if stripped is None else stripped, mono_s)
+        if self.row.body is Body.GRPC:
+            self._answered += self._answers.feed(body)
+        else:
+            self._answered = self.delivered.messages
+        if body:  # an empty last chunk carries nothing, and must not be the message that is one too many
+            self._carried(max(self._asked, self._answered))
+        return stripped
+
+    def error_event(self, reason: Reason) -> bytes:
+        """Return the event that ends a cut stream."""
+        return self.delivered.error_event(reason, reveal=self._verdict.reveal, dialect=self.row.dialect)
+
+    def ended(self, cut: Reason | None) -> dict[str, str | int]:
+        """Return what the record of the end says."""
+        fields: dict[str, str | int] = {"messages": self.delivered.chunks, "size_bytes": self.delivered.size_bytes}
+        if self.row.body is Body.GRPC:
+            fields["messages"] = self._answered
+        return fields | ({"reason": cut.value} if cut is not None else {})
+
+    def _stripped(self, body: bytes, *, last: bool) -> bytes | None:
+        if self._stripper is None or (not body and not last):
+            return None
+        try:
+            if not self._whole:
+                return self._stripper.events(body, last=last)
+            return self._stripper.whole(body) if body else None
+        except StripError:
+            raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED) from None
+
+
+def _decides(content: Content) -> tuple[object, ...]:
+    """Return all that a message says, but for its size: what the decision may have been made on."""
+    attributes = {name: value for name, value in content.attributes.items() if name != "request.bytes"}
+    return content.name, content.version, content.action, sorted(attributes.items())

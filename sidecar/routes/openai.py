@@ -1,0 +1,169 @@
+"""OpenAI-compatible servers (vLLM, TGI, KServe's `/openai`, the MLflow gateway): the body's `model` names a model or an adapter.
+
+An allow-list: vLLM's own API key leaves many of its routes open. Lists need their reply filtered and stored responses belong
+to whoever made them: deliberate denies. `/collective_rpc` runs code and is never allowed.
+
+Source: ENFORCEMENT.md 3.2; vLLM's and TGI's route tables.
+"""
+
+from dataclasses import replace
+
+from sidecar.routes import NO_TOKENS, WEBSOCKET, Body, Dialect, Placement, Row, Scope
+
+
+def _by_body(name: str, path: str, action: str, limit: str | None = NO_TOKENS, *, body: Body = Body.JSON) -> Row:
+    return Row(
+        name=f"openai.{name}",
+        method="POST",
+        path=path,
+        action=f"endpoint.{action}",
+        scope=Scope.BODY,
+        placement=Placement.EXT_PROC,
+        body=body,
+        dialect=Dialect.OPENAI,
+        limit=limit,
+    )
+
+
+def _by_path(name: str, method: str, path: str, action: str, scope: Scope = Scope.SERVER) -> Row:
+    return Row(
+        name=f"openai.{name}",
+        method=method,
+        path=path,
+        action=f"endpoint.{action}",
+        scope=scope,
+        dialect=Dialect.OPENAI,
+        limit=NO_TOKENS,
+    )
+
+
+_GENERATES = (
+    _by_body("chat", "/v1/chat/completions", "invoke", "max_completion_tokens"),
+    _by_body("chat_batch", "/v1/chat/completions/batch", "invoke", "max_completion_tokens"),
+    _by_body("completions", "/v1/completions", "invoke", "max_tokens"),
+    _by_body("responses", "/v1/responses", "invoke", "max_output_tokens"),
+    _by_body("messages", "/v1/messages", "invoke", "max_tokens"),
+    # Its limit stands inside `sampling_params`, in a shape that is the server's own: no bound is promised.
+    _by_body("generate", "/inference/v1/generate", "invoke", None),
+)
+_COMPUTES = (
+    *(
+        _by_body(path.strip("/").replace("/", "_").replace("v1_", ""), path, "invoke")
+        for path in ("/v1/embeddings", "/v1/score", "/v1/rerank", "/v2/embed", "/v2/rerank", "/pooling", "/classify")
+    ),
+    *(
+        _by_body(f"bare_{path.strip('/')}", path, "invoke")
+        for path in ("/score", "/rerank", "/invocations", "/generative_scoring")
+    ),
+    _by_body("transcriptions", "/v1/audio/transcriptions", "invoke", body=Body.MULTIPART),
+    _by_body("translations", "/v1/audio/translations", "invoke", body=Body.MULTIPART),
+)
+_TOKENIZES = tuple(
+    _by_body(name, path, "tokenize")
+    for name, path in (
+        ("tokenize", "/tokenize"),
+        ("detokenize", "/detokenize"),
+        ("count_tokens", "/v1/messages/count_tokens"),
+        ("chat_render", "/v1/chat/completions/render"),
+        ("completions_render", "/v1/completions/render"),
+    )
+)
+_MANAGES = (
+    *(_by_path(f"{verb}_adapter", "POST", f"/v1/{verb}_lora_adapter", "load_adapter") for verb in ("load", "unload")),
+    *(
+        _by_path(name, "POST", f"/{name}", "update_weights")
+        for name in ("update_weights", "init_weight_transfer_engine")
+    ),
+    *(
+        _by_path(name, "POST", f"/{name}", "manage")
+        for name in (
+            *("pause", "resume", "sleep", "wake_up", "scale_elastic_ep", "abort_requests"),
+            *("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache", "start_profile", "stop_profile"),
+        )
+    ),
+    *(_by_path(name, "GET", f"/{name}", "manage") for name in ("is_paused", "is_sleeping", "is_scaling_elastic_ep")),
+)
+_OBSERVES = (
+    *(
+        _by_path(name, "GET", f"/{name}", "observe")
+        for name in ("version", "load", "server_info", "get_world_size", "info")
+    ),
+    _by_path("server_metrics", "GET", "/metrics", "observe"),
+    *(_by_path(f"probe_{name}", "GET", f"/{name}", "read_metadata") for name in ("health", "livez", "ping")),
+)
+_NEVER = (
+    _by_path("models", "GET", "/v1/models", "list", Scope.NEVER),
+    _by_path("response", "GET", "/v1/responses/{id}", "read_result", Scope.NEVER),
+    _by_path("cancel", "POST", "/v1/responses/{id}/cancel", "cancel", Scope.NEVER),
+    _by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),
+)
+_REALTIME = Row(
+    name="openai.realtime",
+    method=WEBSOCKET,
+    path="/v1/realtime",
+    action="endpoint.invoke",
+    scope=Scope.BODY,
+    placement=Placement.ASGI,
+    body=Body.MESSAGES,
+    dialect=Dialect.OPENAI,
+    stream=True,
+)
+
+ROWS: tuple[Row, ...] = (*_GENERATES, *_COMPUTES, *_TOKENIZES, *_MANAGES, *_OBSERVES, *_NEVER, _REALTIME)
+
+TGI: tuple[Row, ...] = tuple(
+    Row(
+        name=f"tgi.{name}",
+        method="POST",
+        path=f"/{name}",
+        action="endpoint.invoke",
+        scope=Scope.SERVER,
+        placement=Placement.EXT_PROC,
+        dialect=Dialect.OPENAI,
+        stream=True,
+    )
+    for name in ("generate", "generate_stream")
+)
+"""TGI serves one model and its own routes name none: they ask about the server as a whole."""
+
+KSERVE: tuple[Row, ...] = tuple(
+    replace(row, name=f"kserve_{row.name}", path=f"/openai{row.path}")
+    for row in (*_GENERATES[:1], _GENERATES[2], *_COMPUTES[:1])
+)
+"""KServe serves the same rows below `/openai`."""
+
+GATEWAY: tuple[Row, ...] = (
+    Row(
+        name="gateway.invocations",
+        method="POST",
+        path="/gateway/{m}/mlflow/invocations",
+        action="endpoint.invoke",
+        placement=Placement.EXT_PROC,
+        body=Body.JSON,
+        dialect=Dialect.OPENAI,
+        stream=True,
+        limit="max_tokens",
+    ),
+    *(
+        replace(_by_body(name, path, "invoke", limit), name=f"gateway.{name}")
+        for name, path, limit in (
+            ("chat", "/gateway/mlflow/v1/chat/completions", "max_tokens"),
+            ("openai_chat", "/gateway/openai/v1/chat/completions", "max_completion_tokens"),
+            ("openai_embeddings", "/gateway/openai/v1/embeddings", NO_TOKENS),
+            ("openai_responses", "/gateway/openai/v1/responses", "max_output_tokens"),
+            ("anthropic_messages", "/gateway/anthropic/v1/messages", "max_tokens"),
+        )
+    ),
+    *(
+        Row(
+            name=f"gateway.gemini_{verb}",
+            method="POST",
+            path=f"/gateway/gemini/v1beta/models/{{m}}:{verb}",
+            action="endpoint.invoke",
+            placement=Placement.EXT_PROC,
+            stream=True,
+        )
+        for verb in ("generateContent", "streamGenerateContent")
+    ),
+)
+"""The MLflow AI gateway."""

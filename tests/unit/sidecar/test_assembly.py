@@ -1,0 +1,132 @@
+"""The tables of the protocols, put together: what is mapped, where it is decided, and what is refused when it is written down."""
+
+import re
+
+import pytest
+
+from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Scope, Served, Unmapped
+from sidecar.routes.assembly import PROTOCOLS, assemble
+from sidecar.target import Target
+
+SERVED = {"m": Served(resource="endpoint/m", model="model/m@1")}
+ALL = assemble(served=SERVED, server="endpoint/all", protocols=tuple(PROTOCOLS))
+
+
+def ask(method: str, path: str, table: RouteTable = ALL) -> Mapped | Unmapped:
+    return table.map(method, Target(path=path, query=""))
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "name", "action", "scope"),
+    [
+        ("POST", "/v1/models/m:predict", "v1.predict", "endpoint.invoke", Scope.SERVED),
+        ("POST", "/v1/models/m:explain", "v1.explain", "endpoint.explain", Scope.SERVED),
+        ("GET", "/v1/models/m", "v1.model", "endpoint.read_metadata", Scope.SERVED),
+        ("POST", "/v1/chat/completions", "openai.chat", "endpoint.invoke", Scope.BODY),
+        ("POST", "/openai/v1/chat/completions", "kserve_openai.chat", "endpoint.invoke", Scope.BODY),
+        ("POST", "/v1/embeddings", "openai.embeddings", "endpoint.invoke", Scope.BODY),
+        ("POST", "/v1/audio/transcriptions", "openai.transcriptions", "endpoint.invoke", Scope.BODY),
+        ("POST", "/tokenize", "openai.tokenize", "endpoint.tokenize", Scope.BODY),
+        ("POST", "/v1/load_lora_adapter", "openai.load_adapter", "endpoint.load_adapter", Scope.SERVER),
+        ("POST", "/update_weights", "openai.update_weights", "endpoint.update_weights", Scope.SERVER),
+        ("POST", "/pause", "openai.pause", "endpoint.manage", Scope.SERVER),
+        ("GET", "/version", "openai.version", "endpoint.observe", Scope.SERVER),
+        ("GET", "/health", "openai.probe_health", "endpoint.read_metadata", Scope.SERVER),
+        ("GET", "/livez", "openai.probe_livez", "endpoint.read_metadata", Scope.SERVER),
+        ("POST", "/generate_stream", "tgi.generate_stream", "endpoint.invoke", Scope.SERVER),
+        ("POST", "/gateway/m/mlflow/invocations", "gateway.invocations", "endpoint.invoke", Scope.SERVED),
+        ("POST", "/inference.GRPCInferenceService/ModelInfer", "oip_grpc.ModelInfer", "endpoint.invoke", Scope.BODY),
+        (
+            "POST",
+            "/inference.GRPCInferenceService/ServerLive",
+            "oip_grpc.ServerLive",
+            "endpoint.read_metadata",
+            Scope.SERVER,
+        ),
+    ],
+)
+def test_a_request_finds_its_row(method: str, path: str, name: str, action: str, scope: Scope) -> None:
+    mapped = ask(method, path)
+    assert isinstance(mapped, Mapped)
+    assert (mapped.row.name, mapped.row.action, mapped.row.scope) == (name, action, scope)
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/collective_rpc"),
+        ("GET", "/v1/models"),
+        ("GET", "/v1/responses/r1"),
+        ("POST", "/v1/responses/r1/cancel"),
+        ("POST", "/inference.GRPCInferenceService/SystemSharedMemoryRegister"),
+        ("POST", "/inference.GRPCInferenceService/RepositoryIndex"),
+        ("POST", "/gateway/proxy/m/x"),
+        ("GET", "/v1/realtime"),
+        ("GET", "/docs"),
+        ("POST", "/v1/models/other:predict"),
+    ],
+)
+def test_the_rest_is_denied(method: str, path: str) -> None:
+    assert isinstance(ask(method, path), Unmapped)
+
+
+def test_every_row_that_reads_a_body_or_lasts_is_followed_while_it_runs() -> None:
+    for row in ALL.rows:
+        if (row.body is not Body.UNREAD or row.stream) and row.scope is not Scope.NEVER:
+            assert row.placement is not Placement.EXT_AUTHZ, row.name
+
+
+def test_every_regex_matches_its_own_path_and_no_longer_one() -> None:
+    for row in ALL.rows:
+        path = re.sub(r"\[.*?\]", "", row.path).replace("{m}", "m").replace("{id}", "x")
+        assert re.fullmatch(row.regex, path), row.name
+        assert not re.fullmatch(row.regex, path + "/"), row.name
+        assert not re.fullmatch(row.regex, path + "\n"), row.name
+
+
+def test_watching_moves_every_invocation_to_ext_proc() -> None:
+    table = assemble(served=SERVED, watch=True)
+    invokes = [row for row in table.rows if row.action == "endpoint.invoke"]
+    assert invokes
+    assert {row.placement for row in invokes} == {Placement.EXT_PROC}
+
+
+def test_a_pinned_name_moves_its_rows_where_a_path_can_be_changed() -> None:
+    table = assemble(served={"m": Served(resource="endpoint/m", model="model/m@1", pinned=True)})
+    served = [row for row in table.rows if row.scope is Scope.SERVED]
+    assert {row.placement for row in served} == {Placement.EXT_PROC}
+
+
+def test_a_servers_own_row_comes_before_its_protocols() -> None:
+    mine = Row(name="own.x", method="POST", path="/v2/models/{m}/infer", action="endpoint.explain")
+    mapped = ask("POST", "/v2/models/m/infer", assemble(served=SERVED, own=(mine,)))
+    assert isinstance(mapped, Mapped)
+    assert mapped.row.name == "own.x"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"protocols": ("oip", "soap")}, "`soap` is none of"),
+        ({"own": (Row(name="own.a", method="GET", path="/a", action="endpoint.observe"),)}, "no `{m}`"),
+        ({"own": (Row(name="own.a", method="GET", path="/a/{m}", action="look"),)}, "own.a: an action is"),
+        (
+            {
+                "own": (
+                    Row(
+                        name="own.a",
+                        method="GET",
+                        path="/a",
+                        action="endpoint.observe",
+                        scope=Scope.FIXED,
+                        resource="no resource",
+                    ),
+                )
+            },
+            "own.a",
+        ),
+    ],
+)
+def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        assemble(served=SERVED, **changes)
