@@ -1,13 +1,15 @@
 """`pdp check` and `pdp explain`: one question, from a terminal or a script."""
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pdp.cli.options import AsJson, Connection, connected, noun, parse_pairs
+from pdp.cli.options import AsJson, Connection, check_proof_options, connected, noun, parse_pairs
 from pdp.cli.output import write_fields, write_json
 from pdp.errors import MEANINGS
-from pdp.sdk import BadQuestion, Decision, Reason
+from pdp.sdk import BadQuestion, Bearer, Decision, Dpop, Reason, values
+from pdp.sdk._settings import read_credential
 from pdp.sdk.values import Circumstances
 
 app = noun("Ask one question.")
@@ -20,6 +22,22 @@ Subject = Annotated[
     str, typer.Option("--as", metavar="PRINCIPAL", help="Ask for another subject; needs the right `decision.assert`.")
 ]
 Workload = Annotated[str, typer.Option("--workload", metavar="WORKLOAD", help="Ask as if from this workload.")]
+SubjectToken = Annotated[
+    Path | None,
+    typer.Option(
+        "--subject-token", metavar="FILE", help="Ask for whom the token in this file names, as its holder showed it."
+    ),
+]
+Proof = Annotated[str, typer.Option("--proof", metavar="PROOF", help="The `DPoP` header that came with that token.")]
+Method = Annotated[
+    str, typer.Option("--method", metavar="METHOD", help="The method of the request that the proof names.")
+]
+Url = Annotated[
+    str,
+    typer.Option(
+        "--url", metavar="URL", help="Its URL, with the authority as we are configured, not as it was called."
+    ),
+]
 Purpose = Annotated[str, typer.Option("--purpose", metavar="TEXT", help="Short for `--env-attr purpose=TEXT`.")]
 EnvAttr = Annotated[
     list[str], typer.Option("--env-attr", metavar="NAME=VALUE", help="A `request.` attribute; may be repeated.")
@@ -41,6 +59,10 @@ def check(
     resource: Resource,
     *,
     subject: Subject = "",
+    subject_token: SubjectToken = None,
+    proof: Proof = "",
+    method: Method = "",
+    url: Url = "",
     workload: Workload = "",
     purpose: Purpose = "",
     env_attr: EnvAttr = [],  # noqa: B006 - typer copies it
@@ -52,7 +74,8 @@ def check(
 
     Example: `pdp check dataset.read dataset/finance/transactions --purpose fraud-detection && ./train.sh`
     """
-    asked = _circumstances(subject, workload, purpose, env_attr, supports)
+    whom = _whom(subject, subject_token, proof, method, url)
+    asked = _circumstances(whom, workload, purpose, env_attr, supports)
     with connection.client() as client:
         decision = client.check(action, resource, **asked)
     _answer(decision, f"{action} {resource}", as_json=as_json)
@@ -65,6 +88,10 @@ def explain(
     resource: Resource,
     *,
     subject: Subject = "",
+    subject_token: SubjectToken = None,
+    proof: Proof = "",
+    method: Method = "",
+    url: Url = "",
     workload: Workload = "",
     purpose: Purpose = "",
     env_attr: EnvAttr = [],  # noqa: B006
@@ -76,19 +103,33 @@ def explain(
 
     Example: `pdp explain model.promote model/fraud@7 --as user:bob@example.com`
     """
-    asked = _circumstances(subject, workload, purpose, env_attr, supports)
+    whom = _whom(subject, subject_token, proof, method, url)
+    asked = _circumstances(whom, workload, purpose, env_attr, supports)
     with connection.client() as client:
         decision = client.explain(action, resource, **asked)
     _answer(decision, f"{action} {resource}", as_json=as_json)
 
 
+def _whom(subject: str, token: Path | None, proof: str, method: str, url: str) -> values.Subject:
+    """Return whom we ask for: ourselves, a name, or the holder of a token, with the proof that it came with."""
+    check_proof_options(proof, method, url)
+    if token is None:
+        if proof:
+            raise BadQuestion(Reason.BAD_REQUEST, "a proof belongs to a token: give `--subject-token`, too")
+        return subject or None
+    if subject:
+        raise BadQuestion(Reason.BAD_REQUEST, "the subject is given twice: by `--as` and by `--subject-token`")
+    text = read_credential(token)
+    return Dpop(token=text, proof=proof, method=method, url=url) if proof else Bearer(text)
+
+
 def _circumstances(
-    subject: str, workload: str, purpose: str, env_attr: list[str], supports: list[str]
+    subject: values.Subject, workload: str, purpose: str, env_attr: list[str], supports: list[str]
 ) -> Circumstances:
     attributes = {_full(name): value for name, value in parse_pairs(env_attr).items()}
     if purpose and attributes.setdefault("request.purpose", purpose) != purpose:
         raise BadQuestion(Reason.BAD_REQUEST, "the purpose is given twice")
-    return Circumstances(subject=subject or None, workload=workload, attributes=attributes, supports=supports or None)
+    return Circumstances(subject=subject, workload=workload, attributes=attributes, supports=supports or None)
 
 
 def _full(name: str) -> str:
@@ -119,6 +160,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "determining": decision.determining,
         "role_path": decision.role_path,
         "nearest_miss": miss and {"rule": miss.rule, "failed": miss.failed, "text": miss.text},
+        "dpop_nonce": decision.dpop_nonce,
     }
 
 
@@ -127,6 +169,7 @@ def _tell(decision: Decision, asked: str) -> None:
     fields = {
         "reason": decision.reason.value,
         "detail": decision.detail,
+        "nonce": decision.dpop_nonce,
         "rules": ", ".join(decision.determining),
         "roles": " -> ".join(decision.role_path),
         "closest": f"{miss.rule} fails on {miss.failed}: {miss.text}" if miss else "",

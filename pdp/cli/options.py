@@ -177,3 +177,13 @@ def instant_text(time_ms: int) -> str:
     if not time_ms:
         return ""
     return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+
+
+def check_proof_options(proof: str, method: str, url: str) -> None:
+    """Refuse a proof without its request, and a request without its proof.
+
+    Raises:
+        BadRequestError: one of the three is missing.
+    """
+    if len({bool(part) for part in (proof, method, url)}) > 1:
+        raise BadRequestError("a proof is of one request: give `--proof`, `--method` and `--url` together")

@@ -22,7 +22,7 @@ from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.trust_file import load_trust
-from pdp.cli.options import AsJson, parse_duration_ms, parse_pairs
+from pdp.cli.options import AsJson, check_proof_options, parse_duration_ms, parse_pairs
 from pdp.cli.output import write_fields, write_json_line, write_line
 from pdp.errors import MEANINGS, BadRequestError, ConfigError, Reason
 from pdp.identity import gate
@@ -177,8 +177,7 @@ def inspect(
     """
     if source != "-":
         raise BadRequestError("tokens are read from standard input only: on a command line others could read them")
-    if bool(proof) is not (bool(method) and bool(url)):
-        raise BadRequestError("a proof is of one request: give `--proof`, `--method` and `--url` together")
+    check_proof_options(proof, method, url)
     table = load_trust(trust)
     lines = (line.rstrip(b"\r\n").decode("latin-1") for line in sys.stdin.buffer)
     request = BoundRequest(method=method, uri=url, proof=proof or None)

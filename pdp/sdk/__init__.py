@@ -31,7 +31,7 @@ from pdp.sdk.errors import (
     PolicyRefused,
 )
 from pdp.sdk.lease import AsyncLease, Lease
-from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Listing, Question
+from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Dpop, Listing, Question
 
 if TYPE_CHECKING:
     from pdp.sdk.local import LocalClient
@@ -62,6 +62,7 @@ __all__ = [
     "Listed",
     "Access",
     "Bearer",
+    "Dpop",
     "Asserted",
     "Actor",
     "PortcullisError",

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Final
 
 from pdp.limits import DECISION_CACHE_ENTRIES
-from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Question
+from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Dpop, Question, Subject
 
 Key = tuple[int, bytes]
 """World number and digest: what is equal here may share an answer."""
@@ -132,11 +132,13 @@ def question_digest(server: str, token: str, question: Question) -> bytes:
     return hashlib.blake2b(_ENCODER.encode(parts).encode("ascii"), key=_SEED, digest_size=32).digest()
 
 
-def _subject(subject: str | Asserted | Bearer | None) -> Any:
+def _subject(subject: Subject) -> Any:
     if subject is None:
         return None
     if isinstance(subject, Bearer):
         return ["bearer", subject.token]
+    if isinstance(subject, Dpop):
+        return ["dpop", subject.token, subject.proof, subject.method, subject.url]
     asserted = Asserted(principal=subject) if isinstance(subject, str) else subject
     actors = [[actor.principal, sorted(actor.groups)] for actor in asserted.actors]
     return ["asserted", asserted.principal, sorted(asserted.groups), actors]

@@ -21,7 +21,7 @@ from pdp.model.attributes import AttributeType, Value, check_value
 from pdp.model.names import Action, Principal, Resource, check_grouping_name, printable
 from pdp.sdk._settings import Settings
 from pdp.sdk.errors import BadQuestion, ClientUnusable, PdpError, PdpFault, error_class
-from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Question
+from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Dpop, Question, Subject
 from pdp.v1 import decision_pb2, types_pb2
 
 Ask = TypeVar("Ask", bound=Message)
@@ -187,6 +187,9 @@ class Watching:
 
     def __post_init__(self) -> None:
         self.core.check_usable()
+        if isinstance(self.question.subject, Dpop):
+            # A watch is opened again and again, and a proof is taken once.
+            raise BadQuestion(Reason.BAD_REQUEST, "a DPoP proof is of one request and cannot be watched: check it")
         self.core.message(self.question)
 
     @property
@@ -257,13 +260,16 @@ def _question(question: Question) -> decision_pb2.Question:
     )
 
 
-def subject_message(subject: str | Asserted | Bearer | None) -> decision_pb2.Subject | None:
+def subject_message(subject: Subject) -> decision_pb2.Subject | None:
     if subject is None:
         # Unset, the subject is the caller, whose credential comes with the call. Repeated in the message, a token file
         # that rotates in between would make us two identities.
         return None
     if isinstance(subject, Bearer):
         return decision_pb2.Subject(credential=f"Bearer {subject.token.removeprefix('Bearer ')}")
+    if isinstance(subject, Dpop):
+        request = decision_pb2.BoundRequest(proof=subject.proof, method=subject.method, url=subject.url)
+        return decision_pb2.Subject(credential=f"DPoP {subject.token.removeprefix('DPoP ')}", request=request)
     asserted = Asserted(principal=subject) if isinstance(subject, str) else subject
     return decision_pb2.Subject(asserted=_asserted(asserted))
 
@@ -372,6 +378,7 @@ def parse_decision(
         nearest_miss=_nearest_miss(message),
         detail=message.detail,
         decision_id=message.decision_id,
+        dpop_nonce=message.dpop_nonce,
     )
     problem = _doubt(message, decision, reason, supports, at_least)
     return decision if problem is None else _denied(decision, *problem)

@@ -19,7 +19,7 @@ from pdp.limits import COALESCE_BYTES, MAX_BATCH
 from pdp.sdk._cache import DecisionCache, Key, question_digest
 from pdp.sdk._core import BATCH, EVALUATE, Core, Rpc, call_error
 from pdp.sdk.errors import BadQuestion, NotPermitted, PdpError, PdpFault
-from pdp.sdk.values import Decision, Question
+from pdp.sdk.values import Decision, Dpop, Question
 from pdp.v1 import decision_pb2
 
 Outcome = Decision | PdpError
@@ -50,6 +50,11 @@ class Asked:
         if self.outcome is None:
             raise PdpFault(Reason.INTERNAL_ERROR, "a check ended without an answer", advice="treat it as denied")
         return self.outcome
+
+    @property
+    def alone(self) -> bool:
+        """True if it may not be asked twice, and so never with others, whose faults would have it asked again."""
+        return isinstance(self.question.subject, Dpop)
 
     @property
     def asserts(self) -> bool:
@@ -90,7 +95,8 @@ class Desk:
         shown = self.core.settings.read_token() if token is None else token
         message = self.core.message(question)
         now_s, key = self.mono_s(), None
-        if self.cache.enabled:
+        # An allow that is kept would let a proof in for the second time.
+        if self.cache.enabled and not isinstance(question.subject, Dpop):
             key = (self.core.world_seq, question_digest(self.core.settings.server, shown, question))
             kept = self.cache.get(key, now_s=now_s)
             if kept is not None:
@@ -150,7 +156,7 @@ def take(queue: deque[Asked]) -> list[Asked]:
         asked = queue.popleft()
         if asked.outcome is not None:
             continue
-        if taken and asked.token != taken[0].token:
+        if taken and (asked.token != taken[0].token or asked.alone or taken[0].alone):
             others.append(asked)
             continue
         size += asked.message.ByteSize() + 8

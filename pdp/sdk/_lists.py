@@ -11,7 +11,7 @@ from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.sdk._core import ACTIONS, WHAT_CAN, WHO_CAN, Core, Rpc, request_attributes, subject_message
 from pdp.sdk.errors import BadQuestion, Conflict, PdpFault
-from pdp.sdk.values import Asserted, Bearer, Listing, Terms
+from pdp.sdk.values import Listing, Subject, Terms
 from pdp.v1 import decision_pb2
 
 _NOWHERE: Final = "none"
@@ -54,9 +54,7 @@ class Paging(Generic[Search]):
         return Paging(core=core, rpc=WHO_CAN, request=request)
 
     @classmethod
-    def what_can(
-        cls, core: Core, subject: str | Asserted | Bearer | None, terms: Terms
-    ) -> "Paging[decision_pb2.SearchResourcesRequest]":
+    def what_can(cls, core: Core, subject: Subject, terms: Terms) -> "Paging[decision_pb2.SearchResourcesRequest]":
         """Return the list of what a subject can."""
         with _checked():
             request = decision_pb2.SearchResourcesRequest(subject=subject_message(subject), terms=_terms(terms))
@@ -64,7 +62,7 @@ class Paging(Generic[Search]):
 
     @classmethod
     def actions(
-        cls, core: Core, resource: str, subject: str | Asserted | Bearer | None, terms: Terms
+        cls, core: Core, resource: str, subject: Subject, terms: Terms
     ) -> "Paging[decision_pb2.SearchActionsRequest]":
         """Return the list of what a subject can do to one resource."""
         with _checked():

@@ -159,7 +159,17 @@ def _is_local(server: str) -> bool:
         return host in _LOOPBACK_NAMES
 
 
-def _read_file(path: Path) -> str:
+def read_credential(path: Path) -> str:
+    """Return somebody's token in a file, without the scheme that may stand before it.
+
+    Raises:
+        CredentialRefused: it cannot be read, or is none.
+    """
+    text = _read_file(path, advice="name the file that holds the token alone").strip()
+    return _checked_token(text.removeprefix("DPoP "), str(path))
+
+
+def _read_file(path: Path, *, advice: str = "check PDP_TOKEN_FILE or --token-file") -> str:
     try:
         # Read on every call: 20 us, and a rotated file is never missed, whatever its time stamp says.
         return path.read_bytes()[: MAX_TOKEN_BYTES + 2].decode("ascii", errors="replace")
@@ -167,7 +177,7 @@ def _read_file(path: Path) -> str:
         raise CredentialRefused(
             Reason.CREDENTIAL_MISSING,
             f"cannot read the token file {path}: {error.strerror}",
-            advice="check PDP_TOKEN_FILE or --token-file",
+            advice=advice,
         ) from error
 
 

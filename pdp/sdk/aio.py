@@ -17,7 +17,7 @@ from pdp.sdk._settings import Settings
 from pdp.sdk._transport import AsyncTransport
 from pdp.sdk.errors import AccessDenied, Conflict, PdpError
 from pdp.sdk.lease import AsyncLease
-from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
+from pdp.sdk.values import Circumstances, Decision, Listing, Question, Subject, Terms
 
 
 class AsyncClient:
@@ -144,13 +144,11 @@ class AsyncClient:
         """
         return await self._list(Paging.who_can(self._core, action, resource, terms))
 
-    async def what_can(self, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+    async def what_can(self, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return all that `subject` (None: we ourselves) can do to registered assets. Terms and errors as in `who_can`."""
         return await self._list(Paging.what_can(self._core, subject, terms))
 
-    async def actions(
-        self, resource: str, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]
-    ) -> Listing:
+    async def actions(self, resource: str, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return what `subject` (None: we ourselves) can do to `resource`. Terms and errors as in `who_can`."""
         return await self._list(Paging.actions(self._core, resource, subject, terms))
 

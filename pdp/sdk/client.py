@@ -16,7 +16,7 @@ from pdp.sdk._threads import ThreadBatcher
 from pdp.sdk._transport import Transport
 from pdp.sdk.errors import AccessDenied, Conflict, PdpError
 from pdp.sdk.lease import Lease
-from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
+from pdp.sdk.values import Circumstances, Decision, Listing, Question, Subject, Terms
 
 
 class _Followed:
@@ -154,11 +154,11 @@ class Client:
         """
         return self._list(Paging.who_can(self._core, action, resource, terms))
 
-    def what_can(self, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+    def what_can(self, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return all that `subject` (None: we ourselves) can do to registered assets. Terms and errors as in `who_can`."""
         return self._list(Paging.what_can(self._core, subject, terms))
 
-    def actions(self, resource: str, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+    def actions(self, resource: str, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return what `subject` (None: we ourselves) can do to `resource`. Terms and errors as in `who_can`."""
         return self._list(Paging.actions(self._core, resource, subject, terms))
 

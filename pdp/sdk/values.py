@@ -14,9 +14,13 @@ AttributeValue = bool | int | float | str | tuple[str, ...] | list[str] | dateti
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision(model.Decision):
-    """A decision as a client has it: with the id under which the audit chain of the PDP holds it."""
+    """A decision as a client has it: with the id under which the audit chain of the PDP holds it.
+
+    `dpop_nonce` is what the next DPoP proof must hold, where the reason is `dpop_nonce_required`.
+    """
 
     decision_id: str = ""
+    dpop_nonce: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,26 @@ class Bearer:
     """A subject named by its own access token, which the PDP verifies itself. The token never appears in `repr`."""
 
     token: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dpop:
+    """A subject named by its own access token, which is bound to a key, and the proof of that key for one request.
+
+    The PDP takes a proof once: for one question of one call. Such an answer is never kept, travels alone, and cannot be
+    watched. Neither token nor proof appears in `repr`.
+
+    Args:
+        token: what the caller showed in `Authorization: DPoP …`.
+        proof: the value of its one `DPoP` header.
+        method: the method of its request.
+        url: scheme, authority and path, the authority as *we* are configured, never as the caller called us.
+    """
+
+    token: str = field(repr=False)
+    proof: str = field(repr=False)
+    method: str
+    url: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +67,10 @@ class Asserted:
     actors: Collection[Actor] = ()
 
 
+Subject = str | Asserted | Bearer | Dpop | None
+"""Who asks for access: the caller itself (None), a name or `Asserted` we vouch for, or a credential that was shown to us."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """One question: may `subject` do `action` to `resource`.
@@ -51,7 +79,7 @@ class Question:
         action: `<type>.<verb>`, such as `dataset.read`.
         resource: `<type>/<path>[@<version>]`, such as `model/fraud@7`.
         subject: None, the caller itself; a principal's name such as `user:alice@example.com`, or `Asserted`, for a
-            subject we vouch for; `Bearer`, for a token that was presented to us.
+            subject we vouch for; `Bearer` or `Dpop`, for a token that was presented to us.
         workload: the workload that asks, `workload:spiffe://…`; empty: the caller's own.
         serves: the model version behind an endpoint, where it is known.
         attributes: `request.*` values by full dotted name, at most 64.
@@ -60,7 +88,7 @@ class Question:
 
     action: str
     resource: str
-    subject: str | Asserted | Bearer | None = None
+    subject: Subject = None
     workload: str = ""
     serves: str = ""
     attributes: Mapping[str, AttributeValue] = field(default_factory=dict)
@@ -95,7 +123,7 @@ class Terms(TypedDict, total=False):
 class Circumstances(TypedDict, total=False):
     """The keyword arguments of every call that asks one question: those of `Question`, with its meanings and defaults."""
 
-    subject: str | Asserted | Bearer | None
+    subject: Subject
     workload: str
     serves: str
     attributes: Mapping[str, AttributeValue]

@@ -18,12 +18,24 @@ ACCESS_CONDITIONAL: Access
 ACCESS_ALLOW: Access
 
 class Subject(_message.Message):
-    __slots__ = ("credential", "asserted")
+    __slots__ = ("credential", "asserted", "request")
     CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     ASSERTED_FIELD_NUMBER: _ClassVar[int]
+    REQUEST_FIELD_NUMBER: _ClassVar[int]
     credential: str
     asserted: AssertedSubject
-    def __init__(self, credential: _Optional[str] = ..., asserted: _Optional[_Union[AssertedSubject, _Mapping]] = ...) -> None: ...
+    request: BoundRequest
+    def __init__(self, credential: _Optional[str] = ..., asserted: _Optional[_Union[AssertedSubject, _Mapping]] = ..., request: _Optional[_Union[BoundRequest, _Mapping]] = ...) -> None: ...
+
+class BoundRequest(_message.Message):
+    __slots__ = ("proof", "method", "url")
+    PROOF_FIELD_NUMBER: _ClassVar[int]
+    METHOD_FIELD_NUMBER: _ClassVar[int]
+    URL_FIELD_NUMBER: _ClassVar[int]
+    proof: str
+    method: str
+    url: str
+    def __init__(self, proof: _Optional[str] = ..., method: _Optional[str] = ..., url: _Optional[str] = ...) -> None: ...
 
 class AssertedSubject(_message.Message):
     __slots__ = ("principal", "groups", "actors")
@@ -71,7 +83,7 @@ class Question(_message.Message):
     def __init__(self, subject: _Optional[_Union[Subject, _Mapping]] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., workload: _Optional[str] = ..., serves: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _types_pb2.Value]] = ..., supports: _Optional[_Iterable[str]] = ..., supports_all: bool = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("effect", "reason", "obligations", "world_seq", "decision_id", "recheck_after_ms", "determining", "role_path", "nearest_miss", "detail")
+    __slots__ = ("effect", "reason", "obligations", "world_seq", "decision_id", "recheck_after_ms", "determining", "role_path", "nearest_miss", "detail", "dpop_nonce")
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -82,6 +94,7 @@ class Decision(_message.Message):
     ROLE_PATH_FIELD_NUMBER: _ClassVar[int]
     NEAREST_MISS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
+    DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
     effect: _types_pb2.Effect
     reason: str
     obligations: _containers.RepeatedCompositeFieldContainer[_types_pb2.Obligation]
@@ -92,7 +105,8 @@ class Decision(_message.Message):
     role_path: _containers.RepeatedScalarFieldContainer[str]
     nearest_miss: _types_pb2.NearestMiss
     detail: str
-    def __init__(self, effect: _Optional[_Union[_types_pb2.Effect, str]] = ..., reason: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[_types_pb2.Obligation, _Mapping]]] = ..., world_seq: _Optional[int] = ..., decision_id: _Optional[str] = ..., recheck_after_ms: _Optional[int] = ..., determining: _Optional[_Iterable[str]] = ..., role_path: _Optional[_Iterable[str]] = ..., nearest_miss: _Optional[_Union[_types_pb2.NearestMiss, _Mapping]] = ..., detail: _Optional[str] = ...) -> None: ...
+    dpop_nonce: str
+    def __init__(self, effect: _Optional[_Union[_types_pb2.Effect, str]] = ..., reason: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[_types_pb2.Obligation, _Mapping]]] = ..., world_seq: _Optional[int] = ..., decision_id: _Optional[str] = ..., recheck_after_ms: _Optional[int] = ..., determining: _Optional[_Iterable[str]] = ..., role_path: _Optional[_Iterable[str]] = ..., nearest_miss: _Optional[_Union[_types_pb2.NearestMiss, _Mapping]] = ..., detail: _Optional[str] = ..., dpop_nonce: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
     __slots__ = ("question", "at_least")

@@ -81,7 +81,8 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         question = await self._reader.read(request.question, caller)
         if isinstance(question, Refusal):
             answer = await self._refuse(question, request.question, caller)
-            yield decision_pb2.WatchResponse(decision=decision_message(answer), ended=True)
+            decision = self._with_nonce(decision_message(answer))
+            yield decision_pb2.WatchResponse(decision=decision, ended=True)
             return
         answers = watch(
             self._decider,
@@ -120,7 +121,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         self, request: decision_pb2.EvaluateRequest, context: Any, *, explain: bool
     ) -> decision_pb2.EvaluateResponse:
         (answer,) = await self._answers((request.question,), request.at_least, wait_s(context), explain=explain)
-        return decision_pb2.EvaluateResponse(decision=decision_message(answer))
+        return decision_pb2.EvaluateResponse(decision=self._with_nonce(decision_message(answer)))
 
     async def _batch(
         self, request: decision_pb2.EvaluateBatchRequest, patience_s: float
@@ -128,7 +129,17 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         if len(request.questions) > MAX_BATCH:
             raise BadRequestError(f"a batch has at most {MAX_BATCH} questions")
         answers = await self._answers(request.questions, request.at_least, patience_s)
-        return batch_response(answers)
+        response = batch_response(answers)
+        for position, answer in enumerate(answers):
+            if answer.decision.reason is Reason.DPOP_NONCE_REQUIRED:
+                self._with_nonce(response.decisions[position])
+        return response
+
+    def _with_nonce(self, message: decision_pb2.Decision) -> decision_pb2.Decision:
+        """Give whoever needs a nonce for its next proof one (RFC 9449 section 8)."""
+        if message.reason == Reason.DPOP_NONCE_REQUIRED:
+            message.dpop_nonce = self._reader.nonce()
+        return message
 
     async def _answers(
         self,

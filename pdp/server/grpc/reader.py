@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
 from pdp.limits import MAX_ATTRIBUTES
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes, AttributeType, Value
@@ -46,9 +47,10 @@ class Reader:
         found: list[Question | Refusal] = []
         entitled = False
         for position, message in enumerate(messages):
+            _check_bound(message.subject)
             who = None if message.subject.HasField("asserted") else self._known(message.subject, caller)
             if who is None and message.subject.HasField("credential"):
-                verified, entitled = await self._verified(message.subject.credential, message.action), False
+                verified, entitled = await self._verified(message.subject, message.action), False
                 if isinstance(verified, Refusal):
                     found.append(verified)
                     continue
@@ -64,11 +66,12 @@ class Reader:
         self, subject: decision_pb2.Subject, caller: Caller, *, action: str = ""
     ) -> VerifiedIdentity | AssertedIdentity | Refusal:
         """Return whom a message means: the caller itself, whom it may assert, or whose credential it shows for `action`."""
+        _check_bound(subject)
         if subject.HasField("asserted"):
             await self._gate.authorise(caller, ASSERT)
             party, actors = _parties(subject.asserted)
             return AssertedIdentity(by=caller.identity, party=party, actors=actors)
-        return self._known(subject, caller) or await self._verified(subject.credential, action)
+        return self._known(subject, caller) or await self._verified(subject, action)
 
     async def attributes(self, message: Mapping[str, types_pb2.Value], caller: Caller) -> Attributes:
         """Return the request attributes of a message, each of which its caller may assert."""
@@ -80,12 +83,23 @@ class Reader:
     @staticmethod
     def _known(subject: decision_pb2.Subject, caller: Caller) -> VerifiedIdentity | None:
         """Return the caller, if a subject that is not asserted means it, by silence or by the credential it came with."""
+        if subject.HasField("request"):
+            return None  # a proof of its own is looked at, whoever shows it
         own = not subject.HasField("credential") or subject.credential == caller.authorization
         return caller.identity if own else None
 
-    async def _verified(self, credential: str, action: str) -> VerifiedIdentity | Refusal:
-        locks = self._replica.world.locks
-        return await self._authenticator.authenticate(credential, None, locks=locks, action=action)
+    async def _verified(self, subject: decision_pb2.Subject, action: str) -> VerifiedIdentity | Refusal:
+        locks, request = self._replica.world.locks, None
+        if subject.HasField("request"):
+            bound = subject.request
+            request = BoundRequest(method=bound.method, uri=bound.url, proof=bound.proof or None)
+        return await self._authenticator.authenticate(
+            subject.credential, None, locks=locks, request=request, action=action
+        )
+
+    def nonce(self) -> str:
+        """Return the nonce for the next DPoP proof of a subject; empty if none are issued."""
+        return self._authenticator.nonce()
 
     def _question(
         self, position: int, message: decision_pb2.Question, who: VerifiedIdentity | None
@@ -157,6 +171,16 @@ class Reader:
         if "enforcement_point" not in info.asserted_by:
             raise BadRequestError(f"attribute `{name}` cannot be asserted in a question")
         return True
+
+
+def _check_bound(subject: decision_pb2.Subject) -> None:
+    """Refuse a proof that comes with no credential to prove.
+
+    Raises:
+        BadRequestError: there is one.
+    """
+    if subject.HasField("request") and not subject.HasField("credential"):
+        raise BadRequestError("a bound request belongs to a credential")
 
 
 def _parties(message: decision_pb2.AssertedSubject) -> tuple[Party, tuple[Party, ...]]:

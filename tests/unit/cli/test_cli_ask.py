@@ -1,4 +1,6 @@
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -28,7 +30,7 @@ def test_json_is_one_object_with_stable_keys(pdp: Pdp, server: ScriptedPdp) -> N
     assert ended.out.count("\n") == 1
     assert list(ended.json) == [
         "effect", "reason", "detail", "obligations", "world_seq", "decision_id", "recheck_after_s", "determining",
-        "role_path", "nearest_miss",
+        "role_path", "nearest_miss", "dpop_nonce",
     ]  # fmt: skip
     assert (ended.json["effect"], ended.json["role_path"]) == ("allow", ["user:a", "role:b"])
 
@@ -156,3 +158,53 @@ def test_explain_is_told_for_people(pdp: Pdp, server: ScriptedPdp) -> None:
         "  world        7",
         "  decision     d-1",
     ]
+
+
+TOKEN = "a.b.c"
+BOUND = ("--proof", "d.e.f", "--method", "POST", "--url", "https://models.example/v2/models/fraud/infer")
+
+
+@pytest.mark.parametrize("verb", ["check", "explain"])
+def test_the_token_of_another_is_asked_about_with_the_proof_that_it_came_with(
+    pdp: Pdp, server: ScriptedPdp, tmp_path: Path, verb: str
+) -> None:
+    rpc = EVALUATE if verb == "check" else "DecisionService/Explain"
+    server.script(rpc, evaluated(), evaluated())
+    (tmp_path / "token").write_text(f"DPoP {TOKEN}\n")
+    assert pdp(verb, *READ, "--subject-token", str(tmp_path / "token"), *BOUND).code == 0
+    subject = server.asked(rpc)[0].question.subject
+    assert subject.credential == "DPoP a.b.c"
+    assert (subject.request.proof, subject.request.method, subject.request.url) == BOUND[1::2]
+    (tmp_path / "token").write_text(TOKEN)
+    assert pdp(verb, *READ, "--subject-token", str(tmp_path / "token")).code == 0
+    subject = server.asked(rpc)[1].question.subject
+    assert (subject.credential, subject.HasField("request")) == ("Bearer a.b.c", False)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (BOUND, "give `--subject-token`, too"),
+        (("--subject-token", "TOKEN", *BOUND[:4]), "`--proof`, `--method` and `--url` together"),
+        (("--subject-token", "TOKEN", *BOUND[2:]), "`--proof`, `--method` and `--url` together"),
+        (("--subject-token", "TOKEN", "--as", "user:bob@example.com"), "given twice"),
+        (("--subject-token", "nowhere"), "cannot read the token file"),
+    ],
+)
+def test_half_a_proof_is_no_question(
+    pdp: Pdp, server: ScriptedPdp, tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    (tmp_path / "token").write_text(TOKEN)
+    ended = pdp("check", *READ, *(str(tmp_path / "token") if part == "TOKEN" else part for part in options))
+    assert told in ended.err
+    assert ended.code not in (0, 3)
+    assert server.asked(EVALUATE) == []
+
+
+def test_a_nonce_for_the_next_proof_is_shown(pdp: Pdp, server: ScriptedPdp) -> None:
+    answer = denial(reason="dpop_nonce_required", dpop_nonce="n1")
+    server.script(
+        EVALUATE, decision_pb2.EvaluateResponse(decision=answer), decision_pb2.EvaluateResponse(decision=answer)
+    )
+    assert re.search(r"nonce +n1", pdp("check", *READ).out)
+    assert pdp("check", *READ, "--json").json["dpop_nonce"] == "n1"
