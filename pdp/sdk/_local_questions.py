@@ -19,7 +19,7 @@ from pdp.model.request import Question as Engine
 from pdp.sdk._core import plain_value, request_attributes
 from pdp.sdk._machine import Machine
 from pdp.sdk.errors import BadQuestion, CredentialRefused, NotPermitted
-from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Question
+from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Dpop, Question, Subject
 from pdp.v1 import types_pb2
 from pdp.world import World
 
@@ -148,12 +148,13 @@ class Reader:
         except (BadNameError, BadRequestError) as error:
             raise BadQuestion(error.reason, error.message) from error
 
-    async def who(
-        self, subject: str | Asserted | Bearer | None, admitted: Admitted
-    ) -> VerifiedIdentity | AssertedIdentity | Refusal:
+    async def who(self, subject: Subject, admitted: Admitted) -> VerifiedIdentity | AssertedIdentity | Refusal:
         """Return whom a question means: ourselves, whom we may assert, or whose credential it shows."""
         if subject is None:
             return admitted.identity
+        if isinstance(subject, Dpop):
+            # Whoever answers under one name must share what was used, and processes do not share a replica.
+            raise BadRequestError("local mode takes no DPoP proof, for it cannot know whether it was used: ask a PDP")
         if isinstance(subject, Bearer):
             shown = f"Bearer {subject.token.removeprefix('Bearer ')}"
             return await self._machine.authenticator.authenticate(shown, None, locks=admitted.world.locks)

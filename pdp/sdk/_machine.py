@@ -19,6 +19,7 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.keys_http import KeyStore
+from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replica_store import SqliteReplicaStore
 from pdp.adapters.ship_grpc import GrpcAuditSink
 from pdp.adapters.trust_file import load_trust
@@ -35,6 +36,7 @@ from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.follow import Follower, obtain_root
 from pdp.service.lists import Lists
+from pdp.service.live import LiveChecks
 from pdp.service.watch_index import Watches
 from pdp.trust.feed import Hello
 from pdp.trust.verifier import TrustVerifier
@@ -178,7 +180,11 @@ class Machine:
         self.decider = Decider(replica=self.replica, audit=trail, clock=self.clock, new_id=_decision_id)
         keys = KeyStore(issuers=self.trust, directory=self._local.trust.absolute().parent, clock=self.clock)
         self._stack.push_async_callback(keys.close)
-        self.authenticator = Authenticator(issuers=self.trust, keys=keys, clock=self.clock)
+        live = LiveChecks(
+            source=LiveHttp(issuers=self.trust, directory=self._local.trust.absolute().parent), clock=self.clock
+        )
+        self._stack.push_async_callback(live.close)
+        self.authenticator = Authenticator(issuers=self.trust, keys=keys, clock=self.clock, live=live)
         self.lists = Lists(replica=self.replica, clock=self.clock, secret=secrets.token_bytes(32))
         self.watches = Watches(self.replica)
         follower = Follower(self.replica, store, source, clock=self.clock, hello=hello, audit_head=lambda: trail.head)

@@ -21,6 +21,7 @@ from pdp.sdk import (
     Client,
     ClientUnusable,
     CredentialRefused,
+    Dpop,
     LocalClient,
     NotPermitted,
     Question,
@@ -114,6 +115,12 @@ def test_the_same_errors_as_by_the_network(pdp: ThreadedPdp, tmp_path: Path) -> 
                 one.check(*SALES, attributes={"subject.groups": "group:root"})
             with pytest.raises(AccessDenied):
                 one.require(*WAGES)
+
+
+def test_local_mode_takes_no_proof_that_somebody_else_may_have_taken(pdp: ThreadedPdp, tmp_path: Path) -> None:
+    proved = Dpop(token=pdp.token(BOB), proof="a.b.c", method="POST", url="https://models.example/")
+    with local(pdp, tmp_path, token=pdp.token(GATE)) as mine, pytest.raises(BadQuestion, match="ask a PDP"):
+        mine.check(*SALES, subject=proved)
 
 
 def test_an_allow_is_durable_before_it_is_told_and_the_same_one_is_recorded_once(
