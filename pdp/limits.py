@@ -177,7 +177,11 @@ DECISION_MESSAGES_KEPT: Final = 8_192
 PARTY_CACHE_GROUPS: Final = 16
 """Groups of an asserted party up to which it is kept parsed."""
 READY_POLL_S: Final = 0.05
-PROBE_CONNECTIONS: Final = 64
+PROBE_CONNECTIONS: Final = 512
+PROBE_REQUEST_S: Final = 5.0
+"""How long one request to a probe may take, from its connection or the answer before it to its own answer."""
+HANDSHAKE_S: Final = 10.0
+"""How long a gRPC connection may take to say that it is one; gRPC's own 120 s let anybody hold descriptors for nothing."""
 MAX_METADATA_BYTES: Final = 32 * 1024
 """All metadata of one RPC: a token of 8 KiB, a trace, and room."""
 HEALTH_INTERVAL_S: Final = 1.0

@@ -8,6 +8,7 @@ from typing import Any
 
 import uvicorn
 
+from pdp.adapters.prompt_http import PromptProtocol
 from pdp.errors import ConfigError
 from sidecar.envoy import Address
 
@@ -58,6 +59,7 @@ class Probes:
             lifespan="off",
             access_log=False,
             ws="none",
+            http=PromptProtocol,
             proxy_headers=False,
             server_header=False,
         )

@@ -141,16 +141,18 @@ class Application:
             others=[place.audit(config.audit_dir, index) for index in range(place.workers) if index != place.index],
         )
         self.watchdog = LoopWatchdog()
+        standing = basis.degradations()
         self.health = Health(
             replica=replica,
             trail=trail,
             clock=self.clock,
-            standing=basis.degradations(),
+            standing=standing,
             used_proofs=self.replay.scope if basis.issuers.takes_proofs else "",
             more=place.degradations,
             unfit=lambda: self.watchdog.told,
         )
-        self.alarms = Alarms(lambda: self.health.report().degradations)
+        # Those that stand are said at the start, once.
+        self.alarms = Alarms(lambda: [text for text in self.health.report().degradations if text not in standing])
         self.server = make_server(self.guard, shared=place.workers > 1)
         self._show_metrics()
 

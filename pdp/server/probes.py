@@ -15,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
+from pdp.adapters.prompt_http import PromptProtocol
 from pdp.limits import PROBE_CONNECTIONS
 from pdp.service.health import Health
 
@@ -50,7 +51,7 @@ class Probes:
                 access_log=False,
                 lifespan="off",
                 ws="none",
-                http="h11",
+                http=PromptProtocol,
                 server_header=False,
                 limit_concurrency=PROBE_CONNECTIONS,
             )

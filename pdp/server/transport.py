@@ -10,7 +10,7 @@ import grpc
 
 from pdp.config import Address, Tls
 from pdp.errors import ConfigError
-from pdp.limits import MAX_METADATA_BYTES, MAX_PACK_RPC_BYTES
+from pdp.limits import HANDSHAKE_S, MAX_METADATA_BYTES, MAX_PACK_RPC_BYTES
 
 SETTING: Final = "grpc.listen (--listen)"
 _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
@@ -18,6 +18,7 @@ _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     ("grpc.max_metadata_size", MAX_METADATA_BYTES),
     # A compressed message is refused, not unpacked: its size says nothing of what it unpacks to (FAILURE.md L4).
     ("grpc.compression_enabled_algorithms_bitset", 1),
+    ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_S * 1000)),
 )
 
 

@@ -67,8 +67,8 @@ class LoopWatchdog:
             if blocked:
                 self._blocked_at_s = time.monotonic()
             if blocked and not noticed:
-                self.blocked += 1
                 _log.error("the event loop is blocked", at=_where(thread))
+                self.blocked += 1
             noticed = blocked
             try:
                 loop.call_soon_threadsafe(self._tick)
@@ -98,8 +98,8 @@ class Alarms:
     async def run(self) -> None:
         """Look until cancelled: staleness and a full disk grow by themselves and call nobody."""
         while True:
-            self.look()
             await asyncio.sleep(HEALTH_INTERVAL_S)
+            self.look()
 
     def look(self) -> None:
         """Log what has changed since the last look; a sentence whose numbers alone changed is the same."""
