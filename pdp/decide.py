@@ -14,9 +14,10 @@ from dataclasses import replace
 from typing import Final, NamedTuple
 
 from pdp.engine.compiler import Snapshot
-from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.evaluate import EngineRequest, Outcome
 from pdp.engine.explain import nearest_miss
 from pdp.engine.obligations import merge, recheck_after_s
+from pdp.engine.recall import recall
 from pdp.engine.roles import Timed
 from pdp.errors import BadRequestError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S, MAX_RECHECK_S, MAX_STALENESS_S
@@ -28,6 +29,9 @@ from pdp.world import Asset, World
 
 GRANTS: Final = ""
 SEGMENTATION: Final = "2"
+_NOTHING: Final[frozenset[str]] = frozenset()
+_OF_SUBJECT: Final = frozenset({"subject.id", "subject.kind", "subject.groups"})
+"""The attributes that follow from a subject's principal and groups."""
 CLOCK_OFF: Final = (
     f"this clock is over {MAX_CLOCK_SKEW_S:.0f} s off signed time: roles with a start or an end do not count"
 )
@@ -208,7 +212,8 @@ def _attributes(snapshot: Snapshot, question: Question, asset: Asset) -> dict[st
     known = snapshot.vocabulary.attributes
     return {
         **question.attributes,
-        **{name: value for name, value in question.claims.items() if name in known},
+        # INVARIANT: what begins with `resource.` is the inventory's alone to say; `recall` counts on it.
+        **{name: value for name, value in question.claims.items() if name.startswith("subject.") and name in known},
         **{name: value for name, value in derived.items() if name in known},
         **asset.attributes,
     }
@@ -239,16 +244,47 @@ def _judge(case: Case, now_ms: int) -> _Granted | Decision:
 def _stages(case: Case, now_ms: int) -> Iterator[tuple[Outcome, Reason | None]]:
     """Yield the outcome of each stage, and why it refuses; None if it does not."""
     if case.segmented:
-        reach = evaluate(case.snapshot, segmentation_request(case, now_ms), now_ms)
+        reach = _reach(case, now_ms)
         yield reach, _unless_allowed(reach, Reason.SEGMENT_DENIED)
-    own = evaluate(case.snapshot, grant_request(case, case.question.subject), now_ms)
+    own = _grant(case, case.question.subject, now_ms)
     yield own, _unless_allowed(own, own.reason)
     for depth, actor in enumerate(case.question.actors):
-        acting = evaluate(case.snapshot, grant_request(case, actor), now_ms)
+        acting = _grant(case, actor, now_ms)
         # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts. Its outcome
         # goes along all the same, for a role that starts later may bring that rule.
         indifferent = depth > 0 and acting.reason is Reason.NO_GRANT
         yield acting, None if indifferent else _unless_allowed(acting, Reason.DELEGATION_DENIED)
+
+
+def _reach(case: Case, now_ms: int) -> Outcome:
+    """Return whether segmentation lets the source reach the target."""
+    question = case.question
+    source = _source(question)
+    return recall(
+        case.snapshot,
+        SEGMENTATION,
+        now_ms,
+        said=(str(source) if source else NO_SEGMENT, str(question.action), str(question.resource)),
+        given=_NOTHING,
+        asset=case.asset,
+        attributes=case.attributes,
+        request=lambda: segmentation_request(case, now_ms),
+    )
+
+
+def _grant(case: Case, party: Party, now_ms: int) -> Outcome:
+    """Return whether `party` is granted the access."""
+    question = case.question
+    return recall(
+        case.snapshot,
+        GRANTS,
+        now_ms,
+        said=(str(party.principal), party.groups, str(question.action), str(question.resource)),
+        given=_OF_SUBJECT if party is question.subject else _NOTHING,
+        asset=case.asset,
+        attributes=case.attributes,
+        request=lambda: grant_request(case, party),
+    )
 
 
 def _unless_allowed(outcome: Outcome, reason: Reason) -> Reason | None:

@@ -55,6 +55,8 @@ MAX_DECISION_STEPS: Final = 200_000
 """Rows whose residual one decision may evaluate, about 0.2 s; beyond it deny `budget_exceeded` (CASBIN.md D-34)."""
 MAX_DELTA_ROWS: Final = 1_000
 """Changed rows up to which a policy is folded; more are compiled whole."""
+RECALL_ENTRIES: Final = 65_536
+"""Outcomes that a policy remembers, about 0.5 KB each: 32 MB."""
 MAX_PRIORITY: Final = 2**31 - 1
 """The largest priority of a row, and its negative the smallest (CASBIN.md D-07)."""
 

@@ -12,7 +12,7 @@ A decision then needs only what its own question names. The snapshot is never ch
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from types import MappingProxyType
 from typing import Any, Final
@@ -37,6 +37,7 @@ from pdp.engine.index import (
     insert,
 )
 from pdp.engine.matcher import Scope, check_expression, column_patterns
+from pdp.engine.memory import Memory
 from pdp.engine.obligations import ObligationError, parse_then
 from pdp.engine.order import check_order, priority_of, subject_levels
 from pdp.engine.patterns import PATTERN_FUNCTIONS, read_pattern
@@ -131,6 +132,8 @@ class Snapshot:
     graphs: Mapping[str, RoleGraph]
     buckets: RowBuckets
     warnings: tuple[Finding, ...] = ()
+    memory: Memory = field(init=False, default_factory=Memory, repr=False, compare=False)
+    """No part of the policy: what it has said before (`recall.py`)."""
 
     def groups_of(self, section: str, name: str, now_ms: int, domain: str = ANY) -> frozenset[str]:
         """Return all that `name` stands for in role section `section` now, without itself."""
@@ -142,6 +145,9 @@ class Snapshot:
 
     def under(self, timed: Timed) -> "Snapshot":
         """Return this snapshot with links that have a start or an end counting as `timed` says."""
+        return self.memory.once(("under", timed), lambda: self._under(timed))
+
+    def _under(self, timed: Timed) -> "Snapshot":
         graphs = {section: replace(graph, timed=timed) for section, graph in self.graphs.items()}
         return replace(self, graphs=MappingProxyType(graphs))
 

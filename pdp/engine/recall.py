@@ -1,0 +1,71 @@
+"""What the policy has said before, for the next question that is the same in all that one context reads.
+
+A cache of `evaluate`, and equal to it: a property test holds the two together.
+
+- Key: the context; the texts and groups of which its request is made; and the value, with its type, of every attribute that
+  a condition of the context reads and that follows neither from those nor from the asset. A tuple of these is as unambiguous
+  as canonical bytes would be, and made in a fifth of the time.
+- Invalidation: it lies in the snapshot, so that a new policy starts with nothing. What was said about an asset counts for
+  that very value in the inventory: a changed asset is another one. It counts from the instant at which it was said until
+  the next at which a link that was looked at starts or ends. What read the clock in a condition is not kept.
+- Bypass: contexts whose rules the index alone does not find (`direct`), for what their matchers read is not listed; and
+  whoever calls `evaluate`.
+"""
+
+from collections.abc import Callable
+from typing import Final
+
+from pdp.engine.compiler import CompiledContext, Snapshot
+from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.memory import Kept, Key
+from pdp.model.attributes import Attributes
+
+FROM_ASSET: Final = "resource."
+"""How the names of attributes begin that follow from the asset and its name; nobody else may say one."""
+
+
+def recall(
+    snapshot: Snapshot,
+    context: str,
+    now_ms: int,
+    *,
+    said: Key,
+    given: frozenset[str],
+    asset: object,
+    attributes: Attributes,
+    request: Callable[[], EngineRequest],
+) -> Outcome:
+    """Return what `evaluate` says to `request` in `context`, without asking it if that is known.
+
+    Args:
+        snapshot: the policy.
+        context: the numbered set that is asked.
+        now_ms: wall-clock time, milliseconds since the epoch.
+        said: the texts and groups of the request; together with `asset`, all that it is made of.
+        given: the names of attributes that follow from `said`.
+        asset: what the inventory holds of the resource.
+        attributes: what conditions may read.
+        request: makes the request.
+    """
+    compiled = snapshot.contexts.get(context)
+    if compiled is None or not compiled.direct:
+        return evaluate(snapshot, request(), now_ms)
+    memory = snapshot.memory
+    more = memory.once((context, given), lambda: _more(compiled, given))
+    values = tuple([(type(value), value) for value in map(attributes.get, more)]) if more else ()
+    key = (context, said, values)
+    kept = memory.find(key)
+    if kept is not None and kept.counts(asset, now_ms):
+        outcome: Outcome = kept.outcome
+        return outcome
+    outcome = evaluate(snapshot, request(), now_ms)
+    if not outcome.reads_now:
+        memory.keep(key, Kept(outcome, asset, now_ms, outcome.valid_until_ms))
+    return outcome
+
+
+def _more(compiled: CompiledContext, given: frozenset[str]) -> tuple[str, ...]:
+    """Return the attributes that conditions of a context read and that follow neither from `given` nor from the asset."""
+    conditions = {id(rule.condition): rule.condition for rule in compiled.rules if rule.condition is not None}
+    names = {name for condition in conditions.values() for name, _ in condition.reads}
+    return tuple(sorted(name for name in names - given if not name.startswith(FROM_ASSET)))

@@ -1,0 +1,144 @@
+"""What a policy remembers of its own answers: never another answer than it would give anew."""
+
+from dataclasses import replace
+from functools import cache
+from typing import Any, Final
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pdp import decide as decisions
+from pdp.decide import decide
+from pdp.engine.memory import Kept, Memory
+from pdp.limits import RECALL_ENTRIES
+from pdp.model.decision import Decision
+from pdp.model.names import Action, Principal, Resource
+from pdp.model.request import CredentialFacts, Party, Question
+from pdp.world import World
+from tests.support.worlds import START_MS, Scribe
+
+POLICY = """\
+g, group:team, role:app, prod
+g, user:sam@x, role:app, dev
+g, user:temp@x, role:app, prod, 2026-09-21T14:13:20.010Z, 2026-09-21T14:13:20.030Z
+g, user:temp@x, role:barred, prod, 2026-09-21T14:13:20.020Z, _
+g, agent:bot, role:app, prod
+p, role:app, endpoint.invoke, endpoint/**, dev, , , allow
+p, role:app, endpoint.invoke, endpoint/**, prod, "subject.acr == 'gold'", max_tokens=7, allow
+p, role:app, endpoint.invoke, endpoint/**, prod, "request.n > 3", recheck_after=10s, allow
+p, role:app, endpoint.invoke, endpoint/**, prod, resource.sensitivity == 'low', , allow
+p, role:app, endpoint.invoke, endpoint/**, prod, "subject.id in resource.approvals", , deny
+p, role:app, endpoint.invoke, endpoint/night, prod, now > timestamp('2026-09-21T14:13:20.025Z'), , allow
+p, role:barred, endpoint.invoke, endpoint/**, prod, , , deny
+p2, segment:apps, endpoint.invoke, segment:serving, , allow
+p2, segment:none, endpoint.invoke, segment:none, resource.environment == 'dev', allow
+p2, segment:apps, endpoint.invoke, segment:none, request.n == 4, allow
+g3, workload:spiffe://t/**, segment:apps
+"""
+SERVED: Final[dict[str, Any]] = {"environment": "prod", "segment": "segment:serving", "approvals": ["user:ana@x"]}
+UNPLACED: Final = {"environment": "dev", "approvals": ["user:ana@x"]}
+TEAM = frozenset({"group:team"})
+PARTIES = st.builds(
+    Party,
+    principal=st.sampled_from(["user:sam@x", "user:temp@x", "agent:bot", "workload:spiffe://t/web"]).map(
+        Principal.parse
+    ),
+    groups=st.sampled_from([frozenset(), TEAM]),
+)
+QUESTIONS = st.builds(
+    Question,
+    subject=PARTIES,
+    action=st.just(Action.parse("endpoint.invoke")),
+    resource=st.sampled_from(["endpoint/a", "endpoint/night"]).map(Resource.parse),
+    actors=st.lists(PARTIES, max_size=1).map(tuple),
+    workload=st.none() | st.just(Principal.parse("workload:spiffe://t/web")),
+    attributes=st.sampled_from([{}, {"request.n": 3}, {"request.n": 4}]),
+    claims=st.sampled_from([{}, {"subject.acr": "gold"}, {"subject.acr": "silver"}, {"resource.sensitivity": "low"}]),
+    credential=st.sampled_from(
+        [CredentialFacts(), CredentialFacts(issuer="https://i", expires_at_s=START_MS // 1000 + 9)]
+    ),
+)
+TIMES = st.sampled_from([-5, 5, 15, 22, 27, 35])
+"""Between the instants at which something in `POLICY` starts or ends."""
+ASKED = st.tuples(st.integers(0, 3), st.integers(0, 1), TIMES, st.integers(0, 9).map(lambda n: n == 0))
+
+
+@cache
+def worlds() -> tuple[World, ...]:
+    """Return worlds that hold one snapshot, with assets that differ, and one of another policy."""
+    scribe = Scribe()
+    scribe.policy(POLICY)
+    first = scribe.assets(**{"endpoint/a": SERVED, "endpoint/night": SERVED})
+    low = scribe.assets(**{"endpoint/a": SERVED | {"sensitivity": "low", "approvals": ["user:sam@x"]}})
+    dev = scribe.assets(**{"endpoint/a": UNPLACED, "endpoint/night": UNPLACED})
+    return first, low, dev, scribe.policy(POLICY + "p, role:app, endpoint.invoke, endpoint/a, prod, , , deny\n")
+
+
+def forgetful(world: World, like: World | None = None) -> World:
+    """Return the same world with a policy that has not said anything yet, or with the one that `like` holds."""
+    assert world.policy is not None
+    if like is not None and like.policy is not None and like.revision == world.revision:
+        return replace(world, policy=like.policy)
+    return replace(world, policy=replace(world.policy, snapshot=replace(world.policy.snapshot)))
+
+
+@given(questions=st.tuples(QUESTIONS, QUESTIONS), asked=st.lists(ASKED, min_size=2, max_size=12))
+def test_a_remembered_answer_is_the_answer(
+    questions: tuple[Question, Question], asked: list[tuple[int, int, int, bool]]
+) -> None:
+    """Whatever was asked before: of other assets, policies and attributes, and at times before and after."""
+    first = forgetful(worlds()[0])
+    remembering = [forgetful(world, first) for world in worlds()]
+    for world, number, after_ms, clock_off in asked:
+        at = questions[number], START_MS + after_ms
+        anew = decide(forgetful(worlds()[world]), *at, clock_off=clock_off)
+        assert decide(remembering[world], *at, clock_off=clock_off) == anew
+
+
+def question(**more: Any) -> Question:
+    subject = Party(principal=Principal.parse("user:sam@x"), groups=TEAM)
+    web = Principal.parse("workload:spiffe://t/web")
+    action, resource = Action.parse("endpoint.invoke"), Resource.parse("endpoint/a")
+    return Question(subject=subject, action=action, resource=resource, workload=web, **more)
+
+
+def test_the_same_question_is_not_evaluated_twice(monkeypatch: Any) -> None:
+    world = forgetful(worlds()[0])
+    asked = question(attributes={"request.n": 4})
+    first = decide(world, asked, START_MS)
+    assert first.allowed
+    monkeypatch.setattr(decisions, "grant_request", None)
+    monkeypatch.setattr(decisions, "segmentation_request", None)
+    assert decide(world, asked, START_MS + 1) == first
+
+
+def test_another_type_of_the_same_value_is_another_question() -> None:
+    """`True == 1 == 1.0` in Python: an attribute that a condition would refuse must not find what another one was told."""
+    world = forgetful(worlds()[0])
+    asked = [question(attributes={"request.n": value}) for value in (4, 4.0, True, 1)]
+    decided: list[Decision] = [decide(world, one, START_MS) for one in asked]
+    assert decided == [decide(forgetful(world), one, START_MS) for one in asked]
+    assert [one.allowed for one in decided] == [True, False, False, False]
+
+
+def test_what_was_said_of_a_policy_is_not_remembered_by_the_next() -> None:
+    before, *_, after = worlds()
+    assert before.snapshot is not None
+    assert after.snapshot is not None
+    assert before.snapshot.memory is not after.snapshot.memory
+    assert replace(before.snapshot).memory is not before.snapshot.memory
+
+
+def test_a_memory_is_bounded_and_keeps_the_newer_half() -> None:
+    memory = Memory()
+    for number in range(RECALL_ENTRIES * 2):
+        memory.keep((number,), Kept(number, None, 0, None))
+    held = [number for number in range(RECALL_ENTRIES * 2) if memory.find((number,)) is not None]
+    assert RECALL_ENTRIES // 2 <= len(held) <= RECALL_ENTRIES
+    assert held[-1] == RECALL_ENTRIES * 2 - 1
+
+
+def test_what_read_the_clock_is_asked_anew() -> None:
+    world = forgetful(worlds()[0])
+    asked = replace(question(), resource=Resource.parse("endpoint/night"))
+    assert [decide(world, asked, START_MS + after_ms).allowed for after_ms in (22, 27, 22)] == [False, True, False]
