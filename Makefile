@@ -16,6 +16,8 @@ help: ## Show what each target does
 $(STAMP): requirements/dev.txt pyproject.toml
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; install Python 3.11 or name yours: make PYTHON=python3.12 $(MAKECMDGOALS)"; exit 2; }
 	@echo "making $(VENV) from requirements/dev.txt (once; about a minute)"
+	@# One that another build left here would hide the entry points of this one.
+	@rm -rf portcullis.egg-info
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/dev.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
@@ -61,6 +63,7 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet pip-tools
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
 	@# The extras name the project itself; the lock must not hold a path to it.
+	@rm -rf portcullis.egg-info
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/dev.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
 

@@ -157,6 +157,11 @@ class AsyncClient:
         """The highest world that any answer came from; every question asks for at least this one."""
         return self._core.world_seq
 
+    @property
+    def one_identity(self) -> bool:
+        """True if every question is asked by the same credential; a token function may answer each caller otherwise."""
+        return not callable(self._core.settings.token)
+
     async def close(self) -> None:
         """Close the connection. A closed client refuses further calls."""
         self._checks.close()

@@ -188,6 +188,11 @@ class LocalClient:
         """How old the newest proof is that the world held is the current one, in seconds."""
         return self._machine.staleness_s()
 
+    @property
+    def one_identity(self) -> bool:
+        """True if every question is asked by the same credential; a token function may answer each caller otherwise."""
+        return not callable(self._core.settings.token)
+
     def close(self) -> None:
         """Ship what is recorded and stop. A closed client refuses further calls."""
         if self._core.close():
