@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.engine.casbin_text import Row
@@ -13,8 +13,9 @@ from pdp.engine.evaluate import evaluate
 from pdp.engine.index import Lone, PatternLevel
 from pdp.engine.tables import Trie
 from tests.spec.generators.worlds import NOW_MS, VOCABULARY, GeneratedWorld, worlds
+from tests.spec.profiles import tries
 
-QUICK = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+QUICK = tries(60)
 
 
 def shape(level: Any) -> Any:
@@ -104,7 +105,7 @@ def test_rules_that_a_delta_does_not_touch_are_shared(world: GeneratedWorld) -> 
 
 
 @given(world=worlds())
-@settings(QUICK, max_examples=5)
+@tries(5)
 def test_a_row_that_is_not_there_cannot_be_removed_nor_one_that_is_be_added(world: GeneratedWorld) -> None:
     before = compile_policy(world.model, VOCABULARY, world.rows)
     assert isinstance(before, Snapshot)

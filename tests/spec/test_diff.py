@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.engine.casbin_text import Row
@@ -23,9 +23,10 @@ from tests.spec.generators.worlds import (
     segmentation_rows,
     worlds,
 )
-from tests.spec.test_reference import THOROUGH, compiled
+from tests.spec.profiles import tries
+from tests.spec.test_reference import compiled
 
-QUICK = settings(THOROUGH, max_examples=25)
+QUICK = tries(25)
 
 ROWS = st.one_of(grant_rows(), segmentation_rows(), role_rows(), member_rows())
 

@@ -3,11 +3,12 @@
 import json
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.engine.obligations import MASKS, OBLIGATIONS, merge, parse_then
 from pdp.model.decision import Obligation
+from tests.spec.profiles import tries
 
 WORDS = st.sampled_from(("a", "b", "c", "d"))
 COUNTS = st.integers(0, 1000).map(str)
@@ -89,7 +90,7 @@ def stricter(name: str, merged: str, one: str) -> bool:  # noqa: PLR0911 - one a
     return merged == one
 
 
-LAWS = settings(max_examples=300, deadline=None)
+LAWS = tries(300)
 
 
 @LAWS

@@ -1,7 +1,9 @@
 """The engine against its executable specification, and the laws that need no oracle."""
 
+import json
+
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.engine import reference
@@ -11,12 +13,12 @@ from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.explain import nearest_miss
 from pdp.errors import Reason
 from pdp.model.decision import Effect
+from tests.spec import corpus
 from tests.spec.generators.worlds import MODELS, NOW_MS, VOCABULARY, GeneratedWorld, grant_rows, numbered, worlds
+from tests.spec.profiles import tries
 
-THOROUGH = settings(
-    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
-)
-QUICK = settings(THOROUGH, max_examples=50)
+THOROUGH = tries(200)
+QUICK = tries(50)
 
 
 def compiled(world: GeneratedWorld, rows: tuple[Row, ...] | None = None) -> Snapshot:
@@ -33,11 +35,31 @@ def answer(snapshot: Snapshot, question: EngineRequest) -> Outcome:
 @THOROUGH
 @given(world=worlds())
 def test_the_engine_answers_as_the_reference_does(world: GeneratedWorld) -> None:
+    with corpus.kept(world, "as_the_reference_in_our_own_model"):
+        as_the_reference(world)
+
+
+def as_the_reference(world: GeneratedWorld) -> None:
     snapshot = compiled(world)
     for question in world.questions:
         outcome = answer(snapshot, question)
         expected = reference.evaluate(world.model, VOCABULARY, world.rows, question, NOW_MS)
         assert (outcome.effect, outcome.reason) == expected, (question, [print_row(row) for row in world.rows])
+
+
+@pytest.mark.parametrize(
+    "world", [pytest.param(world, id=stem) for stem, world in corpus.worlds(GeneratedWorld).items()]
+)
+def test_worlds_that_once_failed_do_not_fail_again(world: GeneratedWorld) -> None:
+    as_the_reference(world)
+
+
+@given(world=worlds())
+@tries(5)
+def test_a_world_is_written_to_the_corpus_and_read_as_it_was(world: GeneratedWorld) -> None:
+    again = corpus.from_json(json.loads(json.dumps(corpus.to_json(world))))
+    assert (again.rows, again.questions) == (world.rows, world.questions)
+    assert again.model.contexts[""].matcher == world.model.contexts[""].matcher
 
 
 @QUICK

@@ -1,10 +1,12 @@
 """Models of plain names with rows and questions: every construct of the grammar meets every other, over small pools.
 
 A model is drawn from parts (conjuncts, effects, role sections); rows and values come from the same few names, their
-prefixes and extensions, so that things match, just miss, or cannot be compared.
+prefixes and extensions, so that things match, just miss, or cannot be compared. A world asks with names, or with
+attributes (`attributes.py`); `mixed` ones ask with both, which pycasbin answers by raising (CASBIN.md D-24).
 """
 
 from dataclasses import dataclass
+from enum import StrEnum
 from random import Random
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from pdp.engine.casbin_text import Model, Row, parse_model, parse_rows, print_row
 from pdp.engine.question import EngineRequest
 from pdp.model.vocabulary import Vocabulary
+from tests.spec.generators import attributes
 
 NO_WORDS = Vocabulary(types={}, attributes={})
 ALLOW = "some(where (p.eft == allow))"
@@ -30,7 +33,6 @@ SUBJECT = (
     'r.sub == p.sub || r.sub == "root"',
     "r.sub != p.sub",
     '!(r.sub in ["u1", "u2"]) || r.sub == p.sub',
-    "r.sub.name == p.sub",
     'g(r.sub, "r3") && r.sub == p.sub',
     "p.sub == r.sub",
 )
@@ -70,48 +72,70 @@ ACTIONS = ("read", "write", "list")
 REGEX_ACTIONS = ("^read$", "^(read|write)$", ".*")
 RULES = (
     "r.sub == p.sub",
-    'r.sub.name == "u1"',
-    "r.sub.age > 18 && r.sub.age < 60",
-    'r.obj == "/a" || r.act == "read"',
+    "r.sub == 'u1' && r.act != 'write'",
+    "r.obj == '/a' || r.act == 'read'",
     "g(r.sub, p.sub)",
-    "r.sub.age >= 18 || r.sub.name == p.sub",
+    "r.act in ('read', 'list')",
+    "!(r.sub == 'u2') && keyMatch(r.obj, '/a/*')",
+    "keyMatch2(r.obj, '/a/:x') || r.sub == 'root'",
 )
+
+
+class Kind(StrEnum):
+    """What a world asks with."""
+
+    NAMES = "names"
+    ATTRIBUTES = "attributes"
+    MIXED = "mixed"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CasbinWorld:
-    """A model's text, its rows and eight questions; `safe` if pycasbin means the same by all of it."""
+    """A model's text, its rows and eight questions; `seed` writes the same world again."""
 
+    seed: int
+    kind: Kind
     text: str
     model: Model
     rows: tuple[Row, ...]
     questions: tuple[EngineRequest, ...]
     now_ms: int
-    safe: bool
 
     @property
     def csv(self) -> str:
         return "\n".join(print_row(row) for row in self.rows) + "\n"
 
+    def rng(self, salt: str) -> Random:
+        """Return a source of further choices about this world: the same for the same seed and salt."""
+        return Random(f"{self.seed}:{salt}")  # noqa: S311 - worlds, not keys
 
-@st.composite
-def casbin_worlds(draw: st.DrawFn) -> CasbinWorld:
-    rng = Random(draw(st.integers(0, 2**48)))  # noqa: S311 - worlds, not keys
-    return world(rng)
+    def complete(self, question: EngineRequest) -> bool:
+        """Tell whether a question has a value of the right kind for every comparison of the model: pycasbin cannot raise."""
+        values = dict(zip(self.model.contexts[""].request, question.values, strict=True))
+        names = [name for name in values if self.kind is Kind.NAMES or name not in {"sub", "obj"}]
+        if self.kind is Kind.MIXED or not all(type(values[name]) is str and values[name] for name in names):
+            return False
+        return self.kind is Kind.NAMES or attributes.complete(values["sub"], values["obj"])
 
 
-def world(rng: Random) -> CasbinWorld:
-    """Return the world that a random source writes; the same source writes the same world."""
-    parts = _parts(rng)
+def casbin_worlds() -> st.SearchStrategy[CasbinWorld]:
+    return st.integers(0, 2**48).map(world)
+
+
+def world(seed: int) -> CasbinWorld:
+    """Return the world that a seed writes: always the same."""
+    rng = Random(seed)  # noqa: S311 - worlds, not keys
+    kind = rng.choices(tuple(Kind), (6, 3, 1))[0]
+    parts = _parts(kind, rng)
     effect = rng.choice(EFFECTS)
     columns = [name for name in ("sub", "dom", "obj", "act", "rule") if name in parts]
     if effect.startswith("priority") and rng.random() < 2 / 3:
         columns.insert(rng.randrange(len(columns) + 1), "priority")
     if "sub" not in columns:
         columns.insert(0, "sub")
-    columns = [*(name for name in columns), "eft"]
+    columns.append("eft")
     request = ["sub", *(["dom"] if "dom" in parts else []), "obj", "act"]
-    matcher = _joined(list(parts.values()), rng)
+    matcher = _joined(kind, list(parts.values()), rng)
     text = (
         f"[request_definition]\nr = {', '.join(request)}\n[policy_definition]\np = {', '.join(columns)}\n"
         f"[role_definition]\ng = {'_, _, _' if 'dom' in parts else '_, _'}\ng2 = _, _\n"
@@ -119,18 +143,23 @@ def world(rng: Random) -> CasbinWorld:
     )
     model, found = parse_model(text, file="model.conf", served=False)
     assert model is not None, (text, [str(item) for item in found])
-    lines = [*_policies(columns, parts, rng), *_links("dom" in parts, rng)]
+    lines = [*_policies(kind, columns, parts, rng), *_links("dom" in parts, rng)]
     rows, found = parse_rows("\n".join(lines), file="policy.csv", model=model)
     assert not found, (text, lines, [str(item) for item in found])
-    questions = tuple(_question(request, parts, rng) for _ in range(8))
-    return CasbinWorld(text=text, model=model, rows=rows, questions=questions, now_ms=0, safe=".name" not in text)
+    questions = tuple(_question(kind, request, rng) for _ in range(8))
+    return CasbinWorld(seed=seed, kind=kind, text=text, model=model, rows=rows, questions=questions, now_ms=0)
 
 
-def _parts(rng: Random) -> dict[str, str]:
-    parts = {"sub": rng.choice(SUBJECT), "obj": rng.choice(OBJECT), "act": rng.choice(ACTION)}
-    if rng.random() < 1 / 4:
+def _parts(kind: Kind, rng: Random) -> dict[str, str]:
+    pools = (attributes.SUBJECT, attributes.OBJECT, attributes.ACTION)
+    if kind is Kind.NAMES:
+        pools = (SUBJECT, OBJECT, ACTION)
+    elif kind is Kind.MIXED:
+        pools = ((*SUBJECT, *attributes.SUBJECT), (*OBJECT, *attributes.OBJECT), (*ACTION, *attributes.ACTION))
+    parts = dict(zip(("sub", "obj", "act"), map(rng.choice, pools), strict=True))
+    if rng.random() < 1 / 3:
         parts["rule"] = "eval(p.rule)"
-    if rng.random() < 1 / 4:
+    if rng.random() < 1 / 4 and kind is Kind.NAMES:
         parts["sub"], parts["dom"] = "g(r.sub, p.sub, r.dom)", "r.dom == p.dom"
     elif rng.random() < 1 / 5:
         del parts[rng.choice(sorted(parts))]
@@ -139,23 +168,25 @@ def _parts(rng: Random) -> dict[str, str]:
     return parts
 
 
-def _joined(conjuncts: list[str], rng: Random) -> str:
+def _joined(kind: Kind, conjuncts: list[str], rng: Random) -> str:
     rng.shuffle(conjuncts)
     wrapped = [f"({text})" if "||" in text or " or " in text else text for text in conjuncts]
     matcher = " && ".join(wrapped)
     if rng.random() < 1 / 6:
-        return f'r.sub == "root" || {matcher}'
+        root = 'r.sub.name == "root"' if kind is Kind.ATTRIBUTES else 'r.sub == "root"'
+        return f"{root} || {matcher}"
     return f"({matcher}) || {' && '.join(wrapped[:2])}" if rng.random() < 1 / 8 else matcher
 
 
-def _policies(columns: list[str], parts: dict[str, str], rng: Random) -> list[str]:
+def _policies(kind: Kind, columns: list[str], parts: dict[str, str], rng: Random) -> list[str]:
     kinds = [kind for kind in PATTERNS if f"{kind}(" in parts.get("obj", "")] or ["=="]
+    rules = {Kind.NAMES: RULES, Kind.ATTRIBUTES: attributes.RULES, Kind.MIXED: (*RULES, *attributes.RULES)}
     pools: dict[str, tuple[str, ...]] = {
         "sub": (*SUBJECTS, *ROLES, *ROLES, "*") if '"*"' in parts.get("sub", "") else (*SUBJECTS, *ROLES, *ROLES),
         "dom": ("d1", "d2"),
         "obj": (*PATTERNS[kinds[0]], *(("set",) if "g2" in parts.get("obj", "") else ())),
         "act": REGEX_ACTIONS if "regexMatch" in parts.get("act", "") else (*ACTIONS, "*"),
-        "rule": RULES,
+        "rule": rules[kind],
         "priority": ("1", "2", "10", "0"),
         "eft": ("allow", "allow", "deny"),
     }
@@ -178,16 +209,12 @@ def _links(domains: bool, rng: Random) -> list[str]:  # noqa: FBT001 - whether t
     return list(dict.fromkeys(lines))
 
 
-def _question(request: list[str], parts: dict[str, str], rng: Random) -> EngineRequest:
-    subject: Any = rng.choice((*SUBJECTS, "nobody"))
-    if ".name" in parts.get("sub", "") or ("rule" in parts and rng.random() < 1 / 2):
-        subject = rng.choice(
-            ({"name": "u1", "age": 20}, {"name": "u2", "age": 70}, {"name": "u1"}, {"age": "x"}, {}, 5)
-        )
+def _question(kind: Kind, request: list[str], rng: Random) -> EngineRequest:
+    bare = kind is Kind.NAMES or (kind is Kind.MIXED and rng.random() < 1 / 2)
     pools: dict[str, Any] = {
-        "sub": (subject,),
+        "sub": (rng.choice((*SUBJECTS, "nobody")) if bare else attributes.subject(rng, ACTIONS),),
         "dom": ("d1", "d2", "d3"),
-        "obj": NAMES,
+        "obj": NAMES if bare else (attributes.thing(rng, NAMES),),
         "act": (*ACTIONS, "reads"),
     }
     values = tuple(rng.choice(pools[name]) for name in request)

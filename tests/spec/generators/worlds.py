@@ -69,8 +69,8 @@ _MATCHERS = (
 )
 
 
-def _model(effect: str, matcher: str) -> Model:
-    model, found = parse_model(_HEAD.format(effect=effect, matcher=matcher), file="model.conf")
+def read_model(text: str) -> Model:
+    model, found = parse_model(text, file="model.conf")
     assert model is not None, found
     return model
 
@@ -82,7 +82,8 @@ def _vocabulary() -> Vocabulary:
 
 
 VOCABULARY = _vocabulary()
-MODELS = tuple(_model(effect, matcher) for effect in _EFFECTS for matcher in _MATCHERS)
+TEXTS = tuple(_HEAD.format(effect=effect, matcher=matcher) for effect in _EFFECTS for matcher in _MATCHERS)
+MODELS = tuple(map(read_model, TEXTS))
 
 DOMAINS = st.sampled_from(("dev", "prod", "*"))
 USERS = st.sampled_from(
@@ -201,6 +202,11 @@ class GeneratedWorld:
     model: Model
     rows: tuple[Row, ...]
     questions: tuple[EngineRequest, ...]
+
+    @property
+    def text(self) -> str:
+        """The text of the model."""
+        return next(text for text, model in zip(TEXTS, MODELS, strict=True) if model is self.model)
 
 
 @st.composite
