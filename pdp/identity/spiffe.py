@@ -30,8 +30,9 @@ def read_workload(peer: PeerCertificate, *, table: IssuerTable, now_ms: int) -> 
     domain = peer.spiffe_id.trust_domain
     if domain not in table.trust_domains:
         return Refusal(reason=Reason.TRUST_DOMAIN_UNKNOWN, detail="not a trust domain of ours")  # T-53, SP-3
-    authorities = table.authorities.get(domain, ())
-    if (authorities or len(table.trust_domains) > 1) and not _anchored(domain, peer, authorities, now_ms):
+    # Also with one domain alone, and above all with none of its CAs: our TLS layer accepts leaves of every CA it was given,
+    # and a domain whose entry has only `jwt` lets nobody in by certificate.
+    if not _anchored(domain, peer, table.authorities.get(domain, ()), now_ms):
         return Refusal(reason=Reason.CERTIFICATE_INVALID, detail="no path to a CA of its trust domain")  # SP-3
     return Principal(kind=Kind.WORKLOAD, id=str(peer.spiffe_id))
 

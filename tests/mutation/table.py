@@ -39,10 +39,12 @@ TABLE: Final = MappingProxyType(
         ),
         "pdp/engine/evaluate.py": Judge(_ENGINE),
         "pdp/engine/index.py": Judge(_ENGINE),
-        "pdp/identity/gate.py": _identity(),
+        "pdp/identity/gate.py": _identity("unit/identity/test_gate.py"),
         "pdp/identity/profiles.py": _identity(),
-        "pdp/identity/keyset.py": _identity("unit/identity/test_keyset.py", "unit/identity/test_rfc7520.py"),
-        "pdp/identity/signature.py": _identity(),
+        "pdp/identity/keyset.py": _identity(
+            "unit/identity/test_keyset.py", "unit/identity/test_rfc7520.py", "unit/identity/test_proof.py"
+        ),
+        "pdp/identity/signature.py": _identity("unit/identity/test_signature.py"),
         "pdp/identity/claims.py": _identity("unit/identity/test_claims.py", "unit/docs/test_identity_page.py"),
         "pdp/identity/proof.py": _identity("unit/identity/test_proof.py"),
         "pdp/identity/binding.py": _identity(),
@@ -50,7 +52,23 @@ TABLE: Final = MappingProxyType(
         "pdp/identity/delegation.py": _identity(),
         "pdp/identity/spiffe.py": _identity("unit/identity/test_certificates.py"),
         "pdp/identity/certificates.py": _identity("unit/identity/test_certificates.py"),
-        "pdp/identity/verifier.py": _identity("unit/identity/test_certificates.py", "attacks/test_workload_tokens.py"),
+        "pdp/identity/verifier.py": _identity(
+            "unit/identity/test_certificates.py",
+            "attacks/test_workload_tokens.py",
+            "unit/identity/test_introspection.py",
+            "unit/service/test_authenticate.py",
+            "unit/service/test_live.py",
+        ),
+        "pdp/identity/introspection.py": _identity("unit/identity/test_introspection.py"),
+        "pdp/identity/sources.py": _identity("unit/identity/test_issuers.py", "unit/service/test_live.py"),
+        "pdp/identity/issuers.py": _identity("unit/identity/test_issuers.py", "unit/adapters/test_trust_file.py"),
+        "pdp/identity/challenge.py": _identity("unit/identity/test_proof.py"),
+        "pdp/service/authenticate.py": _identity("unit/service/test_authenticate.py", "unit/service/test_live.py"),
+        "pdp/service/live.py": _identity("unit/service/test_live.py"),
+        "pdp/adapters/checked_http.py": Judge(
+            ("tests/unit/adapters/test_keys_http.py", "tests/unit/adapters/test_live_http.py")
+        ),
+        "pdp/adapters/live_http.py": Judge(("tests/unit/adapters/test_live_http.py",)),
     }
 )
 """The modules under mutation: those whose silent change would be an answer or an identity that is wrong."""

@@ -40,13 +40,15 @@ def authority_der(by: Authority) -> bytes:
 
 
 def intermediate(name: str, by: Authority, *, until_s: int = NOW_S + 3600, **changes: object) -> bytes:
-    """A CA under another, for `authority(name)`; `ca`, `path_length`, `sign` and `uri` spoil it."""
+    """A CA under another, for `authority(name)`; `ca`, `constrained`, `path_length`, `sign`, `with_usage` and `uri` spoil it."""
     own = authority(name)
-    builder = _builder(own.name, own.key, until_s).add_extension(
-        x509.BasicConstraints(ca=bool(changes.get("ca", True)), path_length=changes.get("path_length")),  # type: ignore[arg-type]
-        critical=True,
-    )
-    builder = builder.add_extension(key_usage(sign=bool(changes.get("sign", True))), critical=True)
+    builder = _builder(own.name, own.key, until_s)
+    if changes.get("constrained", True):
+        length = changes.get("path_length")
+        constraints = x509.BasicConstraints(ca=bool(changes.get("ca", True)), path_length=length)  # type: ignore[arg-type]
+        builder = builder.add_extension(constraints, critical=True)
+    if changes.get("with_usage", True):
+        builder = builder.add_extension(key_usage(sign=bool(changes.get("sign", True))), critical=True)
     if "uri" in changes:
         names = x509.SubjectAlternativeName([x509.UniformResourceIdentifier(str(changes["uri"]))])
         builder = builder.add_extension(names, critical=False)

@@ -54,12 +54,19 @@ def entry(**changes: Any) -> dict[str, Any]:
 
 
 def table(*entries: dict[str, Any], domains: tuple[str, ...] = ()) -> IssuerTable:
+    """The table of these entries, and of trust domains whose CA is `certificates.authority()`."""
     trust = {
         "development": True,
         "issuers": list(entries) or [entry()],
         "trust_domains": [{"domain": name, "ca": f"{name}.pem"} for name in domains],
     }
-    return parse_trust(json.dumps(trust))
+    return parse_trust(json.dumps(trust)).with_authorities({name: (_authority(),) for name in domains})
+
+
+def _authority() -> bytes:
+    from tests.support.certificates import authority, authority_der  # noqa: PLC0415 - it imports this module
+
+    return authority_der(authority())
 
 
 def keys_of(*signers: DevelopmentIssuer, algs: tuple[str, ...] = ALGS, iss: str = ISS) -> KeySet:

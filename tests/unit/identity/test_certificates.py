@@ -1,16 +1,20 @@
 """Row T-54, and the workload that a client certificate names."""
 
 import hashlib
+import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from pdp.errors import Reason
 from pdp.identity.certificates import PeerCertificate
+from pdp.identity.issuers import parse_trust
 from pdp.identity.types import Refusal, VerifiedIdentity
+from pdp.limits import MAX_ATTRIBUTE_BYTES, MAX_CHAIN_CERTIFICATES
 from tests.support.certificates import SPIFFE, authority, authority_der, intermediate, key_usage, leaf
 from tests.support.tokens import NOW_MS, NOW_S, b64, entry, good_token, judge, reason_of, table
 
@@ -132,7 +136,16 @@ def test_with_several_trust_domains_a_leaf_is_issued_by_the_ca_of_the_one_it_nam
     honest, intruder = peer_of(leaf(by=ours)), peer_of(leaf(by=theirs))
     assert reason_of(judge(None, trust=known, peer=honest)) is None
     assert reason_of(judge(None, trust=known, peer=intruder)) is Reason.CERTIFICATE_INVALID
-    assert reason_of(judge(None, trust=trust, peer=honest)) is Reason.CERTIFICATE_INVALID  # no bundle: untrusted
+    bare = trust.with_authorities({})
+    assert reason_of(judge(None, trust=bare, peer=honest)) is Reason.CERTIFICATE_INVALID  # no bundle: untrusted
+
+
+def test_a_domain_known_by_its_tokens_alone_lets_nobody_in_by_certificate() -> None:
+    """SP-3: whatever CA the listener accepts, the domain has named none. Also where it is the only domain."""
+    tokens = {"bundle": {"file": "b.json"}, "audiences": ["portcullis"], "max_lifetime_s": 600}
+    trust = parse_trust(json.dumps({"trust_domains": [{"domain": "prod.example", "jwt": tokens}]}))
+    for known in (trust, trust.with_authorities({"prod.example": ()})):
+        assert reason_of(judge(None, trust=known, peer=peer_of(GOOD))) is Reason.CERTIFICATE_INVALID
 
 
 ROOT, OTHER = authority("root"), authority("other-root")
@@ -208,3 +221,57 @@ def test_t49_a_bound_token_needs_the_very_certificate() -> None:
     assert reason_of(judge(bound, trust=trust, peer=thief)) is Reason.BINDING_MISMATCH
     assert reason_of(judge(bound, trust=trust)) is Reason.BINDING_MISMATCH
     assert reason_of(judge(bound, trust=TRUST, peer=holder)) is Reason.BINDING_REQUIRED
+
+
+def named(common_name: str) -> Reason | None:
+    """The refusal of a leaf whose issuer has this name."""
+    outcome = PeerCertificate.from_der(leaf(by=replace(authority(), name=x509.Name([attribute(common_name)]))))
+    return outcome.reason if isinstance(outcome, Refusal) else None
+
+
+def attribute(common_name: str) -> x509.NameAttribute[str]:
+    return x509.NameAttribute(NameOID.ORGANIZATION_NAME, common_name, _validate=False)
+
+
+def test_an_issuers_name_that_could_be_read_in_two_ways_is_refused() -> None:
+    """It stands in locks and records: a line end or an invisible character would make two names of one."""
+    assert named("ca") is None
+    for bad in ("a\nb", "a\u200bb", "a\u202eb"):
+        assert named(bad) is Reason.CERTIFICATE_INVALID
+    assert named("x" * (MAX_ATTRIBUTE_BYTES - 2)) is None
+    assert named("x" * (MAX_ATTRIBUTE_BYTES - 1)) is Reason.CERTIFICATE_INVALID
+
+
+def test_a_certificate_without_a_name_needs_no_workloads_key_usage() -> None:
+    for changes in ({"with_usage": False}, {"critical": False}):
+        assert peer_of(leaf(uris=[], **changes)).spiffe_id is None  # type: ignore[arg-type]
+
+
+def test_one_certificate_alone_is_the_leaf_and_as_many_cas_as_the_limit_may_follow() -> None:
+    alone = PeerCertificate.from_pem(pem(GOOD))
+    assert isinstance(alone, PeerCertificate)
+    assert (alone.der, alone.chain) == (GOOD, ())
+    full = PeerCertificate.from_pem(pem(GOOD, *(leaf() for _ in range(MAX_CHAIN_CERTIFICATES))))
+    assert isinstance(full, PeerCertificate)
+    assert len(full.chain) == MAX_CHAIN_CERTIFICATES
+
+
+def test_the_validity_of_a_certificate_is_exact_at_both_ends() -> None:
+    peer = peer_of(GOOD)
+    first_ms, last_ms = peer.not_before_s * 1000, peer.not_after_s * 1000 + 999
+    for now_ms, reason in (
+        (first_ms - 1, Reason.CERTIFICATE_INVALID),
+        (first_ms, None),
+        (last_ms, None),
+        (last_ms + 1, Reason.CERTIFICATE_INVALID),
+    ):
+        assert reason_of(judge(None, trust=TRUST, peer=peer, now_ms=now_ms)) is reason
+
+
+def test_an_intermediate_of_a_path_below_its_own_trust_domain_may_have_a_path_of_it() -> None:
+    assert through(intermediate("upper", ROOT, uri="spiffe://prod.example/ca"), by="upper") is None
+
+
+def test_intermediates_without_constraints_or_usage_sign_nothing() -> None:
+    for changes in ({"constrained": False}, {"with_usage": False}):
+        assert through(intermediate("upper", ROOT, **changes), by="upper") is Reason.CERTIFICATE_INVALID

@@ -77,6 +77,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "two-sources": ({"keys": {"file": "a", "url": "https://a"}}, "one of `file`, `url`"),
     "http": ({"keys": {"url": "http://login.example/jwks"}}, "use https"),
     "ftp": ({"keys": {"url": "ftp://login.example/jwks", "allow_private": ["10.0.0.0/8"]}}, "use https"),
+    "discovery-http": ({"keys": {"discovery": "http://login.example/"}}, "use https"),
+    "hosts-without-discovery": ({"keys": {"file": "a", "jwks_hosts": ["a"]}}, "`jwks_hosts` belongs"),
+    "workload-api-tcp": ({"keys": {"workload_api": "tcp:127.0.0.1:1"}}, "unix:"),
+    "credential-of-a-file": ({"keys": {"file": "a", "fetch_credential": "t"}}, "`fetch_credential` belongs"),
+    "private-nothing": ({"keys": {"url": "https://a", "allow_private": [""]}}, "allow_private"),
+    "url-without-host": ({"keys": {"url": "https:///jwks"}}, "has a host"),
+    "url-fragment": ({"keys": {"url": "https://a/#b"}}, "neither user nor fragment"),
+    "url-not-ascii": ({"keys": {"url": "https://\u0430pple.example/"}}, "has a host"),
+    "live-client-newline": (
+        {"live_check": {"by": "introspection", "url": "https://a", "credential": "t", "client_id": "a\nb"}},
+        "`client_id` belongs",
+    ),
     "userinfo": ({"keys": {"url": "https://a:b@login.example/jwks"}}, "neither user nor fragment"),
     "network": ({"keys": {"url": "https://a", "allow_private": ["10.0.0.0/33"]}}, "network"),
     "cnf-kind": ({"cnf_kinds": ["jwk"]}, "x5t#S256"),
@@ -193,3 +205,27 @@ def test_a_file_without_a_key_is_a_configuration_error(pem: bytes) -> None:
 def test_a_table_says_whether_used_proofs_must_be_known_again() -> None:
     assert not table(entry()).takes_proofs
     assert table(entry(), entry(iss="https://other.example", namespace="other", cnf_kinds=["jkt"])).takes_proofs
+
+
+GOOD_SOURCES: list[dict[str, Any]] = [
+    {"keys": {"discovery": "https://a/", "jwks_hosts": ["b"], "fetch_credential": "t"}},
+    {"keys": {"url": "http://keys.internal/", "allow_private": ["keys.internal", "10.0.0.0/8", "::1"]}},
+    {"keys": {"url": "https://a", "fetch_credential": "t"}},
+    {"keys": {"workload_api": "unix:/run/a.sock"}},
+    {"live_check": {"by": "introspection", "url": "https://a", "credential": "t", "client_id": "portcullis"}},
+    {"live_check": "none"},
+]
+
+
+@pytest.mark.parametrize("changes", GOOD_SOURCES)
+def test_a_good_place_to_ask_is_accepted(changes: dict[str, Any]) -> None:
+    assert table(entry(**changes)).issuers
+
+
+def test_an_issuer_without_named_actions_is_asked_before_each() -> None:
+    live = {"by": "introspection", "url": "https://a", "credential": "t"}
+    (issuer,) = table(entry(live_check=live)).issuers.values()
+    assert issuer.live_check is not None
+    assert issuer.live_check.asks_before("dataset.read")
+    (issuer,) = table(entry(live_check="none")).issuers.values()
+    assert issuer.live_check is None

@@ -66,6 +66,14 @@ UNFIT = {
         RS | {"n": base64.urlsafe_b64encode(b"\0" + value_of(RS["n"]).to_bytes(256)).rstrip(b"=").decode()},
         "size",
     ),
+    "alg-list": (ES | {"alg": ["ES256"]}, "alg"),
+    "alg-null": (ES | {"alg": None}, "alg"),
+    "okp-in-disguise": ({"kty": "EC", "crv": "Ed25519", "x": signer("EdDSA").public_jwk["x"]}, "kty"),
+    "ec-in-disguise": (ES | {"kty": "OKP"}, "kty"),
+    "coordinate-long": (ES | {"y": "AAAA" + ES["y"]}, "size"),
+    "coordinates-long": (ES | {"x": "AAAA" + ES["x"], "y": "AAAA" + ES["y"]}, "size"),
+    "rsa-2047": (RS | {"n": number(2**2046 + 1)}, "size"),
+    "rsa-e-leading-zero": (RS | {"e": "AAEAAQ"}, "size"),
     "rsa-e-1": (RS | {"e": "AQ"}, "exponent"),
     "rsa-e-even": (RS | {"e": "Ag"}, "exponent"),
     "rsa-e-65536": (RS | {"e": number(65536)}, "exponent"),
@@ -151,6 +159,67 @@ def test_the_limits_are_exact() -> None:
     raw = json.dumps({"keys": [ES]}).encode()
     padded = raw + b" " * (MAX_JWKS_BYTES - len(raw))
     assert isinstance(parse_jwks(padded, issuer=ISS, algs=frozenset(ALGS)), KeySet)
+
+
+def modulus(bits: int) -> str:
+    """A number of that size which no broken generator made; nothing here needs its factors."""
+    return number(2 ** (bits - 1) + 2 ** (bits // 2) + 15)
+
+
+@pytest.mark.parametrize(("bits", "good"), [(2047, False), (2048, True), (8192, True), (8193, False)])
+def test_the_sizes_of_rsa_keys_are_exact(bits: int, *, good: bool) -> None:
+    keys = key_set([RS | {"n": modulus(bits)}])
+    assert (len(keys.keys), dict(keys.dropped)) == ((1, {}) if good else (0, {"size": 1}))
+
+
+def test_the_smallest_exponent_is_three() -> None:
+    assert len(key_set([RS | {"e": "Aw"}]).keys) == 1
+
+
+def test_t27_one_kid_on_two_usable_keys_refuses_the_set() -> None:
+    raw = json.dumps({"keys": [ES, RS | {"kid": ES["kid"]}]}).encode()
+    refusal = parse_jwks(raw, issuer=ISS, algs=frozenset(ALGS))
+    assert isinstance(refusal, Refusal)
+    assert refusal.reason is Reason.KEYS_UNAVAILABLE
+    two = [without(ES, "kid"), without(RS, "kid")]
+    assert len(key_set(two).keys) == 2  # no `kid` at all is no `kid` twice
+
+
+def test_t28_a_key_is_held_only_under_its_own_thumbprint() -> None:
+    keys = keys_of(signer())
+    (key,) = keys.keys
+    assert keys.holds(kid=key.kid, thumbprint=key.thumbprint)
+    assert not keys.holds(kid=key.kid, thumbprint=RS["kid"])  # another key took its name
+    assert not keys.holds(kid="gone", thumbprint=key.thumbprint)
+    assert not key_set([]).holds(kid=key.kid, thumbprint=key.thumbprint)
+
+
+SVID = without(ES, "alg") | {"use": "jwt-svid"}
+
+
+def test_of_a_spiffe_bundle_only_the_keys_for_jwt_svids_count_each_with_a_kid() -> None:
+    entries = [
+        SVID,
+        without(ES, "use"),
+        without(SVID, "kid"),
+        ES | {"use": "x509-svid", "kid": "x"},
+        RS | {"use": "sig"},
+    ]
+    keys = key_set(entries, iss="spiffe://prod.example", spiffe=True)
+    assert [key.kid for key in keys.keys] == [ES["kid"]]
+    assert dict(keys.dropped) == {"use": 3, "kid": 1}
+    assert dict(key_set([SVID]).dropped) == {"use": 1}  # and those are nobody else's
+
+
+@pytest.mark.parametrize(
+    ("hint", "told"), [(60, 60), (1, 1), (0, 0), (-5, 0), (True, 0), ("60", 0), (60.5, 0), (None, 0), (..., 0)]
+)
+@pytest.mark.parametrize("spiffe", [True, False])
+def test_a_bundles_hint_is_a_positive_whole_number_of_seconds(hint: Any, told: int, *, spiffe: bool) -> None:
+    document = {"keys": []} if hint is ... else {"keys": [], "spiffe_refresh_hint": hint}
+    keys = parse_jwks(json.dumps(document).encode(), issuer=ISS, algs=frozenset(ALGS), spiffe=spiffe)
+    assert isinstance(keys, KeySet)
+    assert keys.refresh_hint_s == (told if spiffe else 0)
 
 
 @settings(max_examples=120, deadline=None)

@@ -14,7 +14,7 @@ from pdp.errors import Reason
 from pdp.identity import proof as proofs
 from pdp.identity.proof import BoundRequest, Proof, check_proof, normalise, read_proof
 from pdp.identity.types import Refusal, VerifiedIdentity
-from pdp.limits import DPOP_NONCE_LIFE_S
+from pdp.limits import DPOP_NONCE_LIFE_S, DPOP_WINDOW_S
 from pdp.service.nonces import Nonces
 from tests.support.tokens import (
     HTU,
@@ -187,6 +187,53 @@ def test_the_window_of_a_proof_is_a_minute_each_way(age_s: int, *, good: bool) -
 )  # fmt: skip
 def test_two_spellings_of_one_address_are_one_address(htu: str) -> None:
     assert isinstance(enter(proof(TOKEN, htu=htu)), VerifiedIdentity)
+
+
+@pytest.mark.parametrize(
+    ("uri", "normal"),
+    [
+        ("https://a", "https://a/"),
+        ("https://a/b/c", "https://a/b/c"),
+        ("https://a//b", "https://a//b"),
+        ("https://a/x%2fy", "https://a/x%2Fy"),
+        ("https://a/%7Eb", "https://a/~b"),
+        ("https://a/b/.", "https://a/b/"),
+        ("https://a/b/..", "https://a/"),
+        ("https://a/../../b", "https://a/b"),
+        ("https://a:443/", "https://a/"),
+        ("http://a:443/", "http://a:443/"),
+        ("https://[2001:DB8::1]:8443/a", "https://[2001:db8::1]:8443/a"),
+        ("https://[2001:db8::1]/a", "https://[2001:db8::1]/a"),
+        ("ftp://a/", None),
+        ("https:///a", None),
+        ("https://a:99999/", None),
+        ("https://a/%zz", None),
+        ("https://a\\b/", None),
+        ("https://u@a/", None),
+        ("", None),
+    ],
+)
+def test_an_address_has_one_normal_form_and_others_have_others(uri: str, normal: str | None) -> None:
+    assert normalise(uri) == normal
+
+
+def test_a_configured_address_that_is_none_matches_nothing() -> None:
+    for uri in ("nowhere", "ftp://models.example/", "https://a\\b/"):
+        assert reason_of(enter(proof(TOKEN, htu=uri), uri=uri)) is Reason.DPOP_PROOF_INVALID
+
+
+def test_what_a_bound_request_holds_is_not_printed() -> None:
+    text = proof(TOKEN)
+    assert text not in repr(request(text))
+
+
+def test_a_proof_is_remembered_until_it_is_too_old_to_be_taken() -> None:
+    found = read_proof(request(proof(TOKEN, iat=NOW_S)), token=DIGEST)
+    assert isinstance(found, Proof)
+    last_ms = NOW_MS + DPOP_WINDOW_S * 1000
+    assert check_proof(found, jkt=found.jkt, nonces=None, now_ms=last_ms) is None
+    assert check_proof(found, jkt=found.jkt, nonces=None, now_ms=last_ms + 1) is not None
+    assert found.until_s * 1000 > last_ms
 
 
 @settings(max_examples=200, deadline=None)
