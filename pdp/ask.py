@@ -29,7 +29,7 @@ from pdp.world import BUILTIN_ASSETS, World
 NOWHERE: Final = "none"
 """The label of a source that is no workload at all."""
 
-_OPEN_PREFIXES: Final = ("request.", "net.", "subject.")
+_OPEN_PREFIXES: Final = ("request.", "change.", "net.", "subject.")
 _ABOUT_SUBJECT: Final = ("subject.id", "subject.kind", "subject.groups")
 _WORKLOAD_ID: Final = "subject.workload_id"
 _UNASKED: Final = frozenset({Reason.BAD_REQUEST, Reason.UNKNOWN_ACTION, Reason.WORLD_STALE})

@@ -32,6 +32,8 @@ SEGMENTATION: Final = "2"
 _NOTHING: Final[frozenset[str]] = frozenset()
 _OF_SUBJECT: Final = frozenset({"subject.id", "subject.kind", "subject.groups"})
 """The attributes that follow from a subject's principal and groups."""
+_QUESTIONED: Final = ("request.", "change.")
+"""What a question may bring: what an enforcement point asserts, and what a change of the policy touches (our own door)."""
 CLOCK_OFF: Final = (
     f"this clock is over {MAX_CLOCK_SKEW_S:.0f} s off signed time: roles with a start or an end do not count"
 )
@@ -160,7 +162,7 @@ def _malformed(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | N
 def _bad_attribute(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | None:
     known = snapshot.vocabulary.attributes
     for name, value in question.attributes.items():
-        if not name.startswith("request.") or name not in known:
+        if not name.startswith(_QUESTIONED) or name not in known:
             return Reason.BAD_REQUEST, f"the vocabulary knows no request attribute `{name}`"
         try:
             check_value(name, value, known[name].type)

@@ -40,6 +40,8 @@ class Reason(StrEnum):
     CONFLICT = "conflict"
     NOT_FOUND = "not_found"
     POLICY_REFUSED = "policy_refused"
+    APPROVAL_MISSING = "approval_missing"
+    SELF_APPROVAL = "self_approval"
     # We could not decide.
     BUDGET_EXCEEDED = "budget_exceeded"
     WORLD_STALE = "world_stale"
@@ -123,6 +125,7 @@ _SPECIAL: Final[dict[Reason, Meaning]] = {
     Reason.CONFLICT: Meaning(side=Side.CALLER, grpc="ABORTED", http=409, exit_code=6),
     Reason.NOT_FOUND: Meaning(side=Side.CALLER, grpc="NOT_FOUND", http=404, exit_code=7),
     Reason.POLICY_REFUSED: Meaning(side=Side.CALLER, grpc="FAILED_PRECONDITION", http=422, exit_code=2),
+    Reason.APPROVAL_MISSING: Meaning(side=Side.POLICY, grpc="FAILED_PRECONDITION", http=409, exit_code=8),
     Reason.DEADLINE_EXCEEDED: Meaning(side=Side.PEER, grpc="DEADLINE_EXCEEDED", http=503, exit_code=5),
     Reason.INTERNAL_ERROR: Meaning(side=Side.OURS, grpc="INTERNAL", http=503, exit_code=1),
 }
@@ -142,6 +145,7 @@ _GROUPS: Final[tuple[tuple[Meaning, frozenset[Reason]], ...]] = (
                 Reason.SUBJECT_IS_ROLE,
                 Reason.OBLIGATION_UNSUPPORTED,
                 Reason.UNMAPPED_ROUTE,
+                Reason.SELF_APPROVAL,
             }
         ),
     ),

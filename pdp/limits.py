@@ -165,8 +165,15 @@ MAX_PACK_RPC_BYTES: Final = 32 * 1024 * 1024
 """A whole policy pack: some 200,000 rows."""
 MAX_ERROR_DETAIL_BYTES: Final = 5_000
 """Findings in an error's metadata, which gRPC bounds to 8 KiB in all."""
-MAX_PROPOSALS: Final = 32
-"""Proposals that wait for activation; the oldest gives way."""
+MAX_OPEN_PROPOSALS: Final = 128
+"""Proposals that wait in one world. None is pushed out by another, so each author has a share of its own:"""
+MAX_PROPOSALS_EACH: Final = 16
+PROPOSAL_LIFE_S: Final = 7 * 86_400.0
+"""How long a proposal, and every approval of it, may wait."""
+MAX_EDIT_ROWS: Final = 256
+"""Rows that one edit adds and removes; more is a pack."""
+MAX_MESSAGE_BYTES: Final = 4 * 1024
+"""Why a change is made, or refused, in somebody's words."""
 MAX_PACK_FILES: Final = 1_000
 EXPIRY_MARGIN_S: Final = 1.0
 """How long after its caller's expiry a stream may end itself before the guard does."""

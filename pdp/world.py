@@ -1,15 +1,17 @@
 """The world: everything that can change an answer, as one immutable value, and `fold`, which makes the next one.
 
-The world is the fold of the signed log: policy revisions, assets, locks. `fold(world, entry)` copies only what the entry
+The world is the fold of the signed log: policy revisions, assets, locks, and the proposals that wait, on which no answer
+depends. `fold(world, entry)` copies only what the entry
 touches and shares the rest; whoever holds the old world goes on reading it undisturbed. Nothing here reads a clock or does
 I/O, and folding the same entries always gives the same world, digest for digest.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from pdp.change.proposal import Proposal, ProposalSet, Verdict
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.delta import apply_delta, delta_of
@@ -20,7 +22,7 @@ from pdp.model.attributes import Attributes, AttributeType, Value, check_value
 from pdp.model.canonical import digest
 from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
 from pdp.signals.locks import Lock, LockSet
-from pdp.trust.entry import VerifiedEntry
+from pdp.trust.entry import EntryHeader, VerifiedEntry
 
 _MALFORMED: Final = (BadNameError, BadRequestError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 """What a payload of another shape makes our own code raise: signed poison is refused, and never ends a follower (F19)."""
@@ -104,6 +106,7 @@ class World:
     policy: Policy | None
     assets: Mapping[str, Asset]
     locks: LockSet
+    proposals: ProposalSet = ProposalSet.EMPTY
 
     def asset(self, resource: Resource) -> Asset | None:
         """Return the asset registered under exactly this name, version included."""
@@ -138,26 +141,33 @@ def fold(world: World, entry: VerifiedEntry) -> World:
     if change is None:
         raise FoldError(f"entry {entry.header.seq}: unknown kind")
     try:
-        changed = change(world, entry.payload, entry.header.seq)
+        changed = change(world, entry.payload, entry.header)
     except _MALFORMED as error:
         raise FoldError(f"entry {entry.header.seq}: malformed `{entry.header.kind}` payload: {error}") from error
     signed_ms = max(world.signed_ms, entry.header.time_ms)
     return replace(changed, seq=entry.header.seq, head=entry.digest, signed_ms=signed_ms)
 
 
-def _fold_policy(world: World, payload: Mapping[str, Any], _seq: int) -> World:
-    old = world.policy
-    model = payload["model"] if payload["model"] is not None else _text(old, "model")
-    vocabulary = payload["vocabulary"] if payload["vocabulary"] is not None else _text(old, "vocabulary")
-    if old is not None and (model, vocabulary) == (old.model_text, old.vocabulary_text):
-        # Only what the delta touches is copied; the law is that this is what compiling every row gives.
-        policy = _policy(model, vocabulary, _delta(old.snapshot, payload))
-    else:
-        rows = _changed_rows(old.snapshot.rows if old else (), payload)
-        policy = _policy(model, vocabulary, compile_texts(model, vocabulary, rows))
+def _fold_policy(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+    policy = policy_after(world.policy, payload)
     if policy.snapshot.digest.hex() != payload["rows_digest"]:
         raise FoldError("the row set is not the one that the entry names")
-    return replace(world, policy=policy)
+    return replace(world, policy=policy, proposals=world.proposals.closed(payload.get("proposal", "")))
+
+
+def policy_after(old: Policy | None, change: Mapping[str, Any]) -> Policy:
+    """Return the policy that `change` makes of `old`; which rows that should be is the caller's to compare.
+
+    Raises:
+        FoldError: it does not compile, or its rows do not fit.
+    """
+    model = change["model"] if change["model"] is not None else _text(old, "model")
+    vocabulary = change["vocabulary"] if change["vocabulary"] is not None else _text(old, "vocabulary")
+    if old is not None and (model, vocabulary) == (old.model_text, old.vocabulary_text):
+        # Only what the delta touches is copied; the law is that this is what compiling every row gives.
+        return _policy(model, vocabulary, _delta(old.snapshot, change))
+    rows = _changed_rows(old.snapshot.rows if old else (), change)
+    return _policy(model, vocabulary, compile_texts(model, vocabulary, rows))
 
 
 def _delta(snapshot: Snapshot, payload: Mapping[str, Any]) -> Snapshot | tuple[Finding, ...]:
@@ -195,7 +205,7 @@ def _policy(model: str, vocabulary: str, compiled: Snapshot | tuple[Finding, ...
     return Policy(model_text=model, vocabulary_text=vocabulary, snapshot=compiled, revision=revision)
 
 
-def _fold_assets(world: World, payload: Mapping[str, Any], _seq: int) -> World:
+def _fold_assets(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
     assets = dict(world.assets)
     for item in payload["assets"]:
         asset = make_asset(world, item["name"], item["attributes"])
@@ -267,16 +277,34 @@ def _types(world: World) -> frozenset[str]:
     return frozenset(world.snapshot.vocabulary.types) if world.snapshot else frozenset()
 
 
-def _fold_lock(world: World, payload: Mapping[str, Any], seq: int) -> World:
-    return replace(world, locks=world.locks.added(Lock.from_json({**payload, "world_seq": seq})))
+def _fold_lock(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
+    return replace(world, locks=world.locks.added(Lock.from_json({**payload, "world_seq": header.seq})))
 
 
-def _fold_unlock(world: World, payload: Mapping[str, Any], _seq: int) -> World:
+def _fold_unlock(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
     return replace(world, locks=world.locks.removed(payload["id"]))
+
+
+def _fold_proposal(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
+    raw = {**payload, "seq": header.seq, "time_ms": header.time_ms, "verdicts": ()}
+    return replace(world, proposals=world.proposals.opened(Proposal.from_json(raw)))
+
+
+def _fold_verdict(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
+    verdict = Verdict(
+        by=tuple(payload["by"]),
+        approves=payload["approves"] is True,
+        message=payload["message"],
+        seq=header.seq,
+        time_ms=header.time_ms,
+    )
+    return replace(world, proposals=world.proposals.judged(payload["proposal"], payload["digest"], verdict))
 
 
 _FOLDS: Final = {
     "policy": _fold_policy,
+    "proposal": _fold_proposal,
+    "verdict": _fold_verdict,
     "assets": _fold_assets,
     "lock": _fold_lock,
     "unlock": _fold_unlock,
@@ -303,6 +331,7 @@ def to_state(world: World) -> dict[str, Any]:
             for name, asset in world.assets.items()
         },
         "locks": [lock.to_json() for lock in world.locks],
+        "proposals": [proposal.to_json() for proposal in world.proposals],
     }
 
 
@@ -326,6 +355,7 @@ def from_state(state: Mapping[str, Any]) -> World:
             signed_ms=state["signed_ms"],
             assets=MappingProxyType(assets),
             locks=locks,
+            proposals=_proposals_from_state(state.get("proposals", ())),
         )
     except _MALFORMED as error:
         raise FoldError(f"malformed snapshot: {error}") from error
@@ -349,6 +379,11 @@ def _held_asset(name: str, attributes: Mapping[str, Any]) -> Asset:
         check_value(key, value, _KINDS[type(value)])  # an instant is text here
     _check_placement(values)
     return Asset(resource=_registrable(name), attributes=MappingProxyType(values))
+
+
+def _proposals_from_state(raw: Iterable[Mapping[str, Any]]) -> ProposalSet:
+    proposals = [Proposal.from_json(one) for one in raw]
+    return ProposalSet({one.id: one for one in proposals})
 
 
 def _policy_from_state(raw: Mapping[str, Any] | None) -> Policy | None:

@@ -11,27 +11,28 @@ from pdp.engine.diff import ORDER, Cell
 from pdp.engine.findings import PackRefused
 from pdp.model.attributes import Attributes
 from pdp.model.names import ENVIRONMENTS
-from pdp.sdk.admin import AdminClient
+from pdp.sdk.admin import Policy, PolicyRow
 
 _COLUMNS: Final = ("change", "who", "action", "resource", "where", "if")
 _NAMES_SHOWN: Final = 3
 
 
-def live_snapshot(admin: AdminClient) -> Snapshot:
+def live_snapshot(policy: Policy) -> Snapshot:
     """Return the live policy of a PDP, compiled here.
 
     Raises:
         PackRefused: it does not compile here: this command is older than the PDP.
     """
-    policy = admin.policy()
-    rows = []
-    for row in policy.rows:
-        file, _, line = row.id.rpartition(":")
-        rows.append(Row(row.section, row.fields, file, int(line)))
-    compiled = compile_texts(policy.model, policy.vocabulary, tuple(rows))
+    compiled = compile_texts(policy.model, policy.vocabulary, tuple(map(row_of, policy.rows)))
     if not isinstance(compiled, Snapshot):
         raise PackRefused(compiled)
     return compiled
+
+
+def row_of(row: PolicyRow) -> Row:
+    """Return a row as the engine reads it."""
+    file, _, line = row.id.rpartition(":")
+    return Row(row.section, row.fields, file, int(line))
 
 
 def tell(cells: Sequence[Cell], snapshots: Iterable[Snapshot]) -> None:

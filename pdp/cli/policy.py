@@ -8,9 +8,10 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.cli import changes
 from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
-from pdp.cli.output import write_json, write_line, write_table
+from pdp.cli.output import write_json, write_line
 from pdp.cli.packs import read_pack
 from pdp.engine.casbin_text import print_row
 from pdp.engine.compiler import Snapshot
@@ -22,6 +23,7 @@ from pdp.model.attributes import instant_ms
 
 app = noun("Lint, test and apply a policy pack; show the live one.")
 register(app)
+changes.register(app)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]
 DirectoryOrNone = Annotated[
@@ -179,7 +181,7 @@ def compare(
 
     if second is None:
         with connection.admin() as admin:
-            before, after = live_snapshot(admin), _compiled(first)
+            before, after = live_snapshot(admin.policy()), _compiled(first)
     else:
         before, after = _compiled(first), _compiled(second)
     cells = diff(before, after, _instant(at))
@@ -199,52 +201,6 @@ def _compiled(directory: Path) -> Snapshot:
     if isinstance(pack, tuple):
         raise PackRefused(pack)
     return pack.snapshot
-
-
-@app.command()
-@connected
-def apply(
-    directory: Directory,
-    *,
-    message: Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why, for the log.")] = "",
-    as_json: AsJson = False,
-    connection: Connection,
-) -> None:
-    """Make a pack the live policy: the PDP checks it whole, runs its tests, signs and distributes it.
-
-    Exit code 0 if it is live, 2 if it is refused (with every finding), 6 if another change came first.
-
-    Example: `pdp policy apply policies -m "bob releases this week"`
-    """
-    files = read_pack(directory)
-    with connection.admin() as admin:
-        proposal = admin.propose(files, message=message)
-        activation = admin.activate(proposal.proposal_id)
-    if as_json:
-        write_json(asdict(proposal) | asdict(activation))
-        return
-    for warning in proposal.warnings:
-        write_line(warning)
-    write_line(
-        f"live in world {activation.world_seq}: {proposal.rows_added} rows added, {proposal.rows_removed} removed; "
-        f"revision {activation.revision}"
-    )
-
-
-@app.command()
-@connected
-def show(*, as_json: AsJson = False, connection: Connection) -> None:
-    """Show the live policy.
-
-    Example: `pdp policy show`
-    """
-    with connection.admin() as admin:
-        policy = admin.policy()
-    if as_json:
-        write_json(asdict(policy))
-        return
-    write_line(f"revision {policy.revision}, world {policy.world_seq}")
-    write_table(("id", "row"), [(row.id, ", ".join((row.section, *row.fields))) for row in policy.rows])
 
 
 def _tell_findings(findings: Sequence[Finding], *, refused: bool) -> None:

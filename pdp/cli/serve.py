@@ -3,7 +3,7 @@
 import asyncio
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -57,6 +57,14 @@ ClientCa = Annotated[
     Path | None, typer.Option(metavar="FILE", help="CAs of client certificates; with it, every caller needs one.")
 ]
 AuditDir = Annotated[Path | None, typer.Option(metavar="DIR", help="The decision log.  [audit in the state directory]")]
+Approvers = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--approver",
+        metavar="PRINCIPAL",
+        help="Who may approve the administrator's changes; may be given several times.",
+    ),
+]
 StoreUrl = Annotated[
     str | None,
     typer.Option(
@@ -84,6 +92,7 @@ LogFormat = Annotated[str | None, typer.Option(metavar="FORMAT", help="json, con
 def init(
     *,
     admin: Annotated[str, typer.Option(metavar="PRINCIPAL", help="The first administrator, such as `user:ada@x.org`.")],
+    approver: Approvers = None,
     pack: PackDir = DEFAULT_PACK,
     state_dir: StateDir = None,
     tenant: Tenant = None,
@@ -94,10 +103,13 @@ def init(
 
     Exit code 2 if the pack is refused (every finding is shown) or a file cannot be written.
 
-    Example: `pdp init --pack policies --admin user:ada@demo.portcullis`
+    Changes that matter need the yes of a second person: name one with `--approver`. Without one, the administrator may
+    change everything alone, which is meant for a laptop.
+
+    Example: `pdp init --pack policies --admin user:ada@demo.portcullis --approver user:olga@demo.portcullis`
     """
     settings = configuration(config, {("state_dir",): state_dir, ("tenant",): tenant, ("store", "url"): store})
-    made = asyncio.run(_initialise(settings, pack, admin))
+    made = asyncio.run(_initialise(settings, pack, admin, approver or []))
     _tell(made, settings)
 
 
@@ -106,6 +118,7 @@ def serve(
     config: ConfigFile = None,
     first: First = False,
     admin: FirstAdmin = None,
+    approver: Approvers = None,
     pack: PackDir = DEFAULT_PACK,
     state_dir: StateDir = None,
     tenant: Tenant = None,
@@ -157,19 +170,19 @@ def serve(
     settings = configuration(config, flags)
     setup_logging(level=settings.log.level, form=settings.log.format)
     sys.setswitchinterval(SWITCH_INTERVAL_S)
-    asyncio.run(_serve(settings, admin if first else None, pack, wanted=first))
+    asyncio.run(_serve(settings, admin if first else None, approver or [], pack, wanted=first))
 
 
-async def _serve(settings: Config, admin: str | None, pack: Path, *, wanted: bool) -> None:
+async def _serve(settings: Config, admin: str | None, approvers: Sequence[str], pack: Path, *, wanted: bool) -> None:
     if wanted:
         if admin is None:
             raise ConfigError("--init needs a first administrator", advice="give --admin user:YOU")
-        await _initialise(settings, pack, admin)
+        await _initialise(settings, pack, admin, approvers)
     basis = Basis.read(settings)
     await (run(basis, say=_say) if settings.workers == 1 else supervise(basis, say=_say))
 
 
-async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
+async def _initialise(settings: Config, pack: Path, admin: str, approvers: Sequence[str]) -> Genesis:
     loaded = load(pack)
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -187,6 +200,7 @@ async def _initialise(settings: Config, pack: Path, admin: str) -> Genesis:
             state_dir=settings.state_dir,
             pack=loaded,
             admin=admin,
+            approvers=approvers,
             tenant=settings.tenant,
             log=stores.log,
             store=stores.store,
@@ -236,5 +250,9 @@ def _say(line: str) -> None:
 def _tell(made: Genesis, settings: Config) -> None:
     _say(f"{'initialised' if made.created else 'already initialised:'} {settings.state_dir} at world {made.world_seq}")
     _say(f"root digest {made.root_digest}")
+    if made.created and made.sole:
+        _say(
+            "one person may change everything alone: give a second one role:policy-approver, then take role:sole-admin away"
+        )
     if made.root_key is not None:
         _say(f"move {made.root_key} to a place that is offline; the PDP never needs it")

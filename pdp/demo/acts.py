@@ -22,6 +22,7 @@ from pdp.demo.story import (
     ADA,
     TRUE_PREDICTION,
     Act,
+    Approve,
     AskModel,
     CutStream,
     Grant,
@@ -37,7 +38,7 @@ from pdp.demo.story import (
     Workload,
 )
 from pdp.errors import PortcullisError
-from pdp.sdk import AccessDenied, Client
+from pdp.sdk import AccessDenied, Client, NotPermitted
 from pdp.sdk.admin import AdminClient
 
 REFUSED_AT_INTAKE: Final = frozenset({"credential_missing", "token_expired", "locked"})
@@ -64,10 +65,11 @@ class Trace:
 
 @dataclass(slots=True, kw_only=True)
 class Narrator:
-    """Tells the story on one stage; remembers the lock it set and what it must find in the audit chains."""
+    """Tells the story on one stage; remembers its lock, the change that waits, and what the audit chains must hold."""
 
     stage: Stage
     lock_id: str = ""
+    proposal: str = ""
     told: Counter[Trace] = field(default_factory=Counter)
     asked: int = 0
 
@@ -87,6 +89,8 @@ class Narrator:
                 return self._read(act)
             case Grant():
                 return self._grant(act)
+            case Approve():
+                return self._approve(act)
             case CutStream():
                 return self._cut_stream(act)
             case AskModel():
@@ -137,11 +141,22 @@ class Narrator:
         return Outcome(actual=f"{effect} {decision.reason.value}", detail=", ".join(decision.determining))
 
     def _grant(self, act: Grant) -> Outcome:
-        with (self.stage.pack / "assignments.csv").open("a", encoding="utf-8") as assignments:
-            assignments.write(f"{act.row}\n")
-        applied = self._command(act.admin, "policy", "apply", str(self.stage.pack))
-        self._await_world(applied["world_seq"])
-        return Outcome(actual="policy active", detail=f"world {applied['world_seq']}, held by every enforcement point")
+        with self._admin(act.admin) as admin:
+            proposed = admin.edit(add=[act.row], message="mia helps out")
+        self.proposal = proposed.proposal_id
+        waits = f"waits for {proposed.approvals_needed} approval" if not proposed.world_seq else "policy active"
+        return Outcome(actual=waits, detail=f"proposal {proposed.proposal_id}")
+
+    def _approve(self, act: Approve) -> Outcome:
+        with self._admin(act.reviewer) as reviewer, self._admin(act.author) as author:
+            try:
+                approved = reviewer.approve(self.proposal, digest=reviewer.proposal(self.proposal).digest)
+            except NotPermitted as error:
+                return Outcome(actual=f"refused {error.reason}", detail="its author never approves a change")
+            live = author.activate(self.proposal)
+        self._await_world(live.world_seq)
+        by = ", ".join(name.partition(":")[2].partition("@")[0] for name in approved)
+        return Outcome(actual="policy active", detail=f"by {by}; held by every enforcement point")
 
     def _cut_stream(self, act: CutStream) -> Outcome:
         token = self._token(act.person, Token.FRESH) or ""
@@ -197,19 +212,22 @@ class Narrator:
 
     def _await_world(self, world_seq: int) -> None:
         """Wait until every connected enforcement point holds a change: only a lock's own command does that itself."""
-        settings = self.stage.environment(ADA)
-        with AdminClient(
-            settings["PDP_SERVER"],
-            token=Path(settings["PDP_TOKEN_FILE"]),
-            ca=settings["PDP_CA"],
-            cert=settings["PDP_CERT"],
-            key=settings["PDP_KEY"],
-        ) as admin:
+        with self._admin(ADA) as admin:
             deadline = time.monotonic() + LIMITS.call_s
             while any(one.connected and one.seq < world_seq for one in admin.replicas().replicas):
                 if time.monotonic() > deadline:
                     raise StageError(f"world {world_seq} did not reach every enforcement point")
                 time.sleep(LIMITS.poll_s)
+
+    def _admin(self, person: Person) -> AdminClient:
+        settings = self.stage.environment(person)
+        return AdminClient(
+            settings["PDP_SERVER"],
+            token=Path(settings["PDP_TOKEN_FILE"]),
+            ca=settings["PDP_CA"],
+            cert=settings["PDP_CERT"],
+            key=settings["PDP_KEY"],
+        )
 
     def _command(self, admin: Person, *arguments: str) -> Any:
         return commands.must(arguments, where=self.stage.directory, environment=self.stage.environment(admin))

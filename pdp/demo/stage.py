@@ -22,7 +22,7 @@ from pdp.demo.auditor import Auditor
 from pdp.demo.authority import Authority, Credential, create_authority
 from pdp.demo.child import Child
 from pdp.demo.pack import write_pack, write_routes, write_trust
-from pdp.demo.story import ADA, CONSOLE, MODELS, PEOPLE, SAM, SIDECAR, WORKLOADS, Person, Token, Workload
+from pdp.demo.story import ADA, CONSOLE, MODELS, OLGA, PEOPLE, SAM, SIDECAR, WORKLOADS, Person, Token, Workload
 
 Progress = Callable[[str], AbstractContextManager[object]]
 """Shows what is being waited for, as long as its context lasts."""
@@ -177,7 +177,12 @@ class _Builder:
         }
         doors = ["--listen", ANY_PORT, "--probes", ANY_PORT, "--mode", "development"]
         return self._start(
-            "pdp", [*commands.PDP, "serve", "--init", "--admin", ADA.principal, *doors, *_options(files)]
+            "pdp",
+            [
+                *(*commands.PDP, "serve", "--init", "--admin", ADA.principal, "--approver", OLGA.principal),
+                *doors,
+                *_options(files),
+            ],
         )
 
     def _start_sidecar(self, pki: Pki, *, pdp_address: str, model_url: str) -> Child:

@@ -46,7 +46,8 @@ SAM: Final = Person(name="sam", does="runs the application")
 DANA: Final = Person(name="dana", does="data scientist in dev")
 MIA: Final = Person(name="mia", does="auditor")
 ADA: Final = Person(name="ada", does="administrator without data rights")
-PEOPLE: Final = (SAM, DANA, MIA, ADA)
+OLGA: Final = Person(name="olga", does="approves changes of the policy")
+PEOPLE: Final = (SAM, DANA, MIA, ADA, OLGA)
 
 FRONTEND: Final = Workload(name="frontend", path="/ns/apps/sa/frontend")
 NOTEBOOK: Final = Workload(name="jupyter", path="/ns/notebooks/sa/jupyter")
@@ -93,10 +94,18 @@ class Read:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Grant:
-    """Change the live policy: one more row among the assignments, applied with `pdp policy apply`."""
+    """Change the policy by one row more, which the policy itself lets nobody do alone."""
 
     admin: Person
     row: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approve:
+    """Approve the change that waits; once it is, its author makes it live."""
+
+    reviewer: Person
+    author: Person
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,7 +137,7 @@ class VerifyAudit:
     admin: Person
 
 
-Act = Infer | Read | Grant | CutStream | AskModel | Unlock | VerifyAudit
+Act = Infer | Read | Grant | Approve | CutStream | AskModel | Unlock | VerifyAudit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -230,13 +239,25 @@ STORY: Final = (
         expected="deny denied_by_rule",
     ),
     Step(
-        name="ada gives mia the role app",
+        name="ada wants the role app for mia",
         who="ada",
         act=Grant(admin=ADA, row=f"g, {MIA.principal}, role:app, prod"),
+        expected="waits for 1 approval",
+    ),
+    Step(
+        name="… and approves that herself",
+        who="ada",
+        act=Approve(reviewer=ADA, author=ADA),
+        expected="refused self_approval",
+    ),
+    Step(
+        name="… a second person approves it",
+        who="olga",
+        act=Approve(reviewer=OLGA, author=ADA),
         expected="policy active",
     ),
     Step(
-        name="… and her next call passes",
+        name="… and mia's next call passes",
         who="mia, apps",
         act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL),
         expected=TRUE_PREDICTION,

@@ -46,8 +46,9 @@ class Change(StrEnum):
 
     GAINS = "gains"
     SWAPS = "gains and loses"
+    LOOSER = "looser obligations"
     LOSES = "loses"
-    DUTIES = "other obligations"
+    STRICTER = "stricter obligations"
     REASON = "other reason"
     REWRITTEN = "rewritten"
 
@@ -363,7 +364,10 @@ class _Comparison:
         if one.effect is not other.effect:
             return Change.GAINS if other.effect is Effect.ALLOW else Change.LOSES
         if one.obligations != other.obligations:
-            return Change.DUTIES
+            # Stricter is what stays the same when both are obeyed.
+            return (
+                Change.STRICTER if merge((*one.obligations, *other.obligations)) == other.obligations else Change.LOOSER
+            )
         return Change.REASON if one.reason is not other.reason else None
 
     def _explained(self, cells: list[Cell]) -> Iterator[Cell]:

@@ -150,6 +150,10 @@ def _least(values: Sequence[str]) -> str:
     return min(values, key=lambda value: int(value.removesuffix("s")))
 
 
+def _most(values: Sequence[str]) -> str:
+    return max(values, key=int)
+
+
 def _union(values: Sequence[str]) -> str:
     return ",".join(sorted({name for value in values for name in value.split(",")}))
 
@@ -210,6 +214,7 @@ OBLIGATIONS: Final[Mapping[str, ObligationKind]] = MappingProxyType(
         "strip_outputs": ObligationKind(canonical=_outputs, merge=_strictest_outputs),
         "audit_level": ObligationKind(canonical=_audit_level, merge=_highest_level),
         "notify": _SET,
+        "approvals": ObligationKind(canonical=_count, merge=_most),
     }
 )
 """The closed list."""

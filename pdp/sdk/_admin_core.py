@@ -15,6 +15,15 @@ from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2
 
 PROPOSE: Final = Rpc("/pdp.v1.PolicyService/Propose", policy_pb2.ProposeRequest, policy_pb2.ProposeResponse)
 ACTIVATE: Final = Rpc("/pdp.v1.PolicyService/Activate", policy_pb2.ActivateRequest, policy_pb2.ActivateResponse)
+APPROVE: Final = Rpc("/pdp.v1.PolicyService/Approve", policy_pb2.ApproveRequest, policy_pb2.ApproveResponse)
+REJECT: Final = Rpc("/pdp.v1.PolicyService/Reject", policy_pb2.RejectRequest, policy_pb2.RejectResponse)
+LIST_PROPOSALS: Final = Rpc(
+    "/pdp.v1.PolicyService/ListProposals", policy_pb2.ListProposalsRequest, policy_pb2.ListProposalsResponse
+)
+LIST_REVISIONS: Final = Rpc(
+    "/pdp.v1.PolicyService/ListRevisions", policy_pb2.ListRevisionsRequest, policy_pb2.ListRevisionsResponse
+)
+BLAME: Final = Rpc("/pdp.v1.PolicyService/Blame", policy_pb2.BlameRequest, policy_pb2.BlameResponse)
 GET_POLICY: Final = Rpc("/pdp.v1.PolicyService/Get", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
 REGISTER: Final = Rpc("/pdp.v1.AssetService/Register", asset_pb2.RegisterRequest, asset_pb2.RegisterResponse)
 GET_ASSET: Final = Rpc("/pdp.v1.AssetService/Get", asset_pb2.GetAssetRequest, asset_pb2.GetAssetResponse)
@@ -31,14 +40,21 @@ LIST_REPLICAS: Final = Rpc(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Proposal:
-    """A pack that the PDP has checked and keeps, until it is activated."""
+class Proposed:
+    """What became of a change: live in world `world_seq`, or the proposal `proposal_id`, which waits (`world_seq` 0).
+
+    `digest` is what an approval binds to; `approvals_needed` how many the policy demands of it.
+    """
 
     proposal_id: str
     warnings: tuple[str, ...]
     rows_added: int
     rows_removed: int
     base_seq: int
+    digest: str
+    approvals_needed: int
+    world_seq: int
+    revision: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +72,45 @@ class PolicyRow:
     id: str
     section: str
     fields: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proposal:
+    """A change that waits. `authors` is a chain, subject first; `current` whether it is still compared with what is live.
+
+    The change itself is there only where one proposal was asked for; `model` and `vocabulary` are None where they stay.
+    """
+
+    id: str
+    digest: str
+    authors: tuple[str, ...]
+    message: str
+    time_ms: int
+    expires_ms: int
+    approved_by: tuple[str, ...]
+    rows_added: int
+    rows_removed: int
+    current: bool
+    added: tuple[PolicyRow, ...]
+    removed: tuple[PolicyRow, ...]
+    model: str | None
+    vocabulary: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Revision:
+    """A change that became live at entry `seq`, made live by `author`; `language`: model or vocabulary changed."""
+
+    seq: int
+    time_ms: int
+    author: str
+    authors: tuple[str, ...]
+    approved_by: tuple[str, ...]
+    proposal_id: str
+    message: str
+    rows_added: int
+    rows_removed: int
+    language: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,21 +212,81 @@ def asset(message: asset_pb2.Asset) -> Asset:
     return Asset(name=message.name, attributes=values)
 
 
-def pack_message(files: Mapping[str, bytes], text: str) -> policy_pb2.ProposeRequest:
+def pack_message(files: Mapping[str, bytes], text: str, *, activate: bool) -> policy_pb2.ProposeRequest:
     """Return the message that proposes a pack."""
     packed = [policy_pb2.PackFile(path=path, content=content) for path, content in sorted(files.items())]
-    return policy_pb2.ProposeRequest(files=packed, message=text)
+    return policy_pb2.ProposeRequest(files=packed, message=text, activate=activate)
+
+
+def edit_message(add: Iterable[str], remove: Iterable[str], text: str, *, activate: bool) -> policy_pb2.ProposeRequest:
+    """Return the message that proposes single rows."""
+    return policy_pb2.ProposeRequest(edit=policy_pb2.Edit(add=add, remove=remove), message=text, activate=activate)
+
+
+def proposed(message: policy_pb2.ProposeResponse) -> Proposed:
+    """Return what became of a change."""
+    return Proposed(
+        proposal_id=message.proposal_id,
+        warnings=tuple(message.warnings),
+        rows_added=message.rows_added,
+        rows_removed=message.rows_removed,
+        base_seq=message.base_seq,
+        digest=message.digest,
+        approvals_needed=message.approvals_needed,
+        world_seq=message.world_seq,
+        revision=message.revision,
+    )
+
+
+def proposal(message: policy_pb2.Proposal) -> Proposal:
+    """Return the proposal in `message`."""
+    return Proposal(
+        id=message.id,
+        digest=message.digest,
+        authors=tuple(message.authors),
+        message=message.message,
+        time_ms=message.time_ms,
+        expires_ms=message.expires_ms,
+        approved_by=tuple(message.approved_by),
+        rows_added=message.rows_added,
+        rows_removed=message.rows_removed,
+        current=message.current,
+        added=tuple(map(policy_row, message.added)),
+        removed=tuple(map(policy_row, message.removed)),
+        model=message.model if message.HasField("model") else None,
+        vocabulary=message.vocabulary if message.HasField("vocabulary") else None,
+    )
+
+
+def revision(message: policy_pb2.Revision) -> Revision:
+    """Return the revision in `message`."""
+    return Revision(
+        seq=message.seq,
+        time_ms=message.time_ms,
+        author=message.author,
+        authors=tuple(message.authors),
+        approved_by=tuple(message.approved_by),
+        proposal_id=message.proposal_id,
+        message=message.message,
+        rows_added=message.rows_added,
+        rows_removed=message.rows_removed,
+        language=message.language,
+    )
+
+
+def policy_row(message: policy_pb2.PolicyRow) -> PolicyRow:
+    """Return the row in `message`."""
+    return PolicyRow(id=message.id, section=message.section, fields=tuple(message.fields))
 
 
 def policy(message: policy_pb2.GetPolicyResponse) -> Policy:
     """Return the policy in `message`."""
-    rows = tuple(PolicyRow(id=row.id, section=row.section, fields=tuple(row.fields)) for row in message.rows)
     return Policy(
         revision=message.revision,
         world_seq=message.world_seq,
         model=message.model,
         vocabulary=message.vocabulary,
-        rows=rows,
+        rows=tuple(map(policy_row, message.rows)),
     )
 
 

@@ -1,6 +1,6 @@
 """Administration over gRPC: policy, assets, locks, audit, replicas. The command line and the demo stand on it."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -17,9 +17,11 @@ from pdp.sdk._admin_core import (
     Policy,
     PolicyRow,
     Proposal,
+    Proposed,
     Receipt,
     Replica,
     Replicas,
+    Revision,
 )
 from pdp.sdk._core import Core
 from pdp.sdk._settings import Settings
@@ -43,9 +45,11 @@ __all__ = [
     "Policy",
     "PolicyRow",
     "Proposal",
+    "Proposed",
     "Receipt",
     "Replica",
     "Replicas",
+    "Revision",
 ]
 
 
@@ -71,30 +75,84 @@ class AdminClient:
 
     # Policy.
 
-    def propose(self, files: Mapping[str, bytes], *, message: str = "") -> Proposal:
-        """Have a pack checked whole and kept as a proposal.
+    def propose(self, files: Mapping[str, bytes], *, message: str = "", activate: bool = False) -> Proposed:
+        """Have a pack checked whole, and kept as a proposal or made live.
 
         Args:
             files: content by path relative to the pack.
             message: why, for the log.
+            activate: make it live at once where the policy demands no approval; else it waits as a proposal.
 
         Raises:
             PolicyRefused: the pack has errors; `findings` holds every one.
         """
-        told = self._transport.unary(core.PROPOSE, core.pack_message(files, message))
-        return Proposal(
-            proposal_id=told.proposal_id,
-            warnings=tuple(told.warnings),
-            rows_added=told.rows_added,
-            rows_removed=told.rows_removed,
-            base_seq=told.base_seq,
-        )
+        return core.proposed(self._transport.unary(core.PROPOSE, core.pack_message(files, message, activate=activate)))
+
+    def edit(
+        self, *, add: Iterable[str] = (), remove: Iterable[str] = (), message: str = "", activate: bool = True
+    ) -> Proposed:
+        """Add and remove single rows, each written as a line of CSV; as `propose` otherwise.
+
+        Raises:
+            PolicyRefused: a row does not parse, or what comes of it does not compile.
+            NotFound: a row to remove is not live.
+        """
+        message_ = core.edit_message(add, remove, message, activate=activate)
+        return core.proposed(self._transport.unary(core.PROPOSE, message_))
+
+    def restore(self, seq: int, *, message: str = "", activate: bool = True) -> Proposed:
+        """Bring back the policy that was live at entry `seq`: a new change with an old content.
+
+        Raises:
+            NotFound: no policy was live then.
+        """
+        request = policy_pb2.ProposeRequest(restore_seq=seq, message=message, activate=activate)
+        return core.proposed(self._transport.unary(core.PROPOSE, request))
+
+    def approve(self, proposal_id: str, *, digest: str, message: str = "") -> tuple[str, ...]:
+        """Say yes to exactly the change that `digest` names; return who has approved it so far.
+
+        Raises:
+            NotPermitted: the caller may not, or had a hand in it.
+            Conflict: the proposal is another change.
+        """
+        request = policy_pb2.ApproveRequest(proposal_id=proposal_id, digest=digest, message=message)
+        return tuple(self._transport.unary(core.APPROVE, request).approved_by)
+
+    def reject(self, proposal_id: str, *, message: str = "") -> None:
+        """End a proposal; its author withdraws it so."""
+        self._transport.unary(core.REJECT, policy_pb2.RejectRequest(proposal_id=proposal_id, message=message))
+
+    def proposals(self) -> tuple[Proposal, ...]:
+        """Return what waits, oldest first, without the changes themselves."""
+        told = self._transport.unary(core.LIST_PROPOSALS, policy_pb2.ListProposalsRequest())
+        return tuple(map(core.proposal, told.proposals))
+
+    def proposal(self, proposal_id: str) -> Proposal:
+        """Return one proposal with its change.
+
+        Raises:
+            NotFound: it is not open.
+        """
+        request = policy_pb2.ListProposalsRequest(proposal_id=proposal_id)
+        return core.proposal(self._transport.unary(core.LIST_PROPOSALS, request).proposals[0])
+
+    def revisions(self, limit: int = 0) -> tuple[Revision, ...]:
+        """Return the changes that became live, newest first, at most `limit` (0: 100)."""
+        told = self._transport.unary(core.LIST_REVISIONS, policy_pb2.ListRevisionsRequest(limit=limit))
+        return tuple(map(core.revision, told.revisions))
+
+    def blame(self) -> tuple[tuple[PolicyRow, Revision], ...]:
+        """Return each live row with the change that brought it."""
+        told = self._transport.unary(core.BLAME, policy_pb2.BlameRequest())
+        return tuple((core.policy_row(one.row), core.revision(one.revision)) for one in told.rows)
 
     def activate(self, proposal_id: str) -> Activation:
         """Make a proposal the live policy.
 
         Raises:
-            Conflict: the world has changed since it was proposed.
+            ApprovalMissing: the policy demands more approvals than it has.
+            Conflict: the live policy has changed so that it no longer fits.
         """
         told = self._transport.unary(core.ACTIVATE, policy_pb2.ActivateRequest(proposal_id=proposal_id))
         return Activation(world_seq=told.world_seq, revision=told.revision)

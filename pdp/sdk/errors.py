@@ -68,6 +68,10 @@ class Conflict(PdpError):  # noqa: N818
     """Another change came first; read the world at `head_seq`, then try again."""
 
 
+class ApprovalMissing(PdpError):  # noqa: N818
+    """The policy demands more approvals of this change than it has; the message says who approved it."""
+
+
 class NotFound(PdpError):  # noqa: N818
     """There is nothing of that name."""
 
@@ -140,6 +144,7 @@ _BY_EXIT_CODE: Final[dict[int, type[PdpError]]] = {
     5: PdpUnavailable,
     6: Conflict,
     7: NotFound,
+    8: ApprovalMissing,
 }
 
 

@@ -15,7 +15,8 @@ from pdp.identity.challenge import Header, challenge
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.limits import HEARTBEAT_INTERVAL_S
-from pdp.model.decision import Answer
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.decision import Answer, Obligation
 from pdp.model.names import Action, Resource
 from pdp.model.request import Question
 from pdp.replica import Replica
@@ -70,14 +71,15 @@ class Caller:
         """The principal, as records name it."""
         return str(self.identity.party.principal)
 
-    def question(self, wanted: Right) -> Question:
-        """Return the question whether this caller holds `wanted`."""
+    def question(self, wanted: Right, attributes: Attributes = NO_ATTRIBUTES) -> Question:
+        """Return the question whether this caller holds `wanted`, where `attributes` say what it would be used for."""
         identity = self.identity
         return Question(
             subject=identity.party,
             action=wanted.action,
             resource=wanted.resource,
             actors=identity.actors,
+            attributes=attributes,
             workload=identity.workload,
             claims=identity.attributes,
             credential=identity.facts,
@@ -128,12 +130,25 @@ class Gate:
         Raises:
             Refused: it does not, or we cannot decide.
         """
-        question = caller.question(wanted)
-        if not wanted.recorded and self._decider.recheck(question).allowed:
+        if not wanted.recorded and self._decider.recheck(caller.question(wanted)).allowed:
             return
-        answer = await self._decider.answer(question, caller=caller.name, door=DOOR)
+        await self.permit(caller, wanted, NO_ATTRIBUTES)
+
+    async def permit(self, caller: Caller, wanted: Right, attributes: Attributes) -> tuple[Obligation, ...]:
+        """Return what an allow of `wanted` obliges to; it is recorded.
+
+        Raises:
+            Refused: `caller` does not hold it, or we cannot decide.
+        """
+        answer = await self._decider.answer(caller.question(wanted, attributes), caller=caller.name, door=DOOR)
         if not answer.decision.allowed:
             raise _refused(answer, wanted)
+        return answer.decision.obligations
+
+    def would(self, caller: Caller, wanted: Right, attributes: Attributes) -> tuple[Obligation, ...] | None:
+        """Return what an allow of `wanted` would oblige to, None for a deny; only to tell, so nothing is recorded."""
+        decision = self._decider.recheck(caller.question(wanted, attributes))
+        return decision.obligations if decision.allowed else None
 
     def lost(self, caller: Caller, wanted: Right) -> Reason | None:
         """Return why `caller` no longer holds `wanted` in the world of now; None if it does, or if we cannot tell.

@@ -8,13 +8,14 @@ In production the root key leaves this machine as soon as init is done: move `ke
 backed up twice. The PDP never needs it; only a change of keys does. Until then whoever owns this machine owns the root of trust.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.keys_files import ensure_key, key_path, load_pdp_keys, load_root, save_root
+from pdp.change.facts import nothing_touched
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row, parse_model, parse_rows
 from pdp.engine.pack import Pack, rows_digest
@@ -32,6 +33,9 @@ from pdp.world import World, empty_world, make_asset
 GENESIS_FILE: Final = "genesis.csv"
 """The file under which the first administrator's rows stand; no pack needs to have it."""
 ADMIN_ROLE: Final = "role:policy-admin"
+SOLE_ROLE: Final = "role:sole-admin"
+"""What the first administrator gets where no second person is named: with approvals demanded, nobody could change anything."""
+APPROVER_ROLE: Final = "role:policy-approver"
 ADMIN_ENVIRONMENT: Final = "prod"
 AUTHOR: Final = "genesis"
 
@@ -41,13 +45,14 @@ class Genesis:
     """What init found or made: False in `created` means that there was nothing left to do.
 
     `root_digest` is what replicas are configured with; `root_key` where the root key still lies, or None if it has been
-    moved away.
+    moved away. `sole` tells that one person now administers alone.
     """
 
     created: bool
     root_digest: str
     world_seq: int
     root_key: Path | None
+    sole: bool
 
 
 async def initialise(
@@ -59,7 +64,8 @@ async def initialise(
     log: WorldLog,
     store: ReplicaStore | None = None,
     clock: Clock | None = None,
-    admin_role: str = ADMIN_ROLE,
+    approvers: Sequence[str] = (),
+    admin_role: str = "",
 ) -> Genesis:
     """Make keys, root file and first entries, as far as they are missing.
 
@@ -71,15 +77,18 @@ async def initialise(
         log: the log, empty or half begun.
         store: what this PDP has held before; tells a lost log from a new one.
         clock: wall clock; the system's if not given.
-        admin_role: the role of the pack that the administrator gets in `prod`.
+        approvers: who may approve what the administrator proposes; without any, the administrator is the sole one.
+        admin_role: the role of the pack that the administrator gets in `prod`; by default the one that fits.
 
     Raises:
         ConfigError: the keys or the root file are damaged, the log was lost, or the administrator could not administer.
         PortcullisError: the store failed, or the pack makes no valid world; nothing is half written.
     """
     time = clock or SystemClock()
-    Principal.parse(admin)
-    payload = policy_payload(pack, admin=admin, role=admin_role)
+    for name in (admin, *approvers):
+        Principal.parse(name)
+    admin_role = admin_role or (ADMIN_ROLE if approvers or not _names(pack, SOLE_ROLE) else SOLE_ROLE)
+    payload = policy_payload(pack, admin=admin, role=admin_role, approvers=approvers)
     await _check_lost(log, store)
     keys, root = _keys_and_root(state_dir, tenant, time.now_ms())
     replica = Replica(verifier=TrustVerifier(root, tenant), world=empty_world(tenant))
@@ -99,7 +108,12 @@ async def initialise(
         root_digest=root.digest,
         world_seq=replica.world.seq,
         root_key=kept if kept.exists() else None,
+        sole=admin_role == SOLE_ROLE,
     )
+
+
+def _names(pack: Pack, role: str) -> bool:
+    return any(role in row.fields for row in pack.rows)
 
 
 async def _check_lost(log: WorldLog, store: ReplicaStore | None) -> None:
@@ -150,9 +164,10 @@ async def _first_entries(publisher: Publisher, replica: Replica, pack: Pack, pay
     return created
 
 
-def policy_payload(pack: Pack, *, admin: str, role: str) -> dict[str, Any]:
-    """Return the payload of entry 1: the whole pack, and the row that makes `admin` an administrator."""
-    rows = (*pack.rows, *admin_rows(pack.model_text, admin=admin, role=role))
+def policy_payload(pack: Pack, *, admin: str, role: str, approvers: Sequence[str] = ()) -> dict[str, Any]:
+    """Return the payload of entry 1: the whole pack, and the rows that make `admin` an administrator."""
+    holders = ((admin, role), *((name, APPROVER_ROLE) for name in approvers))
+    rows = (*pack.rows, *first_rows(pack.model_text, holders))
     return {
         "model": pack.model_text,
         "vocabulary": pack.vocabulary_text,
@@ -163,14 +178,14 @@ def policy_payload(pack: Pack, *, admin: str, role: str) -> dict[str, Any]:
     }
 
 
-def admin_rows(model_text: str, *, admin: str, role: str) -> tuple[Row, ...]:
-    """Return the rows that give `admin` the administrator's role, read by the parser that reads every row.
+def first_rows(model_text: str, holders: Iterable[tuple[str, str]]) -> tuple[Row, ...]:
+    """Return the rows that give each of `holders` its role, read by the parser that reads every row.
 
     Raises:
         ConfigError: the pack's model has no such rows.
     """
     model, _ = parse_model(model_text, file="model.conf")
-    text = f"g, {admin}, {role}, {ADMIN_ENVIRONMENT}\n"
+    text = "".join(f"g, {name}, {role}, {ADMIN_ENVIRONMENT}\n" for name, role in holders)
     rows, findings = parse_rows(text, file=GENESIS_FILE, model=model) if model is not None else ((), ())
     if not rows:
         raise ConfigError(
@@ -203,6 +218,7 @@ def _check_administrator(world: World, admin: str, role: str, now_ms: int) -> No
         subject=Party(principal=Principal.parse(admin)),
         action=Action.parse("policy.activate"),
         resource=Resource.parse("policy/main"),
+        attributes=nothing_touched(world.snapshot.vocabulary) if world.snapshot else {},
     )
     if not decide(world, question, now_ms).allowed:
         raise ConfigError(

@@ -126,7 +126,7 @@ def _question(ask: Mapping[str, Any]) -> Question:
         resource=Resource.parse(ask["resource"]),
         workload=None if workload == _NO_WORKLOAD else Principal.parse(workload),
         serves=Resource.parse(ask["serves"]) if "serves" in ask else None,
-        attributes={f"request.{name}": value for name, value in ask.get("attributes", {}).items()},
+        attributes={_attribute(name): value for name, value in ask.get("attributes", {}).items()},
         supports=frozenset(ask["supports"]) if "supports" in ask else None,
     )
 
@@ -183,3 +183,8 @@ def _passage(world: World, test: PackTest) -> list[Row]:
 def _passing(context: Context, target: str) -> tuple[str, ...]:
     written = {"src": NO_SEGMENT, "act": "*", "dst": target, "eft": "allow"}
     return tuple(written.get(name, "") for name in context.policy)
+
+
+def _attribute(name: str) -> str:
+    """Return the attribute that a test means: what a change touches by its full name, else one of the request."""
+    return name if name.startswith("change.") else f"request.{name}"

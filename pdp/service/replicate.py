@@ -90,6 +90,11 @@ class Publisher:
             await self._settle(entry, prepared, accepted_mono_s)
             return prepared.seq
 
+    @property
+    def log(self) -> WorldLog:
+        """The log that is written, to read what stands in it."""
+        return self._log
+
     def _prepare(self, kind: str, payload: Any, author: str) -> tuple[SignedEntry, Prepared]:
         """Seal the successor of our head and fold it, before anyone else sees it."""
         now_ms = self._clock.now_ms()

@@ -15,26 +15,48 @@ class PackFile(_message.Message):
     def __init__(self, path: _Optional[str] = ..., content: _Optional[bytes] = ...) -> None: ...
 
 class ProposeRequest(_message.Message):
-    __slots__ = ("files", "message")
+    __slots__ = ("files", "message", "edit", "restore_seq", "activate")
     FILES_FIELD_NUMBER: _ClassVar[int]
     MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    EDIT_FIELD_NUMBER: _ClassVar[int]
+    RESTORE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    ACTIVATE_FIELD_NUMBER: _ClassVar[int]
     files: _containers.RepeatedCompositeFieldContainer[PackFile]
     message: str
-    def __init__(self, files: _Optional[_Iterable[_Union[PackFile, _Mapping]]] = ..., message: _Optional[str] = ...) -> None: ...
+    edit: Edit
+    restore_seq: int
+    activate: bool
+    def __init__(self, files: _Optional[_Iterable[_Union[PackFile, _Mapping]]] = ..., message: _Optional[str] = ..., edit: _Optional[_Union[Edit, _Mapping]] = ..., restore_seq: _Optional[int] = ..., activate: bool = ...) -> None: ...
+
+class Edit(_message.Message):
+    __slots__ = ("add", "remove")
+    ADD_FIELD_NUMBER: _ClassVar[int]
+    REMOVE_FIELD_NUMBER: _ClassVar[int]
+    add: _containers.RepeatedScalarFieldContainer[str]
+    remove: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, add: _Optional[_Iterable[str]] = ..., remove: _Optional[_Iterable[str]] = ...) -> None: ...
 
 class ProposeResponse(_message.Message):
-    __slots__ = ("proposal_id", "warnings", "rows_added", "rows_removed", "base_seq")
+    __slots__ = ("proposal_id", "warnings", "rows_added", "rows_removed", "base_seq", "digest", "approvals_needed", "world_seq", "revision")
     PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
     WARNINGS_FIELD_NUMBER: _ClassVar[int]
     ROWS_ADDED_FIELD_NUMBER: _ClassVar[int]
     ROWS_REMOVED_FIELD_NUMBER: _ClassVar[int]
     BASE_SEQ_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
     proposal_id: str
     warnings: _containers.RepeatedScalarFieldContainer[str]
     rows_added: int
     rows_removed: int
     base_seq: int
-    def __init__(self, proposal_id: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., base_seq: _Optional[int] = ...) -> None: ...
+    digest: str
+    approvals_needed: int
+    world_seq: int
+    revision: str
+    def __init__(self, proposal_id: _Optional[str] = ..., warnings: _Optional[_Iterable[str]] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., base_seq: _Optional[int] = ..., digest: _Optional[str] = ..., approvals_needed: _Optional[int] = ..., world_seq: _Optional[int] = ..., revision: _Optional[str] = ...) -> None: ...
 
 class ActivateRequest(_message.Message):
     __slots__ = ("proposal_id",)
@@ -49,6 +71,84 @@ class ActivateResponse(_message.Message):
     world_seq: int
     revision: str
     def __init__(self, world_seq: _Optional[int] = ..., revision: _Optional[str] = ...) -> None: ...
+
+class ApproveRequest(_message.Message):
+    __slots__ = ("proposal_id", "digest", "message")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    digest: str
+    message: str
+    def __init__(self, proposal_id: _Optional[str] = ..., digest: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ApproveResponse(_message.Message):
+    __slots__ = ("world_seq", "approved_by")
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    approved_by: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, world_seq: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class RejectRequest(_message.Message):
+    __slots__ = ("proposal_id", "message")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    message: str
+    def __init__(self, proposal_id: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
+
+class RejectResponse(_message.Message):
+    __slots__ = ("world_seq",)
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    def __init__(self, world_seq: _Optional[int] = ...) -> None: ...
+
+class ListProposalsRequest(_message.Message):
+    __slots__ = ("proposal_id",)
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    def __init__(self, proposal_id: _Optional[str] = ...) -> None: ...
+
+class ListProposalsResponse(_message.Message):
+    __slots__ = ("proposals", "world_seq")
+    PROPOSALS_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    proposals: _containers.RepeatedCompositeFieldContainer[Proposal]
+    world_seq: int
+    def __init__(self, proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ..., world_seq: _Optional[int] = ...) -> None: ...
+
+class Proposal(_message.Message):
+    __slots__ = ("id", "digest", "authors", "message", "time_ms", "expires_ms", "approved_by", "rows_added", "rows_removed", "current", "added", "removed", "model", "vocabulary")
+    ID_FIELD_NUMBER: _ClassVar[int]
+    DIGEST_FIELD_NUMBER: _ClassVar[int]
+    AUTHORS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    EXPIRES_MS_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    ROWS_ADDED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    CURRENT_FIELD_NUMBER: _ClassVar[int]
+    ADDED_FIELD_NUMBER: _ClassVar[int]
+    REMOVED_FIELD_NUMBER: _ClassVar[int]
+    MODEL_FIELD_NUMBER: _ClassVar[int]
+    VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    id: str
+    digest: str
+    authors: _containers.RepeatedScalarFieldContainer[str]
+    message: str
+    time_ms: int
+    expires_ms: int
+    approved_by: _containers.RepeatedScalarFieldContainer[str]
+    rows_added: int
+    rows_removed: int
+    current: bool
+    added: _containers.RepeatedCompositeFieldContainer[PolicyRow]
+    removed: _containers.RepeatedCompositeFieldContainer[PolicyRow]
+    model: str
+    vocabulary: str
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., authors: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., time_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., current: bool = ..., added: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., model: _Optional[str] = ..., vocabulary: _Optional[str] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ()
@@ -77,3 +177,57 @@ class GetPolicyResponse(_message.Message):
     vocabulary: str
     rows: _containers.RepeatedCompositeFieldContainer[PolicyRow]
     def __init__(self, revision: _Optional[str] = ..., world_seq: _Optional[int] = ..., model: _Optional[str] = ..., vocabulary: _Optional[str] = ..., rows: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ...) -> None: ...
+
+class ListRevisionsRequest(_message.Message):
+    __slots__ = ("limit",)
+    LIMIT_FIELD_NUMBER: _ClassVar[int]
+    limit: int
+    def __init__(self, limit: _Optional[int] = ...) -> None: ...
+
+class ListRevisionsResponse(_message.Message):
+    __slots__ = ("revisions",)
+    REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    revisions: _containers.RepeatedCompositeFieldContainer[Revision]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ...) -> None: ...
+
+class Revision(_message.Message):
+    __slots__ = ("seq", "time_ms", "author", "authors", "approved_by", "proposal_id", "message", "rows_added", "rows_removed", "language")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    AUTHORS_FIELD_NUMBER: _ClassVar[int]
+    APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    ROWS_ADDED_FIELD_NUMBER: _ClassVar[int]
+    ROWS_REMOVED_FIELD_NUMBER: _ClassVar[int]
+    LANGUAGE_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    time_ms: int
+    author: str
+    authors: _containers.RepeatedScalarFieldContainer[str]
+    approved_by: _containers.RepeatedScalarFieldContainer[str]
+    proposal_id: str
+    message: str
+    rows_added: int
+    rows_removed: int
+    language: bool
+    def __init__(self, seq: _Optional[int] = ..., time_ms: _Optional[int] = ..., author: _Optional[str] = ..., authors: _Optional[_Iterable[str]] = ..., approved_by: _Optional[_Iterable[str]] = ..., proposal_id: _Optional[str] = ..., message: _Optional[str] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., language: bool = ...) -> None: ...
+
+class BlameRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class BlameResponse(_message.Message):
+    __slots__ = ("rows",)
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    rows: _containers.RepeatedCompositeFieldContainer[BlamedRow]
+    def __init__(self, rows: _Optional[_Iterable[_Union[BlamedRow, _Mapping]]] = ...) -> None: ...
+
+class BlamedRow(_message.Message):
+    __slots__ = ("row", "revision")
+    ROW_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    row: PolicyRow
+    revision: Revision
+    def __init__(self, row: _Optional[_Union[PolicyRow, _Mapping]] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ...) -> None: ...

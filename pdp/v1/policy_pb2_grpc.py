@@ -44,10 +44,35 @@ class PolicyServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ActivateRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.ActivateResponse.FromString,
                 _registered_method=True)
+        self.Approve = channel.unary_unary(
+                '/pdp.v1.PolicyService/Approve',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ApproveRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ApproveResponse.FromString,
+                _registered_method=True)
+        self.Reject = channel.unary_unary(
+                '/pdp.v1.PolicyService/Reject',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.RejectRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.RejectResponse.FromString,
+                _registered_method=True)
+        self.ListProposals = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListProposals',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListProposalsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListProposalsResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/pdp.v1.PolicyService/Get',
                 request_serializer=pdp_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.GetPolicyResponse.FromString,
+                _registered_method=True)
+        self.ListRevisions = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListRevisions',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListRevisionsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListRevisionsResponse.FromString,
+                _registered_method=True)
+        self.Blame = channel.unary_unary(
+                '/pdp.v1.PolicyService/Blame',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.BlameRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.BlameResponse.FromString,
                 _registered_method=True)
 
 
@@ -55,14 +80,36 @@ class PolicyServiceServicer(object):
     """Missing associated documentation comment in .proto file."""
 
     def Propose(self, request, context):
-        """Checks a pack whole (parse, conditions, the pack's own tests) and keeps it as a proposal.
+        """Checks a change whole (parse, conditions, a pack's own tests) and keeps it as a proposal, or makes it live at once where
+        that is asked for and no approval is demanded.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def Activate(self, request, context):
-        """Makes a proposal the live policy, if the head is still the one it was proposed on.
+        """Makes a proposal the live policy, if it has the approvals that the policy demands and still fits.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Approve(self, request, context):
+        """Says yes to exactly the change that the digest names. Its author never may.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Reject(self, request, context):
+        """Ends a proposal; its author withdraws it so.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListProposals(self, request, context):
+        """The proposals that wait.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -70,6 +117,20 @@ class PolicyServiceServicer(object):
 
     def Get(self, request, context):
         """The live policy.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListRevisions(self, request, context):
+        """Every change that became live, newest first.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Blame(self, request, context):
+        """Each live row with the change that brought it.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -88,10 +149,35 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.ActivateRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.ActivateResponse.SerializeToString,
             ),
+            'Approve': grpc.unary_unary_rpc_method_handler(
+                    servicer.Approve,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ApproveRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ApproveResponse.SerializeToString,
+            ),
+            'Reject': grpc.unary_unary_rpc_method_handler(
+                    servicer.Reject,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.RejectRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.RejectResponse.SerializeToString,
+            ),
+            'ListProposals': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListProposals,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListProposalsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListProposalsResponse.SerializeToString,
+            ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.GetPolicyRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.GetPolicyResponse.SerializeToString,
+            ),
+            'ListRevisions': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListRevisions,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListRevisionsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListRevisionsResponse.SerializeToString,
+            ),
+            'Blame': grpc.unary_unary_rpc_method_handler(
+                    servicer.Blame,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.BlameRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.BlameResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -159,6 +245,87 @@ class PolicyService(object):
             _registered_method=True)
 
     @staticmethod
+    def Approve(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/Approve',
+            pdp_dot_v1_dot_policy__pb2.ApproveRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ApproveResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Reject(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/Reject',
+            pdp_dot_v1_dot_policy__pb2.RejectRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.RejectResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListProposals(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListProposals',
+            pdp_dot_v1_dot_policy__pb2.ListProposalsRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListProposalsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
     def Get(request,
             target,
             options=(),
@@ -175,6 +342,60 @@ class PolicyService(object):
             '/pdp.v1.PolicyService/Get',
             pdp_dot_v1_dot_policy__pb2.GetPolicyRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.GetPolicyResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListRevisions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListRevisions',
+            pdp_dot_v1_dot_policy__pb2.ListRevisionsRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListRevisionsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Blame(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/Blame',
+            pdp_dot_v1_dot_policy__pb2.BlameRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.BlameResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,7 @@ VALUES = {
     "strip_outputs": OUTPUTS,
     "audit_level": st.sampled_from(("normal", "full")),
     "notify": NAMES,
+    "approvals": COUNTS,
 }
 Duties = tuple[Obligation, ...]
 
@@ -71,6 +72,8 @@ def leaves(filter_: Any) -> list[str]:
 def stricter(name: str, merged: str, one: str) -> bool:  # noqa: PLR0911 - one answer for each form
     """Tell whether `merged` lets through nothing that `one` does not."""
     kind = VALUES[name]
+    if name == "approvals":
+        return int(merged) >= int(one)
     if kind in (COUNTS, TIMES):
         return int(merged.removesuffix("s")) <= int(one.removesuffix("s"))
     if kind is NAMES:

@@ -1,52 +1,174 @@
-"""PolicyService: a pack comes in whole, is checked whole, and becomes the live policy."""
+"""PolicyService: changes come in whole, are checked whole, and become the live policy as the live policy says."""
 
-from typing import Any
+from collections.abc import Iterable, Sequence
+from typing import Any, Final
 
+from pdp.change.proposal import Proposal
+from pdp.engine.casbin_text import Row
 from pdp.errors import BadRequestError
-from pdp.model.names import printable
-from pdp.server.callers import CALLER
+from pdp.model.attributes import Attributes
+from pdp.model.decision import Obligation
+from pdp.model.names import Action, printable
+from pdp.server.callers import CALLER, Gate, Right
 from pdp.server.grpc.convert import need
-from pdp.service.policy import Policies
+from pdp.service.drafts import from_history, from_pack, from_rows
+from pdp.service.history import History, Revision
+from pdp.service.policy import POLICY, Acting, Draft, Policies
 from pdp.v1 import policy_pb2, policy_pb2_grpc
+
+_REVISIONS: Final = 100
 
 
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
-    """The RPCs of PolicyService, behind the guard."""
+    """The RPCs of PolicyService, behind the guard; what a change itself needs is asked here, with what it touches."""
 
-    def __init__(self, *, policies: Policies) -> None:
+    def __init__(self, *, policies: Policies, history: History, gate: Gate) -> None:
         self._policies = policies
+        self._history = history
+        self._gate = gate
 
     async def Propose(self, request: policy_pb2.ProposeRequest, _context: Any) -> policy_pb2.ProposeResponse:  # noqa: N802 - gRPC's name
-        """Check a pack and keep it."""
+        """Check a change and keep it, or make it live."""
+        draft = await self._draft(request)
+        way = self._policies.apply if request.activate else self._policies.propose
+        outcome = await way(draft, self._acting())
+        return policy_pb2.ProposeResponse(
+            proposal_id=outcome.proposal.id if outcome.proposal else "",
+            warnings=outcome.warnings,
+            rows_added=len(outcome.change["added"]),
+            rows_removed=len(outcome.change["removed"]),
+            base_seq=outcome.base_seq,
+            digest=outcome.proposal.digest if outcome.proposal else "",
+            approvals_needed=outcome.needed,
+            world_seq=outcome.world.seq if outcome.world else 0,
+            revision=outcome.world.revision if outcome.world else "",
+        )
+
+    async def _draft(self, request: policy_pb2.ProposeRequest) -> Draft:
+        given = (bool(request.files), request.HasField("edit"), bool(request.restore_seq))
+        if sum(given) > 1:
+            raise BadRequestError("a change is files, an edit, or a restored policy: one of them")
+        if request.HasField("edit"):
+            return from_rows(request.edit.add, request.edit.remove, message=request.message)
+        if request.restore_seq:
+            return from_history(await self._history.at(request.restore_seq), message=request.message)
         files: dict[str, bytes] = {}
         for file in request.files:
             if file.path in files:
                 raise BadRequestError(f"the file `{printable(file.path)}` stands twice")
             files[file.path] = file.content
-        proposal = await self._policies.propose(files, message=request.message)
-        return policy_pb2.ProposeResponse(
-            proposal_id=proposal.id,
-            warnings=proposal.warnings,
-            rows_added=proposal.rows_added,
-            rows_removed=proposal.rows_removed,
-            base_seq=proposal.base_seq,
-        )
+        return await from_pack(files, message=request.message)
 
     async def Activate(self, request: policy_pb2.ActivateRequest, _context: Any) -> policy_pb2.ActivateResponse:  # noqa: N802 - gRPC's name
         """Make a proposal live."""
         proposal_id = need(request.proposal_id, "proposal_id")
-        world = await self._policies.activate(proposal_id, author=CALLER.get().name)
+        world = await self._policies.activate(proposal_id, who=self._acting())
         return policy_pb2.ActivateResponse(world_seq=world.seq, revision=world.revision)
+
+    async def Approve(self, request: policy_pb2.ApproveRequest, _context: Any) -> policy_pb2.ApproveResponse:  # noqa: N802 - gRPC's name
+        """Say yes to a proposal."""
+        proposal, world = await self._policies.approve(
+            need(request.proposal_id, "proposal_id"),
+            expected=need(request.digest, "digest"),
+            message=request.message,
+            who=self._acting(),
+        )
+        return policy_pb2.ApproveResponse(world_seq=world.seq, approved_by=proposal.approvers())
+
+    async def Reject(self, request: policy_pb2.RejectRequest, _context: Any) -> policy_pb2.RejectResponse:  # noqa: N802 - gRPC's name
+        """End a proposal."""
+        proposal_id = need(request.proposal_id, "proposal_id")
+        world = await self._policies.reject(proposal_id, message=request.message, who=self._acting())
+        return policy_pb2.RejectResponse(world_seq=world.seq)
+
+    async def ListProposals(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.ListProposalsRequest, _context: Any
+    ) -> policy_pb2.ListProposalsResponse:
+        """Show what waits."""
+        world = self._policies.live()
+        whole = bool(request.proposal_id)
+        found = [self._policies.proposal(request.proposal_id)] if whole else self._policies.waiting()
+        proposals = [_proposal(one, current=one.revision == world.revision, whole=whole) for one in found]
+        return policy_pb2.ListProposalsResponse(proposals=proposals, world_seq=world.seq)
 
     async def Get(self, _request: policy_pb2.GetPolicyRequest, _context: Any) -> policy_pb2.GetPolicyResponse:  # noqa: N802 - gRPC's name
         """Show the live policy."""
         world = self._policies.live()
         policy = world.policy
-        rows = policy.snapshot.rows if policy else ()
         return policy_pb2.GetPolicyResponse(
             revision=world.revision,
             world_seq=world.seq,
             model=policy.model_text if policy else "",
             vocabulary=policy.vocabulary_text if policy else "",
-            rows=[policy_pb2.PolicyRow(id=row.id, section=row.section, fields=row.fields) for row in rows],
+            rows=_rows(policy.snapshot.rows if policy else ()),
         )
+
+    async def ListRevisions(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.ListRevisionsRequest, _context: Any
+    ) -> policy_pb2.ListRevisionsResponse:
+        """Show the changes that became live."""
+        found = [revision async for revision in self._history.revisions()]
+        newest = found[::-1][: request.limit or _REVISIONS]
+        return policy_pb2.ListRevisionsResponse(revisions=map(_revision, newest))
+
+    async def Blame(self, _request: policy_pb2.BlameRequest, _context: Any) -> policy_pb2.BlameResponse:  # noqa: N802 - gRPC's name
+        """Show who brought each live row."""
+        rows = [
+            policy_pb2.BlamedRow(row=_rows((row,))[0], revision=_revision(revision))
+            for row, revision in await self._history.blame()
+        ]
+        return policy_pb2.BlameResponse(rows=rows)
+
+    def _acting(self) -> Acting:
+        caller = CALLER.get()
+
+        async def may(action: Action, attributes: Attributes) -> Sequence[Obligation]:
+            return await self._gate.permit(caller, Right(action=action, resource=POLICY), attributes)
+
+        def would(action: Action, attributes: Attributes) -> Sequence[Obligation] | None:
+            return self._gate.would(caller, Right(action=action, resource=POLICY), attributes)
+
+        return Acting(parties=(caller.identity.party, *caller.identity.actors), may=may, would=would)
+
+
+def _rows(rows: Iterable[Row]) -> list[policy_pb2.PolicyRow]:
+    return [policy_pb2.PolicyRow(id=row.id, section=row.section, fields=row.fields) for row in rows]
+
+
+def _proposal(proposal: Proposal, *, current: bool, whole: bool) -> policy_pb2.Proposal:
+    change = proposal.change
+    message = policy_pb2.Proposal(
+        id=proposal.id,
+        digest=proposal.digest,
+        authors=proposal.authors,
+        message=proposal.message,
+        time_ms=proposal.time_ms,
+        expires_ms=proposal.expires_ms,
+        approved_by=proposal.approvers(),
+        rows_added=len(change["added"]),
+        rows_removed=len(change["removed"]),
+        current=current,
+    )
+    if whole:
+        message.added.extend(_rows(map(Row.from_json, change["added"])))
+        message.removed.extend(_rows(map(Row.from_json, change["removed"])))
+        if change["model"] is not None:
+            message.model = change["model"]
+        if change["vocabulary"] is not None:
+            message.vocabulary = change["vocabulary"]
+    return message
+
+
+def _revision(revision: Revision) -> policy_pb2.Revision:
+    return policy_pb2.Revision(
+        seq=revision.seq,
+        time_ms=revision.time_ms,
+        author=revision.author,
+        authors=revision.authors,
+        approved_by=[chain[0] for chain in revision.approvals],
+        proposal_id=revision.proposal,
+        message=revision.message,
+        rows_added=len(revision.added),
+        rows_removed=len(revision.removed),
+        language=revision.model is not None or revision.vocabulary is not None,
+    )

@@ -28,6 +28,7 @@ from pdp.service.audit import AuditBook, AuditReceiver
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.health import Health
+from pdp.service.history import History
 from pdp.service.lists import Lists
 from pdp.service.locks import Locks
 from pdp.service.policy import Policies
@@ -85,10 +86,14 @@ def _decision(rooms: Rooms) -> DecisionServicer:
 
 def _add_administration(server: Any, rooms: Rooms) -> None:
     replica, publisher, subscribers = rooms.replica, rooms.replication.publisher, rooms.replication.subscribers
-    policies = Policies(replica=replica, publisher=publisher, new_id=rooms.new_id)
+    policies = PolicyServicer(
+        policies=Policies(replica=replica, publisher=publisher, clock=rooms.clock),
+        history=History(publisher.log),
+        gate=rooms.gate,
+    )
     assets = Assets(replica=replica, publisher=publisher)
     locks = Locks(replica=replica, publisher=publisher, subscribers=subscribers, clock=rooms.clock, new_id=rooms.new_id)
-    policy_pb2_grpc.add_PolicyServiceServicer_to_server(PolicyServicer(policies=policies), server)  # type: ignore[no-untyped-call] # generated
+    policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)  # type: ignore[no-untyped-call] # generated
     asset_pb2_grpc.add_AssetServiceServicer_to_server(AssetServicer(assets=assets), server)  # type: ignore[no-untyped-call] # generated
     lock_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(locks=locks), server)  # type: ignore[no-untyped-call] # generated
     audit = AuditServicer(receiver=rooms.receiver, book=rooms.book)

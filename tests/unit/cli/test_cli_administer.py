@@ -42,10 +42,9 @@ def pack(tmp_path: Path) -> Path:
 
 def test_policy_apply_sends_the_pack_and_makes_it_live(pdp: Pdp, server: ScriptedPdp, pack: Path) -> None:
     proposed = policy_pb2.ProposeResponse(
-        proposal_id="p-1", rows_added=2, rows_removed=1, base_seq=3, warnings=["w:1:1"]
+        rows_added=2, rows_removed=1, base_seq=3, warnings=["w:1:1"], world_seq=4, revision="r"
     )
     server.script("PolicyService/Propose", proposed)
-    server.script("PolicyService/Activate", policy_pb2.ActivateResponse(world_seq=4, revision="r"))
     ended = pdp("policy", "apply", pack, "-m", "why", "--json")
     assert (ended.code, ended.json["world_seq"], ended.json["revision"]) == (0, 4, "r")
     sent = server.asked("PolicyService/Propose")[0]
@@ -54,7 +53,7 @@ def test_policy_apply_sends_the_pack_and_makes_it_live(pdp: Pdp, server: Scripte
         "model.conf": MODEL.encode(),
         "tests/one.yaml": b"[]\n",
     }
-    assert sent.message == "why"
+    assert (sent.message, sent.activate) == ("why", True)
     told = pdp("policy", "apply", pack).out
     assert "live in world 4: 2 rows added, 1 removed" in told
     assert "w:1:1" in told
@@ -68,13 +67,62 @@ def test_a_refused_pack_is_told_with_every_finding(pdp: Pdp, server: ScriptedPdp
     ended = pdp("policy", "apply", pack)
     assert ended.code == 2
     assert ended.err.splitlines()[:2] == findings
-    assert server.asked("PolicyService/Activate") == []
 
 
 def test_a_lost_race_is_exit_code_6(pdp: Pdp, server: ScriptedPdp, pack: Path) -> None:
-    server.script("PolicyService/Propose", policy_pb2.ProposeResponse(proposal_id="p-1"))
-    server.script("PolicyService/Activate", refusal(grpc.StatusCode.ABORTED, "conflict", head_seq=9))
+    server.script("PolicyService/Propose", refusal(grpc.StatusCode.ABORTED, "conflict", head_seq=9))
     assert pdp("policy", "apply", pack).code == 6
+
+
+def test_a_change_that_waits_for_approval_is_exit_code_8(pdp: Pdp, server: ScriptedPdp, pack: Path) -> None:
+    waits = policy_pb2.ProposeResponse(proposal_id="p17", rows_added=1, approvals_needed=2, digest="d" * 64)
+    server.script("PolicyService/Propose", waits)
+    ended = pdp("policy", "apply", pack)
+    assert ended.code == 8
+    assert "proposal p17 waits for 2 approvals: 1 rows added, 0 removed" in ended.out
+    assert pdp("policy", "propose", pack, "--json").json["digest"] == "d" * 64
+    assert [sent.activate for sent in server.asked("PolicyService/Propose")] == [True, False]
+
+
+def test_what_waits_is_listed_with_who_wrote_and_approved_it(pdp: Pdp, server: ScriptedPdp) -> None:
+    server.script("PolicyService/Get", policy_pb2.GetPolicyResponse(revision="r", world_seq=3))
+    waiting = policy_pb2.Proposal(
+        id="p17", authors=["user:ada", "agent:bot"], approved_by=["user:eve"], rows_added=2, message="why"
+    )
+    server.script("PolicyService/ListProposals", policy_pb2.ListProposalsResponse(proposals=[waiting]))
+    told = pdp("policy", "status").out
+    assert "user:ada through agent:bot" in told
+    assert pdp("policy", "status", "--json").json["proposals"][0]["approved_by"] == ["user:eve"]
+
+
+def test_an_approval_names_the_change_that_is_there(pdp: Pdp, server: ScriptedPdp) -> None:
+    one = policy_pb2.Proposal(id="p17", digest="d" * 64)
+    server.script("PolicyService/ListProposals", policy_pb2.ListProposalsResponse(proposals=[one]))
+    server.script("PolicyService/Approve", policy_pb2.ApproveResponse(world_seq=5, approved_by=["user:eve"]))
+    assert "approved by user:eve" in pdp("policy", "approve", "p17", "-m", "fine").out
+    assert pdp("policy", "approve", "p17", "--digest", "e" * 64).code == 0
+    assert [(sent.digest, sent.message) for sent in server.asked("PolicyService/Approve")] == [
+        ("d" * 64, "fine"),
+        ("e" * 64, ""),
+    ]
+
+
+def test_the_past_of_the_policy(pdp: Pdp, server: ScriptedPdp) -> None:
+    past = policy_pb2.Revision(seq=4, authors=["user:ada"], approved_by=["user:eve"], message="why", rows_added=1)
+    row = policy_pb2.PolicyRow(id="grants.csv:6", section="g", fields=["user:mia", "role:app", "prod"])
+    server.script("PolicyService/ListRevisions", policy_pb2.ListRevisionsResponse(revisions=[past]))
+    blamed = policy_pb2.BlamedRow(row=row, revision=past)
+    server.script("PolicyService/Blame", policy_pb2.BlameResponse(rows=[blamed]))
+    assert "user:ada  user:eve     +1 -0  why" in pdp("policy", "log").out
+    assert "grants.csv:6  g, user:mia, role:app, prod  4" in pdp("policy", "blame", "role:app").out
+    assert "user:mia" not in pdp("policy", "blame", "role:other").out
+
+
+def test_a_rollback_is_a_change_like_any_other(pdp: Pdp, server: ScriptedPdp) -> None:
+    server.script("PolicyService/Propose", policy_pb2.ProposeResponse(world_seq=9, revision="r"))
+    assert "live in world 9" in pdp("policy", "rollback", "4").out
+    sent = server.asked("PolicyService/Propose")[0]
+    assert (sent.restore_seq, sent.message, sent.activate) == (4, "back to entry 4", True)
 
 
 def test_policy_show(pdp: Pdp, server: ScriptedPdp) -> None:

@@ -23,8 +23,8 @@ def shown(told: list[Told], width: int) -> str:
     return console.file.getvalue()
 
 
-def test_four_people_take_part() -> None:
-    assert len(PEOPLE) == 4
+def test_five_people_take_part() -> None:
+    assert len(PEOPLE) == 5
     assert {step.who.partition(",")[0] for step in STORY} == {person.name for person in PEOPLE} | {"nobody"}
 
 

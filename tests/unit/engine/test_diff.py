@@ -59,7 +59,7 @@ def test_a_deny_loses_where_something_was_granted_and_else_gives_another_reason(
             Change.LOSES,
             {"request.purpose": "something-else"},
         ),
-        (READ.replace(", , , allow", ", , max_rows=5, allow"), Change.DUTIES, {}),
+        (READ.replace(", , , allow", ", , max_rows=5, allow"), Change.STRICTER, {}),
         (f"{READ}\n{READ.replace(', , , allow', ', resource.signature_verified, , allow')}", None, {}),
         (f"{READ}\n{READ.replace(', , , allow', ', request.n > 3, , deny')}", Change.LOSES, {"request.n": 4}),
     ],

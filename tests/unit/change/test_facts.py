@@ -1,0 +1,116 @@
+"""What a change touches, told from its rows: in doubt yes."""
+
+import pytest
+
+from pdp.change.facts import Facts, nothing_touched
+from pdp.engine.compiler import Snapshot
+from pdp.engine.pack import Pack, load_pack
+from pdp.model.names import Principal
+from pdp.model.request import Party
+from tests.support.changes import ADA, MIA, PEOPLE, files
+
+NOW_MS = 1_790_000_000_000
+QUIET = {"production", "segmentation", "administration", "wildcard", "language", "self_grant"}
+
+
+def compiled(rows: str, **more: str) -> Snapshot:
+    pack = load_pack(files(people_csv=PEOPLE + rows, **more))
+    assert isinstance(pack, Pack), [str(finding) for finding in pack]
+    return pack.snapshot
+
+
+def told(before: str, after: str, *, by: str = ADA, groups: tuple[str, ...] = ()) -> set[str]:
+    party = Party(principal=Principal.parse(by), groups=frozenset(groups))
+    facts = Facts(compiled(before), compiled(after), words=False, now_ms=NOW_MS)
+    found = facts.attributes([party])
+    return {name.removeprefix("change.") for name, value in found.items() if value is True}
+
+
+@pytest.mark.parametrize(
+    ("row", "touches"),
+    [
+        (f"g, {MIA}, role:data-scientist, dev", set()),
+        (f"g, {MIA}, role:app, prod", {"production"}),
+        (f"g, {MIA}, role:viewer, *", {"production"}),
+        (f"g, {MIA}, role:policy-approver, prod", {"production", "administration"}),
+        (f"g, {MIA}, role:policy-approver, dev", {"administration"}),
+        ("g, role:app, role:operator, prod", {"production", "administration"}),
+        (f"g, {MIA}, role:gateway, dev", {"administration"}),
+        ("g2, dataset/a, collection:pii", {"production"}),
+        ("g3, workload:spiffe://x.org/web/**, segment:apps", {"segmentation", "production"}),
+        ("p2, segment:apps, endpoint.invoke, segment:sandbox, , allow", {"segmentation", "production"}),
+        ("p, role:app, endpoint.invoke, endpoint/x, dev, , , allow", set()),
+        ("p, role:app, endpoint.invoke, endpoint/x, prod, , , allow", {"production"}),
+        ("p, role:app, endpoint.invoke, endpoint/**, dev, , , allow", {"wildcard"}),
+        ("p, role:app, endpoint.*, endpoint/x, dev, , , allow", {"wildcard"}),
+        ("p, role:app, endpoint.invoke, endpoint/**, dev, , , deny", set()),
+        ("p, role:app, lock.add, lock/all, dev, , , allow", {"administration"}),
+        ("p, role:app, decision.ask, decision/main, dev, , , allow", set()),
+        ("p, role:app, decision.assert, decision/main, dev, , , allow", {"administration"}),
+    ],
+)
+def test_a_row_touches_what_it_says_added_or_removed(row: str, touches: set[str]) -> None:
+    assert told("", row + "\n") == touches
+    assert told(row + "\n", "") == touches - {"wildcard"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"g, {ADA}, role:data-scientist, dev"),
+        ("", "g, role:policy-admin, role:data-scientist, dev"),
+        ("", "p, role:policy-admin, dataset.read, dataset/x, dev, , , allow"),
+        ("p, role:policy-admin, policy.read, policy/main, prod, , , deny", ""),
+        (f"g, {ADA}, role:data-scientist, dev, _, 2026-10-01T00:00:00Z", f"g, {ADA}, role:data-scientist, dev"),
+        (
+            f"g, {ADA}, role:data-scientist, prod\ng, {ADA}, role:data-scientist, dev\ng2, dataset/x, collection:pii",
+            f"g, {ADA}, role:data-scientist, prod\ng, {ADA}, role:data-scientist, dev",
+        ),
+        ("", "g, group:admins, role:data-scientist, dev"),
+    ],
+)
+def test_who_gains_is_told(before: str, after: str) -> None:
+    assert "self_grant" in told(f"{before}\n", f"{after}\n", groups=("group:admins",))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("", f"g, {MIA}, role:app, prod"),
+        ("", "p, role:app, endpoint.invoke, endpoint/x, dev, , , allow"),
+        (f"g, {ADA}, role:app, dev", ""),
+        (
+            "p, role:policy-admin, dataset.read, dataset/x/**, dev, , , allow",
+            "p, role:policy-admin, dataset.read, dataset/x/y, dev, , , allow",
+        ),
+        ("", "p, role:policy-admin, dataset.read, dataset/x, dev, , , deny"),
+        ("# moved down\n", "# moved down\n# twice\n"),
+        ("", f"g, {ADA}, role:app, dev"),  # a role that is worth nothing there
+    ],
+)
+def test_who_does_not_gain_is_told_too(before: str, after: str) -> None:
+    assert "self_grant" not in told(f"{before}\n", f"{after}\n")
+
+
+def test_a_change_of_words_is_told() -> None:
+    one = compiled("")
+    facts = Facts(one, one, words=True, now_ms=NOW_MS)
+    assert facts.attributes([])["change.language"] is True
+
+
+def test_a_vocabulary_without_these_words_is_told_nothing() -> None:
+    words = files()["vocabulary.yaml"].decode()
+    plain = "\n".join(line for line in words.splitlines() if "change." not in line)
+    rows = "".join(line + "\n" for line in files()["grants.csv"].decode().splitlines() if "change." not in line)
+    snapshot = compiled("", **{"vocabulary.yaml": plain, "grants_csv": rows})
+    assert Facts(snapshot, snapshot, words=False, now_ms=NOW_MS).attributes([]) == {}
+    assert nothing_touched(snapshot.vocabulary) == {}
+
+
+def test_nothing_touched_names_every_fact() -> None:
+    snapshot = compiled("")
+    assert {name.removeprefix("change.") for name in nothing_touched(snapshot.vocabulary)} == {"rows", *QUIET}
+    assert (
+        nothing_touched(snapshot.vocabulary).keys()
+        == Facts(snapshot, snapshot, words=False, now_ms=NOW_MS).attributes([]).keys()
+    )
