@@ -34,9 +34,10 @@ from pdp.sdk.lease import AsyncLease, Lease
 from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Dpop, Listing, Question
 
 if TYPE_CHECKING:
+    from pdp.sdk.dataset import open_dataset
     from pdp.sdk.local import LocalClient
 
-_LAZY: Final = {"LocalClient": "pdp.sdk.local"}
+_LAZY: Final = {"LocalClient": "pdp.sdk.local", "open_dataset": "pdp.sdk.dataset"}
 """What needs more than a client does, and is imported when it is first named."""
 
 
@@ -50,6 +51,7 @@ __all__ = [
     "Client",
     "AsyncClient",
     "LocalClient",
+    "open_dataset",
     "Lease",
     "AsyncLease",
     "Question",

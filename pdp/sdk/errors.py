@@ -94,6 +94,8 @@ class AccessDenied(PortcullisError, PermissionError):  # noqa: N818
         told = f"`{action}` on `{resource}` is denied: {decision.reason}"
         if decision.decision_id:
             told += f", decision {decision.decision_id}"
+        if decision.detail:
+            told += f": {decision.detail}"
         super().__init__(decision.reason, told)
         self.decision = decision
         self.decision_id = decision.decision_id
