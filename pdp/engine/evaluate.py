@@ -22,7 +22,7 @@ The executable specification of all this is `reference.py`.
 INVARIANT: nothing here raises for a well-typed request; a name that matches nothing is a deny.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pdp.engine.casbin_text import EffectRule, Row
@@ -76,7 +76,8 @@ def evaluate(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Outcome
     case = _Case(snapshot, compiled, request, now_ms)
     if not compiled.direct:
         return case.general()
-    rules = case.candidates(compiled.branches[0])
+    branch = compiled.branches[0]
+    rules = search(branch.root, branch.steps, request.values, case.standing)
     if rules:
         return case.judge(rules)
     if case.until is None:
@@ -100,10 +101,6 @@ class _Case:
 
     # --- which rules -------------------------------------------------------------------------------------------------
 
-    def candidates(self, branch: CompiledBranch) -> list[Rule]:
-        """Return the rules whose every indexed conjunct holds, each once."""
-        return search(branch.root, branch.steps, self.values, self.standing)
-
     def general(self) -> Outcome:
         """Return the outcome of a matcher of several branches, of residuals, or of an ordered effect."""
         self.reads_now = self._compiled.reads_now
@@ -114,8 +111,11 @@ class _Case:
             guard = kleene_and(test(self, NO_RULE) for test in branch.guards)
             if guard is False:
                 continue
-            found = self.typed(branch)
-            rules, tests = (self.candidates(branch), branch.residual) if found else (self._compiled.rules, branch.whole)
+            rules: Sequence[Rule]
+            if self.typed(branch):
+                rules, tests = search(branch.root, branch.steps, self.values, self.standing), branch.residual
+            else:
+                rules, tests = self._compiled.rules, branch.whole
             if not self._visit(rules, tests, guard, truths):
                 return self._outcome(Reason.BUDGET_EXCEEDED, [])
         matched = [rule for rule, truth in truths.items() if truth is not False]

@@ -156,15 +156,12 @@ class MixedStep:
 
     def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:
         """Return what follows the keys of this step, and the patterns that cover its name."""
-        keys: set[str] = set()
-        for term in self._roles:
-            # `standing` returns a set of its own for each call: the first is taken over as it is.
-            keys = keys | standing(term) if keys else standing(term)
-        for field, keys_of in self._exact:
-            keys.update(keys_of(values[field]))
-        found = []
+        found: list[Level] = []
+        keys: set[str] | None = None
         for level in levels:
             if level.exact:
+                # What the name stands for is asked only where it could be found: a third of a decision that finds a pattern.
+                keys = self._keys(values, standing) if keys is None else keys
                 for key in keys:
                     value = level.exact.get(key)
                     if value is not None:
@@ -175,6 +172,15 @@ class MixedStep:
             for level in levels:
                 level.patterns.find(segments, version, found)
         return found
+
+    def _keys(self, values: Values, standing: Standing) -> set[str]:
+        keys: set[str] = set()
+        for term in self._roles:
+            # `standing` returns a set of its own for each call: the first is taken over as it is.
+            keys = keys | standing(term) if keys else standing(term)
+        for field, keys_of in self._exact:
+            keys.update(keys_of(values[field]))
+        return keys
 
     def empty(self) -> Level:
         """Return a level that no row has entered."""

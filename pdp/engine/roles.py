@@ -169,10 +169,7 @@ class RoleGraph:
 
     def path(self, names: Sequence[str], target: str, domain: str, now_ms: int) -> tuple[str, ...]:
         """Return a shortest chain of links from one of `names` to `target` that holds now; empty if there is none."""
-        trails: list[tuple[str, ...]] = [(name,) for name in names]
-        if not self.literal and target not in names:
-            trails += [(name, node) for name in names for node in self._nodes(name) if node != name]
-        direct = () if self.walked else self._direct(trails, target, domain)
+        direct = () if self.walked else self._direct(names, target, domain)
         if direct:
             return direct
         for name in names:
@@ -181,17 +178,25 @@ class RoleGraph:
                     return (name, target)
         return self._path(names, target, domain, now_ms)
 
-    def _direct(self, trails: Sequence[tuple[str, ...]], target: str, domain: str) -> tuple[str, ...]:
+    def _direct(self, names: Sequence[str], target: str, domain: str) -> tuple[str, ...]:
         """Return the path of one link, the usual one, without a look at the links; empty if it takes more to say."""
-        special = self.reaches.get(domain, self.general)
-        for trail in trails:
-            reach = special.get(trail[-1]) or self.general.get(trail[-1])
-            if reach is None:
-                continue
-            if not reach.direct:
-                break
-            if target in reach.always:
-                return (*trail, target)
+        special, general = self.reaches.get(domain, self.general), self.general
+        for name in names:
+            reach = special.get(name) or general.get(name)
+            if reach is not None:
+                if not reach.direct:
+                    return ()
+                if target in reach.always:
+                    return (name, target)
+        if self.literal or target in names:
+            return ()
+        for trail in ((name, node) for name in names for node in self._nodes(name) if node != name):
+            reach = special.get(trail[1]) or general.get(trail[1])
+            if reach is not None:
+                if not reach.direct:
+                    return ()
+                if target in reach.always:
+                    return (*trail, target)
         return ()
 
     def _holds(self, link: Link, domain: str, now_ms: int) -> bool:

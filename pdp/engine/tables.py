@@ -121,23 +121,18 @@ class Trie:
 
     def find(self, segments: list[str], version: str, found: list[Any]) -> None:
         """Append to `found` the value of every pattern that covers the name."""
-        nodes = [self]
-        for segment in segments:
-            following = []
-            for node in nodes:
-                if node.below is not None or node.versions is not None:
-                    node.take(found, deep=True, version=version)
-                if node.children is not None:
-                    child = node.children.get(segment)
-                    if child is not None:
-                        following.append(child)
-                if node.star is not None:
-                    following.append(node.star)
-            if not following:
+        node = self
+        for depth, segment in enumerate(segments):
+            if node.star is not None:
+                _find_all(node, segments[depth:], version, found)
                 return
-            nodes = following
-        for node in nodes:
-            node.take(found, deep=False, version=version)
+            if node.below is not None or node.versions is not None:
+                node.take(found, deep=True, version=version)
+            child = None if node.children is None else node.children.get(segment)
+            if child is None:
+                return
+            node = child
+        node.take(found, deep=False, version=version)
 
     def take(self, found: list[Any], *, deep: bool, version: str) -> None:
         """Append to `found` the values of the patterns that end here: of that for every version, and that for `version`."""
@@ -148,6 +143,25 @@ class Trie:
             value = self.versions.get((deep, version))
             if value is not None:
                 found.append(value)
+
+
+def _find_all(start: Trie, segments: list[str], version: str, found: list[Any]) -> None:
+    """Go on from a node with a `*`, along it and along what the name says."""
+    nodes = [start]
+    for segment in segments:
+        following = []
+        for node in nodes:
+            if node.below is not None or node.versions is not None:
+                node.take(found, deep=True, version=version)
+            if node.children is not None:
+                child = node.children.get(segment)
+                if child is not None:
+                    following.append(child)
+            if node.star is not None:
+                following.append(node.star)
+        nodes = following
+    for node in nodes:
+        node.take(found, deep=False, version=version)
 
 
 def path_of(pattern: str) -> tuple[list[str], bool, str]:
