@@ -15,8 +15,9 @@ def read_pack(directory: Path) -> dict[str, bytes]:
     if not directory.is_dir():
         raise ConfigError(f"{directory} is not a directory", advice="give the directory of a policy pack")
     try:
+        home = directory.resolve()
         files = {
-            path.relative_to(directory).as_posix(): _read(path)
+            path.relative_to(directory).as_posix(): _read(path, home)
             for path in sorted(directory.rglob("*"))
             if path.is_file() and not any(part.startswith(".") for part in path.relative_to(directory).parts)
         }
@@ -29,7 +30,13 @@ def read_pack(directory: Path) -> dict[str, bytes]:
     return files
 
 
-def _read(path: Path) -> bytes:
-    if path.stat().st_size > MAX_PACK_FILE_BYTES:
+def _read(path: Path, home: Path) -> bytes:
+    # A link that leads out would show a file of ours to whoever wrote the pack (in findings) and to the PDP (in a proposal).
+    # Inside it is harmless: a mounted ConfigMap is nothing but links.
+    if not path.resolve().is_relative_to(home):
+        raise ConfigError(f"{path} is a link that leads out of the pack", advice="put the file itself there")
+    with path.open("rb") as file:
+        raw = file.read(MAX_PACK_FILE_BYTES + 1)
+    if len(raw) > MAX_PACK_FILE_BYTES:
         raise ConfigError(f"{path} is larger than {MAX_PACK_FILE_BYTES} bytes")
-    return path.read_bytes()
+    return raw

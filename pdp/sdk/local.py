@@ -6,10 +6,10 @@
         client.require("dataset.read", "dataset/finance/transactions")
 
 It follows the PDP as a sidecar does, so its credential needs `replica.subscribe` and `audit.append` beside `decision.ask`
-(the shipped role `enforcement-point`). It goes on deciding while the PDP is away, for as long as an asset's sensitivity
-allows (`world_stale` after that). Every check is decided anew on the world of now; an allow leaves after its record is
-durable in `state_dir`, from where records are shipped to the PDP; the same allow again within `cache_s` in the same world is
-the same access and leaves no second record. Needs the extra `server`.
+(the shipped roles `enforcement-point` and `member`). It goes on deciding while the PDP is away, for as long as an asset's
+sensitivity allows (`world_stale` after that). Every check is decided anew on the world of now; an allow leaves after its
+record is durable in `state_dir`, from where records are shipped to the PDP; the same allow again within `cache_s` in the
+same world is the same access and leaves no second record. Needs the extra `server`.
 """
 
 import asyncio

@@ -16,20 +16,6 @@ ROOT = Path(__file__).parents[2]
 DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
 OWED = {
     "F32": "break-glass: issue 8",
-    "L2": "issue 5",
-    "L5": "issue 5",
-    "S10": "issue 5",
-    "S12": "issue 5",
-    "S6": "issue 5",
-    "adv_admin_starved": "issue 5",
-    "adv_batch_chunking": "issue 5",
-    "adv_connection_reuse": "issue 5",
-    "adv_engine_io": "issue 5",
-    "adv_file_names": "issue 5",
-    "adv_forwarded": "issue 5",
-    "adv_hop_by_hop": "issue 5",
-    "adv_http2": "issue 5",
-    "adv_plane_separation": "issue 5",
 }
 """Ids whose part is not built yet."""
 _ROW = re.compile(r"^\| (?:(?P<id>[PFG]\d+)|`(?P<family>adv_\w+)`) \|.*\|$", re.MULTILINE)

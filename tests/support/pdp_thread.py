@@ -21,6 +21,7 @@ model/fraud@7: {environment: dev}
 TEAM = f"""
 g, user:{BOB}, role:data-scientist, dev
 g, user:{BOB}, role:enforcement-point, prod
+g, user:{BOB}, role:member, prod
 g, user:{GATE}, role:enforcement-point, prod
 g, user:{GATE}, role:gateway, prod
 g, user:{ADA}, role:member, prod
