@@ -125,13 +125,15 @@ def _is_network(entry: str) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Tell whether an address is none of loopback, link-local, private, multicast, unspecified, also when wrapped in IPv6."""
+    """Tell whether an address is none of loopback, private, link- or site-local, multicast, unspecified, also inside IPv6."""
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
         if address in _NAT64:
             inner = ipaddress.IPv4Address(int(address) & _IPV4_MASK)
         if inner is not None or address.teredo is not None:
             return inner is not None and is_public(inner)
+        if address.is_site_local:
+            return False  # deprecated, routed by some all the same, and "global" to the library
     return address.is_global and not (address.is_multicast or address.is_unspecified or address.is_reserved)
 
 

@@ -321,7 +321,9 @@ def jwks_address(raw: bytes, issuer: Issuer) -> str:
     if type(address) is not str or not address.isascii() or not address.isprintable():
         raise FetchError("the provider's metadata names no `jwks_uri`")
     try:
-        check_url(address, private=bool(source.allow_private))
+        # Metadata that came by TLS never leads to clear text, where a key set could be anybody's.
+        plain = bool(source.allow_private) and str(source.discovery).startswith("http:")
+        check_url(address, private=plain)
         host, own = urlsplit(address).hostname, urlsplit(str(source.discovery)).hostname
     except ValueError as error:
         raise FetchError("the provider's `jwks_uri` is no address we fetch from") from error

@@ -44,6 +44,11 @@ _THUMBPRINT_MEMBERS: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType(
     {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 )
 _SMALLEST_EXPONENT: Final = 3
+_ED25519_PRIME: Final = 2**255 - 19
+_ED25519_Y_MASK: Final = 2**255 - 1
+_EIGHTH: Final = 0x05FC536D880238B13933C6D305ACDFD5F098EFF289F4C345B027B2C28F95E826
+_SMALL_ORDER: Final = frozenset({0, 1, _ED25519_PRIME - 1, _EIGHTH, _ED25519_PRIME - _EIGHTH})
+"""The points of Ed25519 of order 1, 2, 4 and 8, by their y: the library takes them, and forged signatures of them."""
 # CVE-2017-15361: moduli of the broken generator are powers of 65537 modulo each of these primes.
 _ROCA_PRIMES: Final = (
     *(3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79, 83, 89, 97, 101, 103, 107, 109),
@@ -247,9 +252,15 @@ def _ec_key(crv: str, x: bytes, y: bytes) -> EllipticCurvePublicKey:
 
 def _ed25519_key(x: bytes) -> Ed25519PublicKey:
     try:
-        return Ed25519PublicKey.from_public_bytes(x)
+        key = Ed25519PublicKey.from_public_bytes(x)
     except ValueError as error:
         raise _DroppedError("malformed") from error
+    y = int.from_bytes(x, "little") & _ED25519_Y_MASK
+    if y >= _ED25519_PRIME:
+        raise _DroppedError("malformed")  # a second spelling of a point
+    if y in _SMALL_ORDER:
+        raise _DroppedError("order")  # T-26: whoever chooses a signature of nothing but zeros has signed anything
+    return key
 
 
 def _thumbprint(entry: Mapping[str, Any]) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jwt.algorithms import ECAlgorithm, RSAAlgorithm
@@ -12,7 +13,7 @@ from pdp.errors import Reason
 from pdp.identity.keyset import _ROCA_PRIMES, KeySet, VerificationKey, parse_jwks
 from pdp.identity.types import Refusal
 from pdp.limits import MAX_JWKS_BYTES, MAX_JWKS_KEYS
-from tests.support.tokens import ALGS, ISS, key_set, keys_of, signer
+from tests.support.tokens import ALGS, ISS, b64, key_set, keys_of, signer
 
 ES = signer().public_jwk
 RS = signer("RS256").public_jwk
@@ -42,6 +43,27 @@ def small_rsa() -> dict[str, Any]:
     return RSAAlgorithm.to_jwk(rsa.generate_private_key(65537, 1024).public_key(), as_dict=True)  # noqa: S505 - the point
 
 
+SMALL_ORDER = [
+    "01" + "00" * 31,
+    "01" + "00" * 30 + "80",
+    "ec" + "ff" * 30 + "7f",
+    "ec" + "ff" * 31,
+    "00" * 32,
+    "00" * 31 + "80",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+    "26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc85",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+    "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac03fa",
+]
+"""Every spelling of the points of order 1, 2, 4 and 8 with a canonical y (eight points; two have a second sign)."""
+
+
+def test_the_library_takes_forged_signatures_of_points_of_small_order() -> None:
+    """Why we do not: R the neutral point, S zero, and nothing of the message or a secret in it."""
+    point = Ed25519PublicKey.from_public_bytes(bytes.fromhex(SMALL_ORDER[0]))
+    point.verify(bytes.fromhex(SMALL_ORDER[0]) + bytes(32), b"whatever the attacker likes")
+
+
 UNFIT = {
     "use-enc": (ES | {"use": "enc"}, "use"),
     "ops-without-verify": (ES | {"key_ops": ["sign", "encrypt"]}, "key_ops"),
@@ -59,6 +81,18 @@ UNFIT = {
     "coordinate-off-curve": (ES | {"y": ES["x"]}, "malformed"),
     "coordinate-padded": (ES | {"x": ES["x"] + "="}, "malformed"),
     "coordinate-missing": (without(ES, "y"), "malformed"),
+    **{
+        f"ed25519-small-order-{name[:6]}-{name[-2:]}": (
+            {"kty": "OKP", "crv": "Ed25519", "x": b64(bytes.fromhex(name))},
+            "order",
+        )
+        for name in SMALL_ORDER
+    },
+    "ed25519-second-spelling": (
+        {"kty": "OKP", "crv": "Ed25519", "x": b64(bytes.fromhex("ee" + "ff" * 30 + "7f"))},
+        "malformed",
+    ),
+    "ed25519-prime": ({"kty": "OKP", "crv": "Ed25519", "x": b64(bytes.fromhex("ed" + "ff" * 30 + "7f"))}, "malformed"),
     "ed25519-short": ({"kty": "OKP", "crv": "Ed25519", "x": "AAAA"}, "malformed"),
     "rsa-1024": (small_rsa() | {"alg": "RS256"}, "size"),
     "rsa-huge": (RS | {"n": number(2**8192 + 1)}, "size"),

@@ -157,6 +157,9 @@ def test_t50_no_proof_and_no_authority_are_no_proof() -> None:
     assert reason_of(enter(None)) is Reason.DPOP_PROOF_INVALID
     assert reason_of(enter(proof(TOKEN), uri="")) is Reason.DPOP_PROOF_INVALID
     assert reason_of(enter(proof(TOKEN), method="")) is Reason.DPOP_PROOF_INVALID
+    # Nothing is not matched by nothing.
+    assert reason_of(enter(proof(TOKEN, htm=""), method="")) is Reason.DPOP_PROOF_INVALID
+    assert reason_of(enter(proof(TOKEN, htu=""), uri="")) is Reason.DPOP_PROOF_INVALID
 
 
 def test_t50_a_token_without_a_key_does_not_become_one_by_the_scheme() -> None:
