@@ -46,22 +46,28 @@ class PdpAccess:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SidecarConfig:
-    """Everything `pdp-sidecar run` needs.
+class CoreConfig:
+    """What every placement needs in order to decide.
 
     `certificate_suffices`: callers may come with a client certificate and no token. `origin`: how callers reach the model,
     which their DPoP proofs must name; empty: no proof holds.
     """
 
-    envoy: EnvoySettings
     table: RouteTable
     pdp: PdpAccess
     trust: Path
-    probes: Address
     state_dir: Path
     tenant: str = "main"
     certificate_suffices: bool = False
     origin: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SidecarConfig(CoreConfig):
+    """Everything `pdp-sidecar run` needs."""
+
+    envoy: EnvoySettings
+    probes: Address
 
 
 class _ServedEntry(BaseModel):

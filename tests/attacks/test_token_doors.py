@@ -39,7 +39,7 @@ from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.signals.locks import Lock, LockSet, LockTarget
 from pdp.v1 import decision_pb2, decision_pb2_grpc
-from sidecar.agent import Identifier
+from sidecar.core import Identifier
 from sidecar.ext_authz import AuthorizationService, AuthzServer
 from sidecar.ext_proc import ExternalProcessorService
 from sidecar.gate import Gate

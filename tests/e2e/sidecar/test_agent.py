@@ -208,7 +208,7 @@ def test_a_lock_in_the_log_cuts_the_running_stream_before_it_is_acknowledged(on_
 def test_a_sidecar_that_starts_again_decides_from_its_disk(tmp_path: Path) -> None:
     async def go() -> None:
         async with scene(tmp_path) as first:
-            assert first.agent._world_seq() == 2
+            assert first.agent.core.world_seq == 2
         assert (tmp_path / "s" / "root.json").exists() or any((tmp_path / "s").glob("**/root*.json"))
         with suppress(FileNotFoundError):
             assert not (tmp_path / "s" / "envoy" / "authz.sock").exists()
