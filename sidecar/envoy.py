@@ -47,8 +47,14 @@ _FACTS = {
 # Removed before any filter or route reads them. The overrides make a server see another request than the one decided:
 # frameworks know the path by two names and the method by three.
 _STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-")
-_OVERRIDES = ("x-original-url", "x-rewrite-url", "x-http-method-override", "x-http-method", "x-method-override")
-_STRIPPED = ("forwarded", "x-real-ip", *_OVERRIDES)
+METHOD_AND_PATH_OVERRIDES = (
+    "x-original-url",
+    "x-rewrite-url",
+    "x-http-method-override",
+    "x-http-method",
+    "x-method-override",
+)
+_STRIPPED = ("forwarded", "x-real-ip", *METHOD_AND_PATH_OVERRIDES)
 _ATTRIBUTES = (
     "source.address",
     "connection.mtls",

@@ -15,7 +15,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 import grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
@@ -37,7 +37,7 @@ from sidecar.proc_wire import (
     request_body_on,
     request_chunk_on,
 )
-from sidecar.rechecks import Rechecker, Time
+from sidecar.rechecks import Notes, Rechecker, Time
 from sidecar.rewrite import Sent, message_on, sent_on
 from sidecar.routes import Body, Placement
 
@@ -49,14 +49,6 @@ class End(Enum):
 
     ENVOY_ENDED = "envoy ended"
     IMMEDIATE = "immediate response sent"
-
-
-class Notes(Protocol):
-    """The part of `pdp.service.decide.Decider` that records a stream's changes of state."""
-
-    async def note(self, event: str, *, decision_id: str, **fields: str | int) -> None:
-        """Record one change of state."""
-        ...
 
 
 class UnexpectedMessageError(Exception):

@@ -26,7 +26,7 @@ from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial, denial
-from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Unmapped
+from sidecar.routes import WEBSOCKET, Mapped, Placement, RouteTable, Row, Unmapped
 from sidecar.target import BadTarget, canonical
 
 _LOG = logging.getLogger(__name__)
@@ -39,7 +39,6 @@ _XFCC = re.compile(
 _TEXT = re.compile(r"[\x20-\x7e]*")
 
 _T = TypeVar("_T")
-_PROTOCOLS = {Body.MESSAGES: "websocket"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -364,10 +363,16 @@ def _stands(row: Row, placement: Placement) -> bool:
     return not row.grpc if placement is Placement.ASGI else row.placement is placement
 
 
+def _protocol(row: Row) -> str:
+    if row.method == WEBSOCKET:
+        return "websocket"
+    return "grpc" if row.grpc else "http"
+
+
 def _question(admitted: Admitted, mapped: Mapped, content: Content) -> Question:
     row, who, ask = mapped.row, admitted.who, admitted.ask
     attributes: Attributes = {
-        "request.protocol": "grpc" if row.grpc else _PROTOCOLS.get(row.body, "http"),
+        "request.protocol": _protocol(row),
         "request.method": ask.method,
         "request.route": row.name,
         "request.stream": row.stream or content.stream,

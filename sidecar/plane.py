@@ -11,10 +11,10 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 from pdp.errors import Reason
 from sidecar.envoy import Address, EnvoySettings
 from sidecar.ext_authz import AuthorizationService, AuthzServer
-from sidecar.ext_proc import ExternalProcessorService, Notes
+from sidecar.ext_proc import ExternalProcessorService
 from sidecar.gate import Gate
 from sidecar.limits import LIMITS
-from sidecar.rechecks import Rechecker, Time
+from sidecar.rechecks import Notes, Rechecker, Time
 from sidecar.supervisor import EnvoyProcess, prepare, validate
 
 _LOG = logging.getLogger(__name__)

@@ -49,6 +49,14 @@ class Concerns(Protocol):
         ...
 
 
+class Notes(Protocol):
+    """The part of `pdp.service.decide.Decider` that records a response's changes of state."""
+
+    async def note(self, event: str, *, decision_id: str, **fields: str | int) -> None:
+        """Record one change of state."""
+        ...
+
+
 class Time(Protocol):
     """Wall and monotonic time (`pdp.ports.Clock`)."""
 
