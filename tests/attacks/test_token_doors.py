@@ -7,7 +7,7 @@ as Envoy speaks. Only the verifier's clock, keys and table are those of the atta
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +26,7 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.errors import MEANINGS, Reason
 from pdp.identity.certificates import PeerCertificate
-from pdp.identity.challenge import challenge
+from pdp.identity.challenge import Header, challenge
 from pdp.identity.introspection import Introspection
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet
@@ -49,7 +49,7 @@ from tests.attacks import test_tokens, test_workload_tokens
 from tests.support import workloads
 from tests.support.certificates import leaf
 from tests.support.enforcement import Clock, Decider
-from tests.support.pdp import detail, running_pdp
+from tests.support.pdp import GATE, detail, running_pdp
 from tests.support.tokens import (
     ALGS,
     ISS,
@@ -309,9 +309,15 @@ def sendable(case: Case) -> bool:
 
 
 async def judged(
-    door: Door, switch: Switch, path: str, cases: list[Case], status: Callable[[Reason], int | str]
+    door: Door,
+    switch: Switch,
+    path: str,
+    cases: list[Case],
+    status: Callable[[Reason], int | str],
+    *,
+    told: Callable[[Refusal, str], Iterable[Header]] = lambda refusal, nonce: challenge(refusal, nonce=nonce),
 ) -> list[str]:
-    """Return the cases that this door does not answer as it must."""
+    """Return the cases that this door does not answer as it must; `told` says which headers go with a refusal."""
     wrong = []
     for case in cases:
         switch.set(case)
@@ -323,7 +329,7 @@ async def judged(
         if case.reason is not None:
             refusal = Refusal(reason=case.reason, dpop=case.dpop)
             nonce = switch.nonce() if case.reason is Reason.DPOP_NONCE_REQUIRED else ""
-            headers = dict(challenge(refusal, nonce=nonce))
+            headers = dict(told(refusal, nonce))
             wanted = Reply(reason=case.reason.value, status=status(case.reason), headers=headers)
         if reply != wanted:
             wrong.append(f"{case.name}: {reply} is not {wanted}")
@@ -367,6 +373,60 @@ def test_every_row_is_refused_by_the_pdp(tmp_path: Path, monkeypatch: pytest.Mon
             assert await judged(door, switch, PDP_PATH, cases, lambda reason: MEANINGS[reason].grpc) == []
 
     asyncio.run(story())
+
+
+def askable(case: Case) -> bool:
+    """Whether a question can show the credential: as text, and without the certificate of a connection."""
+    text = case.authorization
+    return text is not None and case.certificate is None and len(text) < 100_000 and not _surrogates(text)
+
+
+def _surrogates(text: str) -> bool:
+    return any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def test_every_row_is_a_deny_where_a_question_shows_the_credential(tmp_path: Path) -> None:
+    """ER-4: the caller is well, and learns the code of the subject's token as the reason of a deny."""
+
+    async def story() -> None:
+        switch = Switch()
+        async with running_pdp(tmp_path) as pdp:
+            metadata = pdp.metadata(GATE)
+            own, real = str(metadata[0][1]), pdp.app.authenticator.authenticate
+
+            async def authenticate(authorization: Any, peer: Any, **how: Any) -> Any:
+                return await (real if authorization == own else switch.authenticate)(authorization, peer, **how)
+
+            pdp.app.authenticator.authenticate = authenticate  # type: ignore[method-assign]
+            pdp.app.authenticator.nonce = switch.nonce  # type: ignore[method-assign]
+            stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+
+            async def door(case: Case, text: str | None) -> Reply:
+                subject = decision_pb2.Subject(credential=case.authorization)
+                if text is not None:
+                    subject.request.MergeFrom(decision_pb2.BoundRequest(proof=text, method="POST", url=ORIGIN + UNARY))
+                question = decision_pb2.Question(
+                    subject=subject, action="endpoint.invoke", resource="endpoint/fraud", supports_all=True
+                )
+                request = decision_pb2.EvaluateRequest(question=question)
+                decision = (await stub.Evaluate(request, metadata=metadata)).decision
+                if decision.reason in UNREGISTERED:
+                    return Reply(reason=None, status="OK")
+                nonce = {"dpop-nonce": decision.dpop_nonce} if decision.dpop_nonce else {}
+                return Reply(reason=decision.reason, status="DENY", headers=nonce)
+
+            cases = [case for case in CASES if askable(case)]
+            assert len(cases) > len(CASES) * 0.9
+            assert await judged(door, switch, UNARY, cases, lambda _: "DENY", told=only_the_nonce) == []
+
+    asyncio.run(story())
+
+
+def only_the_nonce(_refusal: Refusal, nonce: str) -> Iterable[Header]:
+    return (("dpop-nonce", nonce),) if nonce else ()
+
+
+UNREGISTERED = {Reason.ASSET_UNREGISTERED.value, Reason.NO_GRANT.value}
 
 
 # -- the sidecar -----------------------------------------------------------------------------------------------------

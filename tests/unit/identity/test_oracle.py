@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from pdp.identity.development import issue
 from pdp.identity.types import VerifiedIdentity
-from tests.support.tokens import ALGS, NOW_S, good_claims, good_header, judge, signer
+from tests.support.tokens import ALGS, ISS, NOW_S, forge, good_claims, good_header, judge, signer
 
 # RFC 9864 renames `EdDSA`; issuers still use the old name, and the oracle says so each time.
 pytestmark = pytest.mark.filterwarnings("ignore:EdDSA is deprecated")
@@ -53,6 +53,53 @@ def test_what_the_development_issuer_signs_the_oracle_accepts(alg: str, sub: str
     assert token.header["typ"] == "at+jwt"
     assert (token.claims["sub"], token.claims.get("groups", [])) == (sub, groups)
     assert isinstance(judge(f"Bearer {compact}"), VerifiedIdentity)
+
+
+VALUES = (
+    st.none() | st.booleans() | st.integers(-(2**55), 2**55) | st.floats() | st.text(max_size=12)
+    | st.sampled_from(["portcullis", ISS, ISS + "/", "alice@example.com", "role:admin", "at+jwt", "JWT", "ES256", "none"])
+    | st.lists(st.sampled_from(["portcullis", "other", ISS, ""]) | st.text(max_size=3), max_size=3)
+    | st.integers(NOW_S - 4000, NOW_S + 4000)
+)  # fmt: skip
+CLAIM_NAMES = st.sampled_from([*sorted(good_claims()), "nbf", "scope", "sid", "roles", "cnf", "act", "events", "nonce"])
+HEADER_NAMES = st.sampled_from(["alg", "typ", "kid", "crit", "b64", "cty", "jwk", "x5c", "x"])
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.sampled_from(ALGS),
+    st.dictionaries(CLAIM_NAMES, VALUES, max_size=3),
+    st.dictionaries(HEADER_NAMES, VALUES, max_size=1),
+    st.sets(CLAIM_NAMES, max_size=1),
+)
+def test_whatever_we_let_in_the_oracle_lets_in_as_the_same_person(
+    alg: str, claims: dict[str, Any], header: dict[str, Any], absent: set[str]
+) -> None:
+    """The other way round is no rule: most of what we refuse, a library lets pass."""
+    by = signer(alg)
+    body = {name: value for name, value in (good_claims() | claims).items() if name not in absent}
+    compact = forge(json.dumps(good_header(by) | header), json.dumps(body), by)
+    identity = judge(f"Bearer {compact}")
+    if not isinstance(identity, VerifiedIdentity):
+        return
+    token = jwt.decode(compact, oracle_key(alg), algorithms=[alg])
+    RULES.validate(token.claims)
+    assert str(identity.party.principal) == f"user:{token.claims['sub']}"
+    assert identity.facts.jti == token.claims["jti"]
+    assert identity.party.groups == {f"group:{name}" for name in token.claims.get("groups", [])}
+    assert (identity.facts.issued_at_s, identity.facts.expires_at_s) == (token.claims["iat"], token.claims["exp"])
+
+
+RULES = jwt.JWTClaimsRegistry(
+    now=NOW_S,
+    leeway=30,
+    iss={"essential": True, "value": ISS},
+    aud={"essential": True, "value": "portcullis"},
+    sub={"essential": True},
+    exp={"essential": True},
+    iat={"essential": True},
+    jti={"essential": True},
+)
 
 
 def test_a_signature_that_we_refuse_the_oracle_refuses_too() -> None:
