@@ -10,6 +10,7 @@ import typer
 from pdp.adapters.keys_files import load_key, succeed_root
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import FILE_NAME, SqliteReplicaStore
+from pdp.cli.backup import make_backup, put_back
 from pdp.cli.keys import RootKeys, held, next_root
 from pdp.cli.options import AsJson, noun
 from pdp.cli.output import write_json, write_line
@@ -46,16 +47,71 @@ def show(
 
 
 @app.command()
-def restore(*, state_dir: StateDir = None, store: StoreUrl = None, config: ConfigFile = None) -> None:
-    """Fill an emptied store from this PDP's own file. Exit code 6 if it is not empty: nothing is ever overwritten.
+def backup(
+    target: Annotated[Path, typer.Argument(metavar="DIR", help="A new directory for this backup.")],
+    *,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
+    """Back up log and root files; the PDP may go on running. The copy is verified entry by entry.
 
-    Run it where the newest file is (`pdp log show` on each PDP); the others then put back what they hold beyond it.
+    Keys are secrets and not in it: copy `keys/` to where secrets lie. Files of the decision log only grow: copy `audit/`
+    with any tool, and `pdp audit verify` the copy.
 
-    Example: `pdp log restore --store redis://127.0.0.1:6379`
+    Example: `pdp log backup /backup/pdp-2026-11-29`
+    """
+    head = make_backup(configuration(config, {("state_dir",): state_dir}), target)
+    if as_json:
+        write_json({"seq": head.seq, "digest": head.digest.hex(), "directory": str(target)})
+        return
+    write_line(f"{target} holds the log up to entry {head.seq}, digest {head.digest.hex()}")
+
+
+@app.command()
+def restore(
+    *,
+    source: Annotated[
+        Path | None,
+        typer.Option("--backup", metavar="DIR", help="Put this backup in place of this PDP's own file instead."),
+    ] = None,
+    state_dir: StateDir = None,
+    store: StoreUrl = None,
+    config: ConfigFile = None,
+) -> None:
+    """Fill an emptied store from this PDP's own file; or, with --backup, this PDP's own file from a backup.
+
+    Exit code 6 if the store is not empty, or the file in place is newer: nothing is ever overwritten.
+
+    The store: run it where the newest file is (`pdp log show` on each PDP); the others then put back what they hold beyond
+    it. The file: stop the PDP first; what its own replica still holds beyond the backup is added, each entry verified.
+
+    Examples:
+    `pdp log restore --store redis://127.0.0.1:6379`
+
+    `pdp log restore --backup /backup/pdp-2026-11-29`
     """
     settings = configuration(config, {("state_dir",): state_dir, ("store", "url"): store})
-    number = asyncio.run(_restore(settings))
-    write_line(f"the store holds {number} entries again")
+    if source is None:
+        write_line(f"the store holds {asyncio.run(_restore(settings))} entries again")
+    else:
+        _tell_put_back(settings, source)
+
+
+def _tell_put_back(settings: Config, source: Path) -> None:
+    head, mark = put_back(settings, source)
+    write_line(f"the log stands at {head.seq} again")
+    stands = head.seq
+    own = settings.state_dir / "replica"
+    if mark > head.seq:
+        _, stands = asyncio.run(_recover(settings, own))
+        write_line(f"this PDP's own replica held more: the log stands at {stands}")
+    if mark > stands:
+        write_line(
+            f"this PDP has held entry {mark}, and so may have its enforcement points: none of them goes back. Run"
+            " `pdp log recover DIR` with the `replica` directory of one that is ahead, or read `A backup older than"
+            " what replicas hold` in docs/operations.md"
+        )
 
 
 @app.command()

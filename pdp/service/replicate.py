@@ -79,6 +79,9 @@ class Publisher:
         async with self._lock:
             if expected_seq not in (None, self._replica.world.seq):
                 raise ConflictError(self._replica.world.seq)
+            if self._replica.world.seq < self._replica.mark:  # a number that was used would be used for something else
+                advice = "put back what is missing: `pdp log recover`"
+                raise PortcullisError(Reason.STORE_UNAVAILABLE, _below_mark(self._replica), advice=advice)
             entry, prepared = self._prepare(kind, payload, author)
             try:
                 await self._log.append(entry, seq=prepared.seq, prev=prepared.base.head)
@@ -260,6 +263,10 @@ class Publisher:
             stop()
 
 
+def _below_mark(replica: Replica) -> str:
+    return f"the log stands at {replica.world.seq}, and this PDP has held {replica.mark}"
+
+
 class _FollowError(Exception):
     """Following stopped; the replica's `last_error` says why."""
 
@@ -305,6 +312,11 @@ class HeartbeatLoop:
             if head.seq <= before.seq:
                 self._replica.failed(Fault.ROLLBACK, f"the store stands at {head.seq}, this PDP holds {before.seq}")
             return False  # ahead of us: not ours to vouch for before it is verified
+        if (
+            head.seq < self._replica.mark
+        ):  # a log restored from an old backup: nobody who held more may be told it is all
+            self._replica.failed(Fault.ROLLBACK, _below_mark(self._replica))
+            return False
         # Never before what we signed last, or followers would take a clock set back for a replay.
         time_ms = max(read_ms, self._replica.signed_ms + 1)
         heartbeat = seal_heartbeat(
