@@ -39,6 +39,11 @@ NOUNS: Final[dict[str, Noun]] = {
     "what-can": Noun(module="lists", panel=_ASK, help="Everything that a principal can do, to every registered asset."),
     "actions": Noun(module="lists", panel=_ASK, help="What a principal can do to one resource."),
     "policy": Noun(module="policy", panel=_ADMINISTER, help="Lint, test and apply a policy pack; show the live one."),
+    "role": Noun(module="role", panel=_ADMINISTER, help="Who holds which role, where and until when; grant, revoke."),
+    "segment": Noun(module="segment", panel=_ADMINISTER, help="Which workload reaches what: edit, ask, draw."),
+    "collection": Noun(
+        module="collection", panel=_ADMINISTER, help="Which assets belong together, such as personal data."
+    ),
     "asset": Noun(module="asset", panel=_ADMINISTER, help="Register assets, and list them."),
     "lock": Noun(module="lock", panel=_ADMINISTER, help="Lock out a principal, token or resource, now and everywhere."),
     "audit": Noun(module="audit", panel=_ADMINISTER, help="Verify the decision log, and read it."),

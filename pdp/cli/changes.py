@@ -76,7 +76,8 @@ def tell_proposed(proposed: Proposed, *, as_json: bool) -> None:
         return
     for warning in proposed.warnings:
         write_line(warning)
-    rows = f"{proposed.rows_added} rows added, {proposed.rows_removed} removed"
+    added = proposed.rows_added
+    rows = f"{added} row{'' if added == 1 else 's'} added, {proposed.rows_removed} removed"
     if proposed.world_seq:
         write_line(f"live in world {proposed.world_seq}: {rows}; revision {proposed.revision}")
         return

@@ -84,6 +84,11 @@ def instant_ms(text: str) -> int:
     return round(parse_instant(text).timestamp() * 1000)
 
 
+def instant_of(time_ms: int) -> str:
+    """Return the text of an instant, to the second and never later than it."""
+    return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
 def _check_text(name: str, value: str) -> None:
     if len(value.encode(errors="surrogatepass")) > MAX_ATTRIBUTE_BYTES or not value.isprintable():
         raise BadRequestError(f"attribute `{name}` must be printable and at most {MAX_ATTRIBUTE_BYTES} bytes")

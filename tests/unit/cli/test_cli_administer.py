@@ -79,7 +79,7 @@ def test_a_change_that_waits_for_approval_is_exit_code_8(pdp: Pdp, server: Scrip
     server.script("PolicyService/Propose", waits)
     ended = pdp("policy", "apply", pack)
     assert ended.code == 8
-    assert "proposal p17 waits for 2 approvals: 1 rows added, 0 removed" in ended.out
+    assert "proposal p17 waits for 2 approvals: 1 row added, 0 removed" in ended.out
     assert pdp("policy", "propose", pack, "--json").json["digest"] == "d" * 64
     assert [sent.activate for sent in server.asked("PolicyService/Propose")] == [True, False]
 
