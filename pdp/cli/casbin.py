@@ -11,9 +11,9 @@ import typer
 from pdp.adapters.audit_file import read_segments
 from pdp.adapters.casbin_shape import AdapterSpec, load_rows
 from pdp.adapters.clock import SystemClock
+from pdp.adapters.pack_files import read_pack
 from pdp.cli.options import AsJson
 from pdp.cli.output import write_json, write_line
-from pdp.cli.packs import read_pack
 from pdp.engine.casbin_lint import find_traps, lint_files
 from pdp.engine.casbin_text import Row, parse_model, parse_rows
 from pdp.engine.casbin_traps import Answer, Trap

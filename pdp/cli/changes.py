@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
+from pdp.adapters.pack_files import read_pack
 from pdp.cli.diffs import cell_json, live_snapshot, row_of, tell
 from pdp.cli.options import AsJson, Connection, connected, instant_text
 from pdp.cli.output import write_fields, write_json, write_line, write_table
-from pdp.cli.packs import read_pack
 from pdp.engine.casbin_text import Row, print_row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.diff import diff

@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 import typer
 
+from pdp.adapters.pack_files import read_pack
 from pdp.cli import changes
 from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line
-from pdp.cli.packs import read_pack
 from pdp.engine.casbin_text import print_row
 from pdp.engine.compiler import Snapshot
 from pdp.engine.findings import Finding, PackRefused, errors, in_order

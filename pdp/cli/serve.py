@@ -10,8 +10,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.adapters.keys_files import load_root
+from pdp.adapters.pack_files import read_pack
 from pdp.adapters.telemetry import setup_logging
-from pdp.cli.packs import read_pack
 from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack

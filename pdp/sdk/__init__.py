@@ -35,9 +35,10 @@ from pdp.sdk.values import Actor, Asserted, Bearer, Decision, Dpop, Listing, Que
 
 if TYPE_CHECKING:
     from pdp.sdk.dataset import open_dataset
+    from pdp.sdk.guards import Guards
     from pdp.sdk.local import LocalClient
 
-_LAZY: Final = {"LocalClient": "pdp.sdk.local", "open_dataset": "pdp.sdk.dataset"}
+_LAZY: Final = {"Guards": "pdp.sdk.guards", "LocalClient": "pdp.sdk.local", "open_dataset": "pdp.sdk.dataset"}
 """What needs more than a client does, and is imported when it is first named."""
 
 
@@ -52,6 +53,7 @@ __all__ = [
     "AsyncClient",
     "LocalClient",
     "open_dataset",
+    "Guards",
     "Lease",
     "AsyncLease",
     "Question",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pdp.adapters.pack_files import read_pack
 from pdp.adapters.trust_file import load_trust
-from pdp.cli.packs import read_pack
 from pdp.demo.authority import create_authority
 from pdp.demo.child import StageError
 from pdp.demo.pack import OVERLAY, SERVED, SHIPPED, write_pack, write_routes, write_trust

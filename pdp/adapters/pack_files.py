@@ -1,4 +1,4 @@
-"""Reads the directory of a policy pack, for commands; what the bytes mean is the engine's."""
+"""Reads the directory of a policy pack; what the bytes mean is the engine's."""
 
 from pathlib import Path
 
