@@ -296,7 +296,7 @@ class Core:
                 keys=keys,
                 clock=self.clock,
                 replay=replay,
-                nonces=Nonces(clock=self.clock, new_id=_decision_id),
+                nonces=Nonces(clock=self.clock, secret=secrets.token_bytes(32)),
                 live=live,
             ),
             replica,

@@ -125,7 +125,7 @@ class Application:
             keys=self.key_store,
             clock=self.clock,
             replay=self.replay,
-            nonces=Nonces(clock=self.clock, new_id=new_id),
+            nonces=Nonces(clock=self.clock, secret=place.secret),
             live=self.live,
         )
         self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)

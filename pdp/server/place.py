@@ -1,8 +1,9 @@
 """Which of a PDP's processes this is, and what the processes of one PDP share.
 
 A PDP is one process, or `--workers N` of them behind one port. Workers share the log, the keys, the state directory and the
-secret that seals cursors; each has a replica, a disk copy, an audit chain and followers of its own, so that none can hold up or
-damage another. The first has the names that a single process has: one that is given workers finds its own files again.
+secret that seals cursors and makes nonces; each has a replica, a disk copy, an audit chain and followers of its own, so that
+none can hold up or damage another. The first has the names that a single process has: one that is given workers finds its own
+files again.
 """
 
 import secrets
@@ -29,7 +30,7 @@ class Place:
     Args:
         index: its number, from 0; the first shows the probes of all.
         workers: how many there are.
-        secret: seals the cursors of lists, so that any worker continues a list that another began.
+        secret: seals the cursors of lists, so that any worker continues a list that another began, and makes DPoP nonces.
         nudges: wakes the others; None alone.
         standing: what is known of the others.
     """

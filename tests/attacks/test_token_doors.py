@@ -103,6 +103,8 @@ class Live:
         return self.answer
 
 
+SECRET = b"of this test"
+NONCE = Nonces(clock=FixedClock(), secret=SECRET).current()
 SILENCE = Refusal(reason=Reason.LIVE_CHECK_UNAVAILABLE)
 
 
@@ -129,7 +131,7 @@ class Case:
             keys=Keys(self.keys),
             clock=clock,
             replay=MemoryReplay(clock=clock),
-            nonces=Nonces(clock=clock, new_id=lambda: "n1"),
+            nonces=Nonces(clock=clock, secret=SECRET),
             live=LiveChecks(source=Live(self.review), clock=clock),
         )
 
@@ -280,7 +282,7 @@ GOOD = [
     Case(name="good-dpop", reason=None, authorization=f"DPoP {TOKEN}", trust=BOUND, proof=lambda htu: proof(TOKEN, htu=htu)),
     Case(
         name="good-nonce", reason=None, authorization=f"DPoP {TOKEN}", trust=NONCED,
-        proof=lambda htu: proof(TOKEN, htu=htu, nonce="n1"),
+        proof=lambda htu: proof(TOKEN, htu=htu, nonce=NONCE),
     ),
     Case(name="good-mtls", reason=None, authorization=f"Bearer {HELD}", trust=MESHED, certificate=CERTIFICATE),
     of_workload("good-account", workloads.account_token(), None),
@@ -495,9 +497,8 @@ def test_every_row_is_refused_by_ext_authz_over_http(tmp_path: Path) -> None:
             lines += [f"{name}: {value}" for name, value in fields_of(case, text)]
             writer.write("\r\n".join([*lines, "", ""]).encode("latin-1"))
             head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
-            headers = dict(
-                line.lower().split(": ", 1) if "www" not in line else line.split(": ", 1) for line in head[1:-2]
-            )
+            fields = (line.split(": ", 1) for line in head[1:-2])
+            headers = {name.lower(): value for name, value in fields}
             body = await reader.readexactly(int(headers["content-length"]))
             if head[0].split(" ")[1] == "200":
                 return Reply(reason=None, status="OK")

@@ -320,12 +320,25 @@ def test_the_memory_of_proofs_forgets_by_time_alone_and_is_bounded() -> None:
 
 
 def test_a_nonce_lasts_its_minute_and_the_next() -> None:
-    clock, ids = Clock(), iter("abcdef")
-    nonces = Nonces(clock=clock, new_id=lambda: next(ids))
-    assert (nonces.current(), nonces.taken()) == ("a", ("a",))
-    clock.s = DPOP_NONCE_LIFE_S
-    assert nonces.taken() == ("b", "a")
-    clock.s = 2 * DPOP_NONCE_LIFE_S
-    assert nonces.taken() == ("c", "b")
-    clock.s = 5 * DPOP_NONCE_LIFE_S
-    assert nonces.taken() == ("d",)
+    clock = Clock()
+    nonces = Nonces(clock=clock, secret=b"a")
+    clock.s = 600.0
+    first = nonces.current()
+    clock.s += DPOP_NONCE_LIFE_S - 0.001
+    assert nonces.current() == first
+    clock.s += 0.001
+    second = nonces.current()
+    assert second != first
+    assert nonces.taken() == (second, first)
+    clock.s += DPOP_NONCE_LIFE_S
+    assert first not in nonces.taken()
+    assert len({*nonces.taken(), second, first}) == 3
+
+
+def test_who_shares_the_secret_gives_and_takes_the_same_nonces_and_nobody_else() -> None:
+    """The workers of one PDP, and a PDP that starts anew with the secret it had."""
+    clock = Clock()
+    clock.s = 600.0
+    one, other, stranger = (Nonces(clock=clock, secret=secret) for secret in (b"a", b"a", b"b"))
+    assert one.taken() == other.taken()
+    assert not set(one.taken()) & set(stranger.taken())

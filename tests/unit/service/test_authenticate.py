@@ -74,7 +74,7 @@ class Bench:
             clock=self.clock,
             entries=3,
             replay=MemoryReplay(clock=self.clock),
-            nonces=Nonces(clock=self.clock, new_id=lambda: "n1"),
+            nonces=Nonces(clock=self.clock, secret=b"of this test"),
         )
         original = ECAlgorithm.verify
 
