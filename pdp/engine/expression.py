@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from pdp.limits import MAX_EXPRESSION_DEPTH
+from pdp.limits import MAX_EXPRESSION_DEPTH, MAX_LINE_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,8 @@ def parse(text: str) -> Expression:
     Raises:
         ExpressionError: the text is outside the grammar; the first place where it leaves it is named.
     """
+    if len(text) > MAX_LINE_BYTES:
+        raise ExpressionError("PC506", f"an expression has at most {MAX_LINE_BYTES} characters", MAX_LINE_BYTES)
     parser = _Parser(_tokens(text))
     tree = parser.expression(0)
     parser.finish()
@@ -311,10 +313,11 @@ class _Parser:
         token = self._take()
         if strength == _COMPARISON:
             return self._comparison(left, token)
-        right = self.expression(strength)
         kind = And if token.text == "&&" else Or
-        operands = (*_flat(kind, left), *_flat(kind, right))
-        return kind(operands=operands, at=left.at)
+        operands = [*_flat(kind, left), *_flat(kind, self.expression(strength))]
+        while self._accept(token.text):
+            operands.extend(_flat(kind, self.expression(strength)))
+        return kind(operands=tuple(operands), at=left.at)
 
     def _comparison(self, left: Expression, token: _Token) -> Expression:
         if token.text in _COMPARISONS:

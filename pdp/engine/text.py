@@ -28,7 +28,7 @@ def check_characters(text: str, *, file: str) -> Iterator[Finding]:
     Bad is what a reader cannot see or would take for something else (CASBIN.md D-13): control and zero-width
     characters, a byte-order mark, carriage returns, text that is not in Unicode normal form C.
     """
-    if text.isascii() and text.isprintable():
+    if text.isascii() and text.isprintable() and len(text) <= MAX_LINE_BYTES:
         return
     for number, line in enumerate(text.split("\n"), start=1):
         # One fast test clears almost every line; `isprintable` is false for all that is looked for, and for tabs.

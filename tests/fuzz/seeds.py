@@ -1,0 +1,38 @@
+"""What the fuzzer starts from: the shipped pack, the documented examples, and the words of each grammar."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from tests.fuzz.targets import POLICIES
+
+EXAMPLES = Path(__file__).parents[1] / "spec" / "casbin_examples"
+WORDS = (
+    "r.sub", "p.sub", "r.obj", "p.obj", "r.act", "p.act", "p.rule", "p.eft", "==", "!=", "<=", "&&", "||", "!", "in", "not in",
+    "(", ")", "[", "]", ",", "'a'", '\\"a\\"', "g(", "g2(", "keyMatch(", "keyMatch2(", "globMatch(", "regexMatch(", "ipMatch(",
+    "timeMatch(", "eval(p.rule)", "when(p.when)", "true", "False", "1.5", "and", "or", "allow", "deny", "[matchers]",
+    "[policy_effect]", "some(where (p.eft == allow))", "priority(p.eft) || deny", "resource.signature_verified", "size(",
+    "recheck_after=10s", "mask_columns=", "types:", "verbs:", "attributes:", "asserted_by:", "\\xef\\xbb\\xbf", "\\xe2\\x80\\x8b",
+)  # fmt: skip
+
+
+def seeds(target: str) -> Iterator[bytes]:
+    """Yield the first inputs of a target."""
+    examples = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in sorted(EXAMPLES.glob("*.yaml"))]
+    csv = [path.read_bytes() for path in sorted(POLICIES.glob("*.csv"))]
+    match target:
+        case "model":
+            yield (POLICIES / "model.conf").read_bytes() + b"\0" + csv[0]
+            yield from (f"{each['model']}\0{each['policy']}".encode() for each in examples)
+        case "matcher":
+            for each in examples:
+                yield from (line[4:].encode() for line in each["model"].split("\n") if line.startswith("m = "))
+        case "rows":
+            yield from csv
+        case "pack":
+            yield b"\0" + (POLICIES / "vocabulary.yaml").read_bytes()
+            yield from (b"\x02" + path.read_bytes() for path in sorted(POLICIES.glob("tests/*.yaml")))
+        case _:
+            yield b"request.purpose == 'x' && size(resource.approvals) >= 2\0recheck_after=10s; deny_columns=a,b"
+            yield b'now < timestamp("2026-06-01T00:00:00Z")\0row_filter={"op": "==", "column": "a", "value": 1}'
