@@ -22,7 +22,7 @@ from pdp.engine.pack import Pack, load_pack
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from tests.support.worlds import START_MS, make_world
-from pdp.cli.packs import read_pack
+from pdp.adapters.pack_files import read_pack
 
 files = read_pack(Path("policies"))
 ROWS = '''

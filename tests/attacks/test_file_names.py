@@ -10,7 +10,7 @@ import pytest
 
 from pdp.adapters.audit_file import AuditChain, segments
 from pdp.adapters.audit_received import ReceivedChain
-from pdp.cli.packs import read_pack
+from pdp.adapters.pack_files import read_pack
 from pdp.errors import ConfigError
 
 HOSTILE = [
