@@ -10,18 +10,10 @@ Derived = TypeVar("Derived")
 
 
 class Kept(NamedTuple):
-    """An outcome, the asset that it was about, and from when until when it counts (None: until the policy changes)."""
+    """An outcome, and the asset that it was about."""
 
     outcome: Any
     asset: object
-    since_ms: int
-    until_ms: int | None
-
-    def counts(self, asset: object, now_ms: int) -> bool:
-        """Tell whether this is the outcome for `asset` at `now_ms`; a clock may have been set back."""
-        if self.asset is not asset or now_ms < self.since_ms:
-            return False
-        return self.until_ms is None or now_ms < self.until_ms
 
 
 class Memory:
@@ -45,7 +37,7 @@ class Memory:
         return found
 
     def find(self, key: Key) -> Kept | None:
-        """Return what is kept under `key`, whether or not it counts."""
+        """Return what is kept under `key`, of whichever asset."""
         return self._newer.get(key) or self._older.get(key)
 
     def keep(self, key: Key, kept: Kept) -> None:

@@ -6,8 +6,9 @@ A cache of `evaluate`, and equal to it: a property test holds the two together.
   a condition of the context reads and that follows neither from those nor from the asset. A tuple of these is as unambiguous
   as canonical bytes would be, and made in a fifth of the time.
 - Invalidation: it lies in the snapshot, so that a new policy starts with nothing. What was said about an asset counts for
-  that very value in the inventory: a changed asset is another one. It counts from the instant at which it was said until
-  the next at which a link that was looked at starts or ends. What read the clock in a condition is not kept.
+  that very value in the inventory: a changed asset is another one. Time invalidates nothing, for what it could change is
+  not kept: where a condition read the clock, or one of the names stands for something by a link that starts or ends. (That
+  the outcome itself would stand is not enough: the role path may lead over such a link.)
 - Bypass: contexts whose rules the index alone does not find (`direct`), for what their matchers read is not listed; and
   whoever calls `evaluate`.
 """
@@ -17,7 +18,9 @@ from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.functions import ANY
 from pdp.engine.memory import Kept, Key
+from pdp.engine.plan import ROLE
 from pdp.model.attributes import Attributes
 
 FROM_ASSET: Final = "resource."
@@ -55,13 +58,26 @@ def recall(
     values = tuple([(type(value), value) for value in map(attributes.get, more)]) if more else ()
     key = (context, said, values)
     kept = memory.find(key)
-    if kept is not None and kept.counts(asset, now_ms):
+    if kept is not None and kept.asset is asset:
         outcome: Outcome = kept.outcome
         return outcome
-    outcome = evaluate(snapshot, request(), now_ms)
-    if not outcome.reads_now:
-        memory.keep(key, Kept(outcome, asset, now_ms, outcome.valid_until_ms))
+    asked = request()
+    outcome = evaluate(snapshot, asked, now_ms)
+    if not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
+        memory.keep(key, Kept(outcome, asset))
     return outcome
+
+
+def _timeless(snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest, now_ms: int) -> bool:
+    """Tell whether no link that starts or ends leads on from anything that the request's names stand for."""
+    for term in compiled.branches[0].terms:
+        if term.kind != ROLE or not snapshot.graphs[term.section].definition.temporal:
+            continue
+        further = request.memberships.get(compiled.context.request[term.field], ())
+        domain = ANY if term.domain is None else request.values[term.domain]
+        if snapshot.graphs[term.section].windowed((request.values[term.field], *further), domain, now_ms):
+            return False
+    return True
 
 
 def _more(compiled: CompiledContext, given: frozenset[str]) -> tuple[str, ...]:

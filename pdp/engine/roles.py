@@ -120,6 +120,11 @@ class RoleGraph:
                     found.update(target for target, _ in reach.timed)
         return found, until
 
+    def windowed(self, names: Iterable[str], domain: str, now_ms: int) -> bool:
+        """Tell whether a link with a start or an end, in whichever domain, leads on from what `names` stand for."""
+        standing, _ = self.standing(names, domain, now_ms)
+        return any(link.window != ALWAYS for node in self.nodes(standing) for link in self.links.get(node, ()))
+
     def _walk(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
         """Follow links from `names`: patterns of names and of domains are too many to be closed beforehand."""
         found = set(names)

@@ -4,15 +4,18 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp import decide as decisions
-from pdp.decide import decide
+from pdp.decide import SEGMENTATION, decide
+from pdp.engine.evaluate import EngineRequest
 from pdp.engine.memory import Kept, Memory
+from pdp.engine.recall import recall
 from pdp.limits import RECALL_ENTRIES
-from pdp.model.decision import Decision
-from pdp.model.names import Action, Principal, Resource
+from pdp.model.decision import Effect
+from pdp.model.names import NO_SEGMENT, Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 from pdp.world import World
 from tests.support.worlds import START_MS, Scribe
@@ -37,6 +40,7 @@ g3, workload:spiffe://t/**, segment:apps
 """
 SERVED: Final[dict[str, Any]] = {"environment": "prod", "segment": "segment:serving", "approvals": ["user:ana@x"]}
 UNPLACED: Final = {"environment": "dev", "approvals": ["user:ana@x"]}
+NAMES: Final = ("workload:spiffe://t/web", "endpoint.invoke", "endpoint/a")
 TEAM = frozenset({"group:team"})
 PARTIES = st.builds(
     Party,
@@ -102,7 +106,7 @@ def question(**more: Any) -> Question:
     return Question(subject=subject, action=action, resource=resource, workload=web, **more)
 
 
-def test_the_same_question_is_not_evaluated_twice(monkeypatch: Any) -> None:
+def test_the_same_question_is_not_evaluated_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     world = forgetful(worlds()[0])
     asked = question(attributes={"request.n": 4})
     first = decide(world, asked, START_MS)
@@ -112,13 +116,44 @@ def test_the_same_question_is_not_evaluated_twice(monkeypatch: Any) -> None:
     assert decide(world, asked, START_MS + 1) == first
 
 
-def test_another_type_of_the_same_value_is_another_question() -> None:
-    """`True == 1 == 1.0` in Python: an attribute that a condition would refuse must not find what another one was told."""
+@pytest.mark.parametrize("first", [4, 4.0])
+def test_another_type_of_the_same_value_is_another_question(first: float) -> None:
+    """`4 == 4.0` in Python: an attribute that a condition refuses must not find what another one was told."""
+    snapshot = forgetful(worlds()[0]).snapshot
+    assert snapshot is not None
+
+    def said(n: float) -> Effect:
+        request = EngineRequest(SEGMENTATION, NAMES, {"dst": (NO_SEGMENT,)}, {"request.n": n})
+        outcome = recall(
+            snapshot, SEGMENTATION, START_MS, said=NAMES, given=frozenset(), asset=None, attributes=request.attributes,
+            request=lambda: request,
+        )  # fmt: skip
+        return outcome.effect
+
+    said(first)
+    assert (said(4), said(4.0)) == (Effect.ALLOW, Effect.DENY)
+
+
+def test_a_role_that_starts_and_ends_is_looked_at_anew() -> None:
     world = forgetful(worlds()[0])
-    asked = [question(attributes={"request.n": value}) for value in (4, 4.0, True, 1)]
-    decided: list[Decision] = [decide(world, one, START_MS) for one in asked]
-    assert decided == [decide(forgetful(world), one, START_MS) for one in asked]
-    assert [one.allowed for one in decided] == [True, False, False, False]
+    temp = Party(principal=Principal.parse("user:temp@x"))
+    asked = replace(question(attributes={"request.n": 4}), subject=temp)
+    times = (5, 15, 22, 35, 5, 15)
+    reasons = [decide(world, asked, START_MS + after_ms).reason.value for after_ms in times]
+    assert reasons == ["no_grant", "granted", "denied_by_rule", "denied_by_rule", "no_grant", "granted"]
+
+
+def test_a_link_that_only_shortens_the_way_is_looked_at_anew() -> None:
+    """The outcome does not change by it; the role path does."""
+    scribe = Scribe()
+    longer = "g, user:way@x, role:a, prod\ng, role:a, role:app, prod\n"
+    scribe.policy(
+        POLICY + longer + "g, user:way@x, role:app, prod, 2026-09-21T14:13:20.010Z, 2026-09-21T14:13:20.020Z\n"
+    )
+    world = scribe.assets(**{"endpoint/a": SERVED})
+    asked = replace(question(attributes={"request.n": 4}), subject=Party(principal=Principal.parse("user:way@x")))
+    lengths = [len(decide(world, asked, START_MS + after_ms).role_path) for after_ms in (5, 15, 25)]
+    assert lengths == [3, 2, 3]
 
 
 def test_what_was_said_of_a_policy_is_not_remembered_by_the_next() -> None:
@@ -132,7 +167,7 @@ def test_what_was_said_of_a_policy_is_not_remembered_by_the_next() -> None:
 def test_a_memory_is_bounded_and_keeps_the_newer_half() -> None:
     memory = Memory()
     for number in range(RECALL_ENTRIES * 2):
-        memory.keep((number,), Kept(number, None, 0, None))
+        memory.keep((number,), Kept(number, None))
     held = [number for number in range(RECALL_ENTRIES * 2) if memory.find((number,)) is not None]
     assert RECALL_ENTRIES // 2 <= len(held) <= RECALL_ENTRIES
     assert held[-1] == RECALL_ENTRIES * 2 - 1
