@@ -5,21 +5,21 @@ Envoy opens the door once the pinned root of trust is had. A door that opens bef
 """
 
 import asyncio
-import signal
 import socket
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from typing import Protocol
 
 from pdp.adapters.clock import SystemClock
 from pdp.ports import Clock, FeedSource
 from pdp.service.audit import AuditSink
 from sidecar.config import SidecarConfig
 from sidecar.core import Core, follow_pdp, private_directory
-from sidecar.envoy import Address, Upstream
+from sidecar.envoy import Upstream
+from sidecar.envoy_names import Address
 from sidecar.limits import LIMITS
 from sidecar.plane import DataPlane
 from sidecar.probes import Probes, bound_socket
+from sidecar.process import until_told
 
 
 class Agent:
@@ -131,26 +131,6 @@ async def _unreachable(upstream: Upstream) -> str:
     return ""
 
 
-class Runs(Protocol):
-    """A process made of a core and a door."""
-
-    async def start(self) -> tuple[Address, Address]:
-        """Start; return where callers connect, and the probes."""
-        ...
-
-    async def fresh(self) -> int:
-        """Wait for a fresh world."""
-        ...
-
-    async def failed(self) -> None:
-        """Wait for a part that ends."""
-        ...
-
-    async def stop(self) -> None:
-        """End everything."""
-        ...
-
-
 async def serve(config: SidecarConfig, *, announce: Callable[[str], None]) -> None:
     """Run a sidecar until SIGTERM or SIGINT.
 
@@ -165,39 +145,3 @@ async def serve(config: SidecarConfig, *, announce: Callable[[str], None]) -> No
     clock = SystemClock()
     source, sink = follow_pdp(config.pdp, clock)
     await until_told(Agent(config, source=source, sink=sink, clock=clock), announce=announce, after=sink.close)
-
-
-async def until_told(process: Runs, *, announce: Callable[[str], None], after: Callable[[], Awaitable[None]]) -> None:
-    """Run a process until SIGTERM or SIGINT, or until a part of it fails; `after` is awaited last."""
-    stop = asyncio.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    running = asyncio.create_task(_run(process, announce))
-    stopped = asyncio.create_task(stop.wait())
-    await asyncio.wait({stopped, running}, return_when=asyncio.FIRST_COMPLETED)
-    stopped.cancel()
-    ended = running.done()
-    running.cancel()
-    await asyncio.gather(running, return_exceptions=True)
-    await process.stop()
-    await after()
-    if ended:
-        running.result()
-
-
-async def _run(process: Runs, announce: Callable[[str], None]) -> None:
-    listen, probes = await process.start()
-    fresh = asyncio.create_task(process.fresh())
-    failed = asyncio.create_task(process.failed())
-    try:
-        await asyncio.wait({fresh, failed}, return_when=asyncio.FIRST_COMPLETED)
-        if fresh.done():
-            announce(f"ready listen={_text(listen)} probes={_text(probes)} world_seq={fresh.result()}")
-        await failed
-    finally:
-        fresh.cancel()
-        failed.cancel()
-
-
-def _text(address: Address) -> str:
-    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

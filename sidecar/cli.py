@@ -1,4 +1,4 @@
-"""`pdp-sidecar run | config | routes | doctor`: the enforcement point beside a model server.
+"""`pdp-sidecar run | serve | config | routes | doctor`: the enforcement point beside a model server.
 
 Exit codes: 0 stopped as asked, or all checks passed; 1 our defect; 2 a bad option, file, port or upstream, named in one line
 with what to do; 5 a part that must run does not; 130 interrupted.
@@ -11,7 +11,7 @@ import os
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import uvloop
@@ -19,6 +19,7 @@ import uvloop
 from pdp.errors import ConfigError, PortcullisError
 from pdp.limits import SWITCH_INTERVAL_S
 from sidecar.config import (
+    CoreConfig,
     PdpAccess,
     SidecarConfig,
     check_pdp,
@@ -31,13 +32,26 @@ from sidecar.config import (
     sockets_in,
 )
 from sidecar.envoy import EnvoySettings, ListenerTls, Upstream, rendered
+from sidecar.envoy_names import Address
 from sidecar.routes import RouteTable, Row, Scope
+from sidecar.snippets import Foreign, as_yaml
+from sidecar.snippets import envoy as envoy_parts
+from sidecar.snippets import istio as istio_filter
 from sidecar.supervisor import EnvoyError
+
+if TYPE_CHECKING:
+    from sidecar.serving import Port
 
 INTERRUPTED = 130
 UNAVAILABLE = 5
 
 app = typer.Typer(name="pdp-sidecar", no_args_is_help=True, add_completion=False, help=__doc__)
+
+_ENVOY_SAYS = """Parts for your own Envoy. `http_connection_manager` goes into the listener's connection manager,
+`http_filters` before its router, `routes` into the one virtual host that leads to the model (they must be all of its
+routes), `clusters` beside yours. Run `pdp-sidecar serve` where the cluster `portcullis` says. Envoy 1.40."""
+_ISTIO_SAYS = """For the inbound side of one workload's proxy. Run `pdp-sidecar serve` beside the model, in the same pod.
+Callers then need mutual TLS or a token as ever; the proxy's own port is the only door to the model."""
 
 UpstreamOption = Annotated[
     str, typer.Option(help="The model server: http://HOST:PORT, https://HOST:PORT, unix:///PATH.")
@@ -56,6 +70,20 @@ StateDir = Annotated[Path, typer.Option(help="World, audit chain and sockets; cr
 CertificateSuffices = Annotated[
     bool, typer.Option("--certificate-suffices", help="Let callers in with a client certificate and no token.")
 ]
+Pdp = Annotated[str, typer.Option(help="The PDP's gRPC address, HOST:PORT.")]
+RootDigest = Annotated[str, typer.Option(help="SHA-256 of the PDP's root file, in hex.")]
+Trust = Annotated[Path, typer.Option(help="The issuer table, trust.yaml.")]
+ProbesAt = Annotated[str, typer.Option(help="Where /healthz, /readyz and /metrics listen.")]
+PdpCa = Annotated[Path | None, typer.Option(help="CA of the PDP's certificate.")]
+Cert = Annotated[Path | None, typer.Option(help="The sidecar's own SPIFFE certificate.")]
+Key = Annotated[Path | None, typer.Option(help="Its private key.")]
+PdpToken = Annotated[Path | None, typer.Option(help="Instead of a certificate: a projected token.")]
+PdpPlaintext = Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the PDP without TLS.")]
+Origin = Annotated[
+    str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
+]
+Tenant = Annotated[str, typer.Option(help="The tenant whose log is followed.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")]
 ForwardCredentials = Annotated[bool, typer.Option("--forward-credentials", help="Leave the token on the request.")]
 
 
@@ -63,42 +91,31 @@ ForwardCredentials = Annotated[bool, typer.Option("--forward-credentials", help=
 def run(
     upstream: UpstreamOption,
     routes: Routes,
-    pdp: Annotated[str, typer.Option(help="The PDP's gRPC address, HOST:PORT.")],
-    root_digest: Annotated[str, typer.Option(help="SHA-256 of the PDP's root file, in hex.")],
-    trust: Annotated[Path, typer.Option(help="The issuer table, trust.yaml.")],
+    pdp: Pdp,
+    root_digest: RootDigest,
+    trust: Trust,
     listen: Listen = "127.0.0.1:9081",
-    probes: Annotated[str, typer.Option(help="Where /healthz, /readyz and /metrics listen.")] = "127.0.0.1:9082",
+    probes: ProbesAt = "127.0.0.1:9082",
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
     client_ca: ClientCa = None,
     require_client_cert: RequireCert = False,
     upstream_grpc: UpstreamGrpc = "",
     upstream_ca: UpstreamCa = None,
-    pdp_ca: Annotated[Path | None, typer.Option(help="CA of the PDP's certificate.")] = None,
-    cert: Annotated[Path | None, typer.Option(help="The sidecar's own SPIFFE certificate.")] = None,
-    key: Annotated[Path | None, typer.Option(help="Its private key.")] = None,
-    pdp_token_file: Annotated[Path | None, typer.Option(help="Instead of a certificate: a projected token.")] = None,
-    pdp_plaintext: Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the PDP without TLS.")] = False,
+    pdp_ca: PdpCa = None,
+    cert: Cert = None,
+    key: Key = None,
+    pdp_token_file: PdpToken = None,
+    pdp_plaintext: PdpPlaintext = False,
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
     certificate_suffices: CertificateSuffices = False,
-    origin: Annotated[
-        str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
-    ] = "",
-    tenant: Annotated[str, typer.Option(help="The tenant whose log is followed.")] = "main",
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")] = False,
+    origin: Origin = "",
+    tenant: Tenant = "main",
+    verbose: Verbose = False,
 ) -> None:
     """Enforce beside a model server until told to stop."""
-    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s %(message)s")
-    access = PdpAccess(
-        address=pdp,
-        root_digest=root_digest.removeprefix("sha256:").lower(),
-        ca=readable_file(pdp_ca, option="--pdp-ca"),
-        cert=readable_file(cert, option="--cert"),
-        key=readable_file(key, option="--key"),
-        token_file=readable_file(pdp_token_file, option="--pdp-token-file"),
-        plaintext=pdp_plaintext,
-    )
+    _logging(verbose=verbose)
     table = load_routes(routes)
     checked = SidecarConfig(
         envoy=_settings(
@@ -111,7 +128,7 @@ def run(
             forward_credentials=forward_credentials,
         ),
         table=table,
-        pdp=check_pdp(access),
+        pdp=_access(pdp, root_digest, pdp_ca, cert, key, pdp_token_file, plaintext=pdp_plaintext),
         trust=trust,
         probes=parse_address(probes, option="--probes"),
         state_dir=state_dir.absolute(),
@@ -120,6 +137,26 @@ def run(
         origin=parse_origin(origin),
     )
     _serve(checked)
+
+
+def _logging(*, verbose: bool) -> None:
+    logging.basicConfig(level=logging.INFO if verbose else logging.WARNING, format="%(levelname)s %(name)s %(message)s")
+
+
+def _access(
+    pdp: str, digest: str, ca: Path | None, cert: Path | None, key: Path | None, token: Path | None, *, plaintext: bool
+) -> PdpAccess:
+    return check_pdp(
+        PdpAccess(
+            address=pdp,
+            root_digest=digest.removeprefix("sha256:").lower(),
+            ca=readable_file(ca, option="--pdp-ca"),
+            cert=readable_file(cert, option="--cert"),
+            key=readable_file(key, option="--key"),
+            token_file=readable_file(token, option="--pdp-token-file"),
+            plaintext=plaintext,
+        )
+    )
 
 
 def _tls(cert: Path | None, key: Path | None, client_ca: Path | None, *, required: bool) -> ListenerTls | None:
@@ -166,9 +203,68 @@ def _serve(config: SidecarConfig) -> None:
 
 
 @app.command()
-def config(
-    upstream: UpstreamOption,
+def serve(
     routes: Routes,
+    pdp: Pdp,
+    root_digest: RootDigest,
+    trust: Trust,
+    listen: Annotated[
+        str,
+        typer.Option(help="Where your Envoy asks: unix:///PATH or HOST:PORT (beyond loopback only with mutual TLS)."),
+    ] = "127.0.0.1:9083",
+    probes: ProbesAt = "127.0.0.1:9082",
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    client_ca: Annotated[Path | None, typer.Option(help="CA of the Envoys that may ask.")] = None,
+    pdp_ca: PdpCa = None,
+    cert: Cert = None,
+    key: Key = None,
+    pdp_token_file: PdpToken = None,
+    pdp_plaintext: PdpPlaintext = False,
+    state_dir: StateDir = Path("state/sidecar"),
+    certificate_suffices: CertificateSuffices = False,
+    origin: Origin = "",
+    tenant: Tenant = "main",
+    verbose: Verbose = False,
+) -> None:
+    """Answer for an Envoy or Istio that is already there: ext_authz and ext_proc over gRPC. See `config --envoy`, `--istio`."""
+    _logging(verbose=verbose)
+    from sidecar.serving import Port  # noqa: PLC0415 - `--help` needs none of it
+
+    where = parse_upstream(listen if "://" in listen else f"http://{listen}", option="--listen")
+    port = Port(
+        address=where.address,
+        pipe=where.pipe,
+        cert=readable_file(tls_cert, option="--tls-cert"),
+        key=readable_file(tls_key, option="--tls-key"),
+        client_ca=readable_file(client_ca, option="--client-ca"),
+    )
+    checked = CoreConfig(
+        table=load_routes(routes),
+        pdp=_access(pdp, root_digest, pdp_ca, cert, key, pdp_token_file, plaintext=pdp_plaintext),
+        trust=trust,
+        state_dir=state_dir.absolute(),
+        tenant=tenant,
+        certificate_suffices=certificate_suffices,
+        origin=parse_origin(origin),
+    )
+    _serve_foreign(checked, port, parse_address(probes, option="--probes"))
+
+
+def _serve_foreign(config: CoreConfig, port: "Port", probes: Address) -> None:
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
+    from sidecar.serving import serve_foreign  # noqa: PLC0415 - as above
+
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    uvloop.run(
+        serve_foreign(config, port, probes, announce=lambda line: print(line, flush=True))  # noqa: T201 - what scripts wait for
+    )
+
+
+@app.command()
+def config(
+    routes: Routes,
+    upstream: Annotated[str, typer.Option(help="The model server, as for `run`.")] = "",
     listen: Listen = "127.0.0.1:9081",
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -178,8 +274,35 @@ def config(
     upstream_ca: UpstreamCa = None,
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
+    envoy: Annotated[
+        bool, typer.Option("--envoy", help="Instead: parts for your own Envoy, which asks `serve`.")
+    ] = False,
+    istio: Annotated[bool, typer.Option("--istio", help="Instead: an EnvoyFilter for Istio.")] = False,
+    agent: Annotated[str, typer.Option(help="--envoy, --istio: where `serve` listens.")] = "127.0.0.1:9083",
+    cluster: Annotated[str, typer.Option(help="--envoy: your cluster of the model server.")] = "model",
+    grpc_cluster: Annotated[str, typer.Option(help="--envoy: your cluster of its gRPC port.")] = "",
+    name: Annotated[str, typer.Option(help="--istio: the EnvoyFilter's name.")] = "portcullis",
+    namespace: Annotated[str, typer.Option(help="--istio: its namespace.")] = "default",
+    app_label: Annotated[str, typer.Option(help="--istio: the `app` label of the model's pods.")] = "model",
+    port: Annotated[int, typer.Option(help="--istio: the model's port in the pod.")] = 8080,
 ) -> None:
-    """Print the Envoy configuration that `run` would use."""
+    """Print the Envoy configuration that `run` would use, or the parts that an Envoy of yours needs."""
+    if envoy or istio:
+        parts = Foreign(
+            rows=load_routes(routes).rows,
+            agent=parse_upstream(agent if "://" in agent else f"http://{agent}", option="--agent"),
+            cluster=f"inbound|{port}||" if istio else cluster,
+            grpc_cluster="" if istio else grpc_cluster,
+        )
+        value = (
+            istio_filter(parts, name=name, namespace=namespace, labels={"app": app_label}, port=port)
+            if istio
+            else envoy_parts(parts)
+        )
+        typer.echo(as_yaml(value, comment=_ISTIO_SAYS if istio else _ENVOY_SAYS), nl=False)
+        return
+    if not upstream:
+        raise ConfigError("--upstream is missing", advice="name the model server, or ask for --envoy or --istio")
     settings = _settings(
         load_routes(routes),
         upstream=parse_upstream(upstream, ca=upstream_ca),

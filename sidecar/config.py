@@ -14,7 +14,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from pdp.errors import BadNameError, ConfigError
 from pdp.model.names import Resource
 from pdp.yaml_text import read_yaml
-from sidecar.envoy import Address, EnvoyConfigError, EnvoySettings, ListenerTls, Sockets, Upstream
+from sidecar.envoy import EnvoySettings, ListenerTls, Sockets, Upstream
+from sidecar.envoy_names import Address, EnvoyConfigError
 from sidecar.routes import NO_TOKENS, WEBSOCKET, Body, Dialect, Placement, RouteTable, Row, Scope, Served
 from sidecar.routes.assembly import DEFAULT, assemble
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pdp.errors import ConfigError
-from sidecar.envoy import Address
+from sidecar.envoy_names import Address
 
 _PATIENCE_S = 5.0
 

@@ -10,19 +10,27 @@ Source: ENFORCEMENT.md 2.
 """
 
 import json
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from sidecar.envoy_names import (
+    AGENT_GRPC,
+    AGENT_HTTP,
+    EXT_AUTHZ,
+    EXT_PROC,
+    UPSTREAM,
+    UPSTREAM_GRPC,
+    Address,
+    EnvoyConfigError,
+    Json,
+    pipe_address,
+    seconds,
+    socket_address,
+    type_url,
+)
+from sidecar.envoy_routes import routes_of
 from sidecar.limits import LIMITS
-from sidecar.routes import Body, Placement, Row
-
-UNMAPPED = "unmapped"
-"""The name of the last route: what reaches it has no row."""
-
-AGENT_HTTP, AGENT_GRPC, UPSTREAM, UPSTREAM_GRPC = "agent_http", "agent_grpc", "upstream", "upstream_grpc"
-EXT_AUTHZ, EXT_PROC = "envoy.filters.http.ext_authz", "envoy.filters.http.ext_proc"
+from sidecar.routes import Row
 
 ASK_HEADERS = ("pdp-ask-purpose", "pdp-ask-run", "pdp-ask-ticket")
 """What a caller may assert about its own request; anything it asserts about itself is not read."""
@@ -62,18 +70,6 @@ _ATTRIBUTES = (
     "connection.sha256_peer_certificate_digest",
     "request.id",
 )
-
-
-class EnvoyConfigError(ValueError):
-    """The configuration asked for would open a door, or cannot be expressed."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Address:
-    """A TCP address; port 0 lets the kernel choose."""
-
-    host: str
-    port: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,11 +152,6 @@ class EnvoySettings:
     forward_credentials: bool = False
 
 
-Json = dict[str, Any]
-
-_BODY_MODES = {Body.UNREAD: "NONE", Body.GRPC: "STREAMED"}
-
-
 def bootstrap(settings: EnvoySettings) -> Json:
     """Return Envoy's whole configuration.
 
@@ -169,59 +160,23 @@ def bootstrap(settings: EnvoySettings) -> Json:
     """
     config: Json = {
         "node": {"id": "portcullis", "cluster": "portcullis"},
-        "admin": {"address": _pipe(settings.sockets.admin), "ignore_global_conn_limit": True},
+        "admin": {"address": pipe_address(settings.sockets.admin), "ignore_global_conn_limit": True},
         "overload_manager": _overload(),
         "static_resources": {
             "listeners": [_listener(settings)],
             "clusters": [
-                _cluster(AGENT_HTTP, _pipe(settings.sockets.http)),
-                _cluster(AGENT_GRPC, _pipe(settings.sockets.grpc), h2=True),
+                cluster(AGENT_HTTP, pipe_address(settings.sockets.http)),
+                cluster(AGENT_GRPC, pipe_address(settings.sockets.grpc), h2=True),
                 *upstreams(settings),
             ],
         },
     }
-    assert_decided(_routes(settings))
     return config
 
 
 def rendered(settings: EnvoySettings) -> str:
     """Return the configuration as the text that Envoy reads."""
     return json.dumps(bootstrap(settings), indent=1, sort_keys=True)
-
-
-def assert_decided(routes: Iterable[Mapping[str, Any]]) -> None:
-    """Refuse routes of which one has no deciding filter, or whose last one does not catch everything.
-
-    Raises:
-        EnvoyConfigError: Such a route exists (EX-10: it would be a door beside the gate).
-    """
-    listed = list(routes)
-    for route in listed:
-        per_filter = route.get("typed_per_filter_config", {})
-        open_filters = [name for name in (EXT_AUTHZ, EXT_PROC) if not per_filter.get(name, {}).get("disabled", False)]
-        if len(open_filters) != 1:
-            raise EnvoyConfigError(
-                f"route `{route.get('name')}` must be decided by one filter, not {len(open_filters)}"
-            )
-    if not listed or listed[-1].get("match") != {"prefix": "/"}:
-        raise EnvoyConfigError("the last route must catch every unmapped path")
-
-
-def type_url(kind: str) -> str:
-    """Return the type of an Any; `kind` starts below `envoy`."""
-    return f"type.googleapis.com/envoy{kind}"
-
-
-def _pipe(path: Path) -> Json:
-    return {"pipe": {"path": str(path)}}
-
-
-def _socket(address: Address) -> Json:
-    return {"socket_address": {"address": address.host, "port_value": address.port}}
-
-
-def _seconds(value: float) -> str:
-    return f"{value:g}s"
 
 
 def _overload() -> Json:
@@ -234,7 +189,8 @@ def _overload() -> Json:
 # -- clusters --------------------------------------------------------------------------------------------------------
 
 
-def _cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC") -> Json:
+def cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC") -> Json:
+    """Return a cluster of one address."""
     protocol: Json = {"http2_protocol_options": {}} if h2 else {"http_protocol_options": {}}
     options: Json = {
         "@type": type_url(".extensions.upstreams.http.v3.HttpProtocolOptions"),
@@ -243,7 +199,7 @@ def _cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC"
     return {
         "name": name,
         "type": kind,
-        "connect_timeout": _seconds(LIMITS.connect_s),
+        "connect_timeout": seconds(LIMITS.connect_s),
         "per_connection_buffer_limit_bytes": LIMITS.body_bytes,
         "typed_extension_protocol_options": {"envoy.extensions.upstreams.http.v3.HttpProtocolOptions": options},
         "load_assignment": {
@@ -263,13 +219,13 @@ def upstreams(settings: EnvoySettings) -> list[Json]:
 
 def _upstream(name: str, upstream: Upstream, *, h2: bool = False) -> Json:
     if upstream.pipe is not None:
-        return _cluster(name, _pipe(upstream.pipe), h2=h2)
+        return cluster(name, pipe_address(upstream.pipe), h2=h2)
     if upstream.address is None:
         raise EnvoyConfigError("the upstream needs an address or a Unix socket")
-    cluster = _cluster(name, _socket(upstream.address), kind="STRICT_DNS", h2=h2)
+    made = cluster(name, socket_address(upstream.address), kind="STRICT_DNS", h2=h2)
     if upstream.tls:
-        cluster["transport_socket"] = _upstream_tls(upstream.address.host, upstream.ca)
-    return cluster
+        made["transport_socket"] = _upstream_tls(upstream.address.host, upstream.ca)
+    return made
 
 
 def _upstream_tls(host: str, ca: Path | None) -> Json:
@@ -300,7 +256,7 @@ def _listener(settings: EnvoySettings) -> Json:
         chain["transport_socket"] = _listener_tls(settings.tls)
     return {
         "name": "clients",
-        "address": _socket(settings.listen),
+        "address": socket_address(settings.listen),
         "per_connection_buffer_limit_bytes": LIMITS.body_bytes,
         "filter_chains": [chain],
     }
@@ -331,6 +287,23 @@ def _manager(settings: EnvoySettings) -> Json:
     return {
         "@type": type_url(".extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "clients",
+        **hardening(),
+        "http_filters": [
+            {"name": EXT_AUTHZ, "typed_config": _ext_authz()},
+            {"name": EXT_PROC, "typed_config": ext_proc(AGENT_GRPC)},
+            {"name": "envoy.filters.http.router", "typed_config": router},
+        ],
+        "route_config": {
+            "name": "rows",
+            "virtual_hosts": [{"name": "model", "domains": ["*"], "routes": routes_of(settings.rows)}],
+            "request_headers_to_remove": _not_for_the_model(forward_credentials=settings.forward_credentials),
+        },
+    }
+
+
+def hardening() -> Json:
+    """Return the connection manager's settings without which a gate can be walked around (EX-3, EX-7, EX-8)."""
+    return {
         "normalize_path": True,
         "merge_slashes": True,
         "path_with_escaped_slashes_action": "REJECT_REQUEST",
@@ -345,20 +318,10 @@ def _manager(settings: EnvoySettings) -> Json:
             "max_headers_count": LIMITS.headers_count,
         },
         "http2_protocol_options": {"max_concurrent_streams": LIMITS.concurrent_streams},
-        "request_headers_timeout": _seconds(LIMITS.request_headers_s),
-        "stream_idle_timeout": _seconds(LIMITS.stream_idle_s),
-        "delayed_close_timeout": _seconds(LIMITS.delayed_close_s),
+        "request_headers_timeout": seconds(LIMITS.request_headers_s),
+        "stream_idle_timeout": seconds(LIMITS.stream_idle_s),
+        "delayed_close_timeout": seconds(LIMITS.delayed_close_s),
         "early_header_mutation_extensions": [_strip_client_copies()],
-        "http_filters": [
-            {"name": EXT_AUTHZ, "typed_config": _ext_authz()},
-            {"name": EXT_PROC, "typed_config": _ext_proc()},
-            {"name": "envoy.filters.http.router", "typed_config": router},
-        ],
-        "route_config": {
-            "name": "rows",
-            "virtual_hosts": [{"name": "model", "domains": ["*"], "routes": _routes(settings)}],
-            "request_headers_to_remove": _not_for_the_model(forward_credentials=settings.forward_credentials),
-        },
     }
 
 
@@ -388,6 +351,13 @@ def _ext_authz() -> Json:
         "@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthz"),
         "http_service": _http_service(),
         "allowed_headers": {"patterns": [{"exact": name} for name in QUESTION_HEADERS]},
+        **ext_authz_rules(),
+    }
+
+
+def ext_authz_rules() -> Json:
+    """Return what holds for ext_authz over HTTP and gRPC alike."""
+    return {
         "failure_mode_allow": False,
         "status_on_error": {"code": "ServiceUnavailable"},
         "encode_raw_headers": True,
@@ -403,7 +373,7 @@ def _http_service() -> Json:
         "server_uri": {
             "uri": "http://agent",
             "cluster": AGENT_HTTP,
-            "timeout": _seconds(LIMITS.filter_timeout_s),
+            "timeout": seconds(LIMITS.filter_timeout_s),
         },
         "authorization_request": {"headers_to_add": [{"key": key, "value": value} for key, value in _FACTS.items()]},
         "authorization_response": {
@@ -417,14 +387,15 @@ def _http_service() -> Json:
     }
 
 
-def _ext_proc() -> Json:
+def ext_proc(agent: str) -> Json:
+    """Return the ext_proc filter that asks the cluster `agent`."""
     return {
         "@type": type_url(".extensions.filters.http.ext_proc.v3.ExternalProcessor"),
-        "grpc_service": {"envoy_grpc": {"cluster_name": AGENT_GRPC}},
+        "grpc_service": {"envoy_grpc": {"cluster_name": agent}},
         "failure_mode_allow": False,
         "allow_mode_override": True,
-        "message_timeout": _seconds(LIMITS.filter_timeout_s),
-        "max_message_timeout": _seconds(LIMITS.filter_timeout_max_s),
+        "message_timeout": seconds(LIMITS.filter_timeout_s),
+        "max_message_timeout": seconds(LIMITS.filter_timeout_max_s),
         "status_on_error": {"code": "ServiceUnavailable"},
         "route_cache_action": "RETAIN",
         "mutation_rules": {
@@ -441,76 +412,5 @@ def _ext_proc() -> Json:
             **dict.fromkeys(("request_header_mode", "response_header_mode"), "SKIP"),
             **dict.fromkeys(("request_trailer_mode", "response_trailer_mode"), "SKIP"),
             **dict.fromkeys(("request_body_mode", "response_body_mode"), "NONE"),
-        },
-    }
-
-
-# -- routes ----------------------------------------------------------------------------------------------------------
-
-
-def _routes(settings: EnvoySettings) -> list[Json]:
-    return [*(_route(row) for row in settings.rows if row.placement is not Placement.ASGI), _last()]
-
-
-def _route(row: Row) -> Json:
-    decided = _by_stream(row) if row.placement is Placement.EXT_PROC else _by_path()
-    # An encoded answer can neither be stripped nor carry the event that says it was cut.
-    plain = {"request_headers_to_remove": ["accept-encoding"]} if row.placement is Placement.EXT_PROC else {}
-    return {
-        "name": row.name,
-        **plain,
-        "match": {
-            "safe_regex": {"regex": row.regex},
-            "headers": [{"name": ":method", "string_match": {"exact": row.method}}],
-        },
-        "route": {"cluster": UPSTREAM_GRPC if row.grpc else UPSTREAM, **_duration(row)},
-        "typed_per_filter_config": decided,
-    }
-
-
-def _duration(row: Row) -> Json:
-    """Return how long an exchange may last: a stream ends by a cut or by itself, a unary one is bounded, decided once."""
-    if row.placement is Placement.EXT_PROC:
-        return {"timeout": _seconds(0)}
-    # `timeout` begins when the request has ended: a caller that never ends it would read a revoked answer for ever, so
-    # the exchange as a whole is bounded too, from its first byte.
-    bound = _seconds(LIMITS.unary_s)
-    return {"timeout": bound, "max_stream_duration": {"max_stream_duration": bound}}
-
-
-def _last() -> Json:
-    return {
-        "name": UNMAPPED,
-        "match": {"prefix": "/"},
-        "direct_response": {
-            "status": 403
-        },  # never reached: the agent denies what has no row; the model is not behind it
-        "typed_per_filter_config": _by_path(),
-    }
-
-
-def _by_path() -> Json:
-    return {EXT_PROC: {"@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"), "disabled": True}}
-
-
-def _by_stream(row: Row) -> Json:
-    # Fixed modes (EP-2): a body that decides comes whole, a gRPC call's messages as they are sent, any other body unread.
-    # The response is watched chunk by chunk.
-    mode = {
-        "request_header_mode": "SEND",
-        "request_body_mode": _BODY_MODES.get(row.body, "BUFFERED"),
-        "request_trailer_mode": "SKIP",
-        "response_header_mode": "SEND",
-        "response_body_mode": "STREAMED",
-        "response_trailer_mode": "SKIP",
-    }
-    return {
-        EXT_AUTHZ: {"@type": type_url(".extensions.filters.http.ext_authz.v3.ExtAuthzPerRoute"), "disabled": True},
-        EXT_PROC: {
-            "@type": type_url(".extensions.filters.http.ext_proc.v3.ExtProcPerRoute"),
-            "overrides": {
-                "grpc_initial_metadata": [{"key": "x-pdp-route", "value": row.name}],
-                "processing_mode": mode,
-            },
         },
     }

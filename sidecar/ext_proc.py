@@ -33,6 +33,7 @@ from sidecar.proc_wire import (
     headers_on,
     headers_pass,
     immediate,
+    not_for_the_model,
     opened,
     request_body_on,
     request_chunk_on,
@@ -69,8 +70,10 @@ class Stream:
         notes: Notes,
         time: Time,
         background: Callable[[Coroutine[Any, Any, None]], None],
+        foreign: bool = False,
     ) -> None:
-        self._background = background
+        self._background, self._foreign = background, foreign
+        self._remove: tuple[str, ...] = ()
         self._read, self._write, self._route = read, write, route
         self._gate, self._rechecker, self._notes, self._time = gate, rechecker, notes, time
         # One message ahead is enough: Envoy sends the next chunk only after our answer.
@@ -104,12 +107,16 @@ class Stream:
             return End.ENVOY_ENDED
         if first.WhichOneof("request") != "request_headers":
             return await self._end(Verdict(allowed=False, reason=Reason.BAD_REQUEST))
-        self._headers, ask = ask_of(first, self._route)
+        self._headers, ask = ask_of(first, self._route, foreign=self._foreign)
+        if self._foreign:
+            self._remove = not_for_the_model(self._headers)
         admitted = await self._gate.admit(ask, Placement.EXT_PROC)
         if isinstance(admitted, Verdict):
             return await self._end(admitted)
         if admitted.row.body is Body.UNREAD:
-            return await self._open(admitted, UNREAD, lambda verdict, sent: headers_on(verdict, sent.path))
+            return await self._open(
+                admitted, UNREAD, lambda verdict, sent: headers_on(verdict, sent.path, self._remove)
+            )
         return await self._open_by_body(admitted, empty=first.request_headers.end_of_stream)
 
     # -- how a request opens -----------------------------------------------------------------------------------------
@@ -118,7 +125,7 @@ class Stream:
         """Let Envoy hold the headers, take the body or the first message, and decide on it."""
         if empty:
             return await self._end(await self._gate.judge(admitted, BadBody(why="no body")))
-        await self._write(opened(admitted))
+        await self._write(opened(admitted, self._remove))
         if admitted.row.body is Body.GRPC:
             return await self._open_by_message(admitted)
         message = await self._inbox.get()
@@ -291,9 +298,18 @@ class Stream:
 
 
 class ExternalProcessorService(proc_grpc.ExternalProcessorServicer):  # type: ignore[misc] # generated code is untyped
-    """`envoy.service.ext_proc.v3.ExternalProcessor`."""
+    """`envoy.service.ext_proc.v3.ExternalProcessor`.
 
-    def __init__(self, *, gate: Gate, rechecker: Rechecker, notes: Notes, time: Time) -> None:
+    Args:
+        gate: Answers.
+        rechecker: Follows running responses.
+        notes: Records their changes of state.
+        time: Clocks.
+        foreign: The Envoy is not ours: what it says in headers is not believed, and what ours removes by itself we remove.
+    """
+
+    def __init__(self, *, gate: Gate, rechecker: Rechecker, notes: Notes, time: Time, foreign: bool = False) -> None:
+        self._foreign = foreign
         self._gate, self._rechecker, self._notes, self._time = gate, rechecker, notes, time
         self._records: set[asyncio.Task[None]] = set()
 
@@ -332,4 +348,5 @@ class ExternalProcessorService(proc_grpc.ExternalProcessorServicer):  # type: ig
             notes=self._notes,
             time=self._time,
             background=self._keep,
+            foreign=self._foreign,
         )

@@ -9,7 +9,8 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 
 from pdp.errors import Reason
-from sidecar.envoy import Address, EnvoySettings
+from sidecar.envoy import EnvoySettings
+from sidecar.envoy_names import Address
 from sidecar.ext_authz import AuthorizationService, AuthzServer
 from sidecar.ext_proc import ExternalProcessorService
 from sidecar.gate import Gate

@@ -10,7 +10,7 @@ import uvicorn
 
 from pdp.adapters.prompt_http import PromptProtocol
 from pdp.errors import ConfigError
-from sidecar.envoy import Address
+from sidecar.envoy_names import Address
 
 Scope = Mapping[str, Any]
 

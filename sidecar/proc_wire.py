@@ -9,6 +9,7 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mode
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
 
+from sidecar.envoy import CERTIFICATE_HEADER
 from sidecar.ext_authz import Headers
 from sidecar.gate import Admitted, Ask, Verdict
 from sidecar.rewrite import Sent
@@ -40,10 +41,13 @@ def immediate(verdict: Verdict) -> proc.ProcessingResponse:
     return answer
 
 
-def headers_on(verdict: Verdict, path: str | None = None) -> proc.ProcessingResponse:
-    """Return the allow of a request whose path decided, with the pinned path if there is one."""
+def headers_on(verdict: Verdict, path: str | None = None, remove: tuple[str, ...] = ()) -> proc.ProcessingResponse:
+    """Return the allow of a request whose path decided, with the pinned path if there is one, and without headers `remove`."""
     answer = proc.ProcessingResponse()
     _mutate(answer.request_headers.response, verdict, path)
+    given = {name for name, _ in verdict.given}
+    mutation = answer.request_headers.response.header_mutation
+    mutation.remove_headers.extend(name for name in remove if name not in given)
     return answer
 
 
@@ -58,7 +62,7 @@ def request_body_on(verdict: Verdict, sent: Sent) -> proc.ProcessingResponse:
     return answer
 
 
-def opened(admitted: Admitted) -> proc.ProcessingResponse:
+def opened(admitted: Admitted, remove: tuple[str, ...] = ()) -> proc.ProcessingResponse:
     """Return the answer that goes on to the body.
 
     Envoy holds the headers until a body is whole (BUFFERED). A gRPC call opens at once (STREAMED), empty: its headers cannot
@@ -68,6 +72,8 @@ def opened(admitted: Admitted) -> proc.ProcessingResponse:
     if admitted.row.body is Body.GRPC:
         mutation = answer.request_headers.response.header_mutation
         mutation.set_headers.append(_set("x-pdp-subject", str(admitted.who.party.principal)))
+        remove = tuple(name for name in remove if name != "x-pdp-subject")
+    answer.request_headers.response.header_mutation.remove_headers.extend(remove)
     return answer
 
 
@@ -120,11 +126,20 @@ def fields_of(headers: base_pb2.HeaderMap) -> list[tuple[str, str]]:
     return [(one.key, (one.raw_value or one.value.encode()).decode("latin-1")) for one in headers.headers]
 
 
-def ask_of(message: proc.ProcessingRequest, route: str) -> tuple[Mapping[str, str], Ask]:
-    """Return the headers of Envoy's first message, and its question; facts about the connection are Envoy's own."""
+def not_for_the_model(headers: Mapping[str, str]) -> tuple[str, ...]:
+    """Return the headers that a foreign Envoy would pass on: a client's copies of ours, and its credentials (EX-6)."""
+    return (*(name for name in headers if name.startswith("x-pdp-")), "authorization", "dpop")
+
+
+def ask_of(message: proc.ProcessingRequest, route: str, *, foreign: bool = False) -> tuple[Mapping[str, str], Ask]:
+    """Return the headers of Envoy's first message, and its question; facts about the connection are Envoy's own.
+
+    Whether a `foreign` Envoy sanitises the certificate's header is not ours to know: it is not read (EP-8).
+    """
     headers = Headers()
     for name, value in fields_of(message.request_headers.headers):
-        headers.add(name.lower(), value)
+        if not (foreign and name.lower() == CERTIFICATE_HEADER):
+            headers.add(name.lower(), value)
     attributes = message.attributes["envoy.filters.http.ext_proc"].fields if message.attributes else {}
     source = attributes["source.address"].string_value if "source.address" in attributes else ""
     ask = headers.ask(

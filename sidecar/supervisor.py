@@ -17,7 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sidecar import _launch
-from sidecar.envoy import Address, EnvoySettings, Sockets, rendered
+from sidecar.envoy import EnvoySettings, Sockets, rendered
+from sidecar.envoy_names import Address
 from sidecar.limits import LIMITS
 
 _POLL_S = 0.02  # Envoy announces nothing: its admin socket is asked until it answers

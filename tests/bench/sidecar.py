@@ -21,7 +21,7 @@ import httpx
 from pdp.demo.child import Child
 from pdp.demo.stage import Stage, set_stage
 from pdp.demo.story import FRONTEND, PROD_MODEL, SAM, Token
-from sidecar.envoy import type_url
+from sidecar.envoy_names import type_url
 from sidecar.supervisor import binary
 from tests.bench.load import Load, Result, drive
 from tests.bench.report import Figure

@@ -10,7 +10,8 @@ from typing import Any, Protocol
 import pytest
 
 from pdp.errors import Reason
-from sidecar.envoy import Address, EnvoySettings, Sockets, Upstream
+from sidecar.envoy import EnvoySettings, Sockets, Upstream
+from sidecar.envoy_names import Address
 from sidecar.gate import Gate
 from sidecar.plane import DataPlane
 from sidecar.rechecks import Rechecker

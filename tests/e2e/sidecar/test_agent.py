@@ -18,7 +18,8 @@ from pdp.trust.entry import seal_heartbeat
 from pdp.trust.feed import Ack, FeedItem, Hello, RootFiles
 from sidecar.agent import Agent
 from sidecar.config import PdpAccess, SidecarConfig
-from sidecar.envoy import Address, EnvoySettings, Sockets, Upstream
+from sidecar.envoy import EnvoySettings, Sockets, Upstream
+from sidecar.envoy_names import Address
 from sidecar.routes import Served, oip
 from tests.support.upstream import Model
 from tests.support.worlds import TENANT, Scribe, keys, verifier, verifier_head

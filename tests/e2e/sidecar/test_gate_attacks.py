@@ -12,7 +12,7 @@ import pytest
 from pdp.errors import Reason
 from pdp.model.decision import Answer
 from pdp.model.request import Question
-from sidecar import envoy
+from sidecar import envoy_routes
 from sidecar.limits import LIMITS
 from tests.e2e.sidecar.test_streams import PATIENCE_S, STREAM, noted, opened
 from tests.e2e.sidecar.test_unary import INFER, status
@@ -36,7 +36,7 @@ def test_a_request_that_never_ends_does_not_keep_a_unary_answer_open(
     in_lab: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Envoy's route timeout starts when the request has ended; ext_authz decides once, so nothing else would cut it."""
-    monkeypatch.setattr(envoy, "LIMITS", replace(LIMITS, unary_s=0.5))
+    monkeypatch.setattr(envoy_routes, "LIMITS", replace(LIMITS, unary_s=0.5))
 
     async def body(lab: Any) -> None:
         gone = asyncio.Event()

@@ -11,7 +11,8 @@ import pytest
 
 from pdp.errors import Reason
 from pdp.model.decision import Obligation
-from sidecar.envoy import Address, Upstream
+from sidecar.envoy import Upstream
+from sidecar.envoy_names import Address
 from sidecar.routes import Served
 from sidecar.routes.assembly import assemble
 from sidecar.v1 import oip_pb2

@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 import pytest
 
-from sidecar.envoy import Address
+from sidecar.envoy_names import Address
 from sidecar.supervisor import EnvoyError
 
 SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, never written
@@ -79,6 +79,7 @@ def test_a_killed_sidecar_takes_its_envoy_along(tmp_path: Path) -> None:
         import asyncio, sys
         from pathlib import Path
         from sidecar.envoy import *
+        from sidecar.envoy_names import *
         from sidecar.supervisor import *
         async def main():
             sockets = Sockets(directory=Path(sys.argv[1]))

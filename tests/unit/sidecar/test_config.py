@@ -14,7 +14,7 @@ from sidecar.config import (
     readable_file,
     sockets_in,
 )
-from sidecar.envoy import Address
+from sidecar.envoy_names import Address
 from sidecar.routes import Placement, RouteTable
 
 DIGEST = "0" * 64

@@ -5,19 +5,9 @@ from typing import Any
 
 import pytest
 
-from sidecar.envoy import (
-    EXT_AUTHZ,
-    EXT_PROC,
-    Address,
-    EnvoyConfigError,
-    EnvoySettings,
-    ListenerTls,
-    Sockets,
-    Upstream,
-    assert_decided,
-    bootstrap,
-    rendered,
-)
+from sidecar.envoy import EnvoySettings, ListenerTls, Sockets, Upstream, bootstrap, rendered
+from sidecar.envoy_names import EXT_AUTHZ, EXT_PROC, Address, EnvoyConfigError
+from sidecar.envoy_routes import assert_decided
 from sidecar.routes import Placement, oip
 
 
