@@ -28,6 +28,7 @@ from pdp.world import empty_world
 from tests.support.logs import MemoryStore
 from tests.support.pdp import ADA, BOB, GATE, initialised
 from tests.support.redis import redis_server
+from tests.support.tokens import HTU, holder, jkt_of, proof
 from tests.support.workers import PATIENCE_S, Workers, serving
 
 ASSETS = "dataset/open: {environment: dev}\n"
@@ -192,3 +193,42 @@ def test_what_keeps_workers_from_starting_is_one_line(tmp_path: Path, capfd: pyt
     assert "cannot write the audit directory" in line
     assert run(("serve", *usual, "--listen", f"unix:{tmp_path}/s", "--workers", "2")) == 2
     assert "workers share a port" in capfd.readouterr().err
+
+
+def test_a_proof_that_one_worker_took_is_worth_nothing_at_the_others(tmp_path: Path) -> None:
+    """Every connection belongs to one worker; a thief would try them all."""
+    issuer = asyncio.run(initialised(tmp_path, assets=ASSETS))
+    trust = tmp_path / "trust.yaml"
+    trust.write_text(
+        trust.read_text().replace("trust_domains", "    cnf_kinds: [jkt]\n    dpop_nonce: true\ntrust_domains")
+    )
+
+    async def work(pdp: Workers) -> None:
+        compact = pdp.token(BOB, claims={"cnf": {"jkt": jkt_of(holder())}})
+        channels = [pdp.channel() for _ in range(CONNECTIONS)]
+
+        async def shown(channel: grpc.aio.Channel, text: str) -> decision_pb2.Decision:
+            request = decision_pb2.BoundRequest(proof=text, method="POST", url=HTU)
+            question = decision_pb2.Question()
+            question.CopyFrom(QUESTION)
+            question.subject.CopyFrom(decision_pb2.Subject(credential=f"DPoP {compact}", request=request))
+            ask = decision_pb2.EvaluateRequest(question=question)
+            decision: decision_pb2.Decision
+            decision = (
+                await DecisionServiceStub(channel).Evaluate(ask, metadata=pdp.metadata(GATE), timeout=20)
+            ).decision
+            return decision
+
+        first = await shown(channels[0], proof(compact, iat=int(time.time())))
+        assert first.reason == "dpop_nonce_required"
+        for _ in range(3):
+            # The nonce of one worker is taken by every other, and the proof by one of them all.
+            text = proof(compact, iat=int(time.time()), nonce=first.dpop_nonce)
+            answers = await asyncio.gather(*(shown(channel, text) for channel in channels))
+            assert sorted(answer.reason for answer in answers) == ["granted", *["token_replayed"] * (CONNECTIONS - 1)]
+        await pdp.close()
+
+    with serving(tmp_path, issuer) as pdp:
+        pdp.until_whole()
+        asyncio.run(work(pdp))
+        assert len(asked(pdp)) > 1

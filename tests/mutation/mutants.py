@@ -21,6 +21,9 @@ _OPPOSITES = {
 }  # fmt: skip
 
 
+Function = ast.FunctionDef | ast.AsyncFunctionDef
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Mutant:
     """One change: the file and line, what it is, and the function that has it (`owner` is its class, or empty)."""
@@ -29,7 +32,7 @@ class Mutant:
     line: int
     change: str
     owner: str
-    node: ast.FunctionDef
+    node: Function
 
     def __str__(self) -> str:
         return f"{Path(self.path).name}:{self.line} {self.owner and self.owner + '.'}{self.node.name}: {self.change}"
@@ -79,15 +82,15 @@ def _code(mutant: Mutant, names: dict[str, Any]) -> Any:
     return made.__code__
 
 
-def _functions(tree: ast.Module) -> Iterator[tuple[str, ast.FunctionDef]]:
+def _functions(tree: ast.Module) -> Iterator[tuple[str, Function]]:
     for node in tree.body:
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, Function):
             yield "", node
         if isinstance(node, ast.ClassDef):
-            yield from ((node.name, item) for item in node.body if isinstance(item, ast.FunctionDef))
+            yield from ((node.name, item) for item in node.body if isinstance(item, Function))
 
 
-def _body(function: ast.FunctionDef) -> Iterator[ast.AST]:
+def _body(function: Function) -> Iterator[ast.AST]:
     for statement in function.body:
         yield from ast.walk(statement)
 

@@ -53,7 +53,9 @@ TABLE: Final = MappingProxyType(
         "pdp/identity/spiffe.py": _identity("unit/identity/test_certificates.py"),
         "pdp/identity/certificates.py": _identity("unit/identity/test_certificates.py"),
         "pdp/identity/verifier.py": _identity(
+            "unit/identity/test_verifier.py",
             "unit/identity/test_certificates.py",
+            "unit/identity/test_claims.py",
             "attacks/test_workload_tokens.py",
             "unit/identity/test_introspection.py",
             "unit/service/test_authenticate.py",
@@ -63,11 +65,17 @@ TABLE: Final = MappingProxyType(
         "pdp/identity/sources.py": _identity("unit/identity/test_issuers.py", "unit/service/test_live.py"),
         "pdp/identity/issuers.py": _identity("unit/identity/test_issuers.py", "unit/adapters/test_trust_file.py"),
         "pdp/identity/challenge.py": _identity("unit/identity/test_proof.py"),
-        "pdp/service/authenticate.py": _identity("unit/service/test_authenticate.py", "unit/service/test_live.py"),
+        "pdp/service/authenticate.py": _identity(
+            "unit/service/test_authenticate.py", "unit/service/test_live.py", "attacks/test_tokens.py"
+        ),
         "pdp/service/live.py": _identity("unit/service/test_live.py"),
         "pdp/adapters/checked_http.py": Judge(
             ("tests/unit/adapters/test_keys_http.py", "tests/unit/adapters/test_live_http.py")
         ),
+        "pdp/adapters/replay_memory.py": Judge(
+            ("tests/unit/adapters/test_replay.py", "tests/unit/identity/test_proof.py")
+        ),
+        "pdp/adapters/replay_redis.py": Judge(("tests/unit/adapters/test_replay.py",)),
         "pdp/adapters/live_http.py": Judge(("tests/unit/adapters/test_live_http.py",)),
     }
 )

@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.mutation.mutants import ROOT, mutants
+from tests.mutation.mutants import ROOT, Function, mutants
 from tests.mutation.table import TABLE
 
 
 @pytest.mark.parametrize("path", TABLE)
 def test_every_mutant_differs_from_its_original_by_what_it_says(path: str) -> None:
     tree = ast.parse((ROOT / path).read_text(encoding="utf-8"))
-    functions = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    functions = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, Function)}
     found = list(mutants(path))
     assert len(found) > 5
     assert not [str(mutant) for mutant in found if ast.unparse(mutant.node) in functions]

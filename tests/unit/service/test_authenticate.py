@@ -212,6 +212,34 @@ def test_the_workload_is_that_of_this_connection_never_of_the_one_remembered(pla
     play(story)
 
 
+def test_a_lock_on_the_workload_of_this_connection_ends_a_remembered_token_too(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        compact, peer = good_token(), peer_of(leaf())
+        name_of(await bench.enter(compact, peer))
+        target = LockTarget.parse("workload:spiffe://prod.example/ns/ml")
+        locks = FREE.added(Lock(id="l", target=target, reason="r", source="user:ada", start_ms=1))
+        for authorization in (f"Bearer {compact}", None):
+            outcome = await bench.door.authenticate(authorization, peer, locks=locks)
+            assert reason_of(outcome) is Reason.LOCKED
+        assert reason_of(await bench.door.authenticate(f"Bearer {compact}", None, locks=locks)) is None
+
+    play(story)
+
+
+def test_the_oldest_of_too_many_remembered_tokens_is_forgotten(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        tokens = [good_token(jti=f"j{number}") for number in range(4)]
+        for compact in tokens:
+            name_of(await bench.enter(compact))
+        assert bench.checks == 4
+        name_of(await bench.enter(tokens[3]))
+        assert bench.checks == 4
+        name_of(await bench.enter(tokens[0]))
+        assert bench.checks == 5
+
+    play(story)
+
+
 @pytest.mark.holds("K6", "adv_identity_cache")
 def test_two_users_at_the_same_moment_are_never_each_other(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
