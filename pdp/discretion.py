@@ -12,7 +12,7 @@ from pdp.errors import Reason
 from pdp.model.decision import Decision, deny
 from pdp.model.names import Action, Resource
 from pdp.model.request import Question
-from pdp.world import World
+from pdp.world import BUILTIN_ASSETS, World
 
 _SEEING: Final = ("list", "read_metadata", "read")
 """Verbs whose holder sees an asset: it stands in a list, or its description or content can be had."""
@@ -32,7 +32,7 @@ _TELLING: Final = frozenset(
 
 def discreet(decision: Decision, *, known: bool) -> Decision:
     """Return `decision` as a caller may see it; `known`: the asset's existence is nothing new to it."""
-    if known or decision.allowed or decision.reason not in _TELLING:
+    if known or not telling(decision):
         return decision
     return deny(Reason.NO_GRANT, world_seq=decision.world_seq)
 
@@ -43,13 +43,18 @@ def sees(world: World, question: Question, now_ms: int, *, clock_off: bool = Fal
     return all(_sees(world, question, resource, now_ms, clock_off=clock_off) for resource in touched)
 
 
+def telling(decision: Decision) -> bool:
+    """Tell whether a decision says something of the inventory."""
+    return not decision.allowed and decision.reason in _TELLING
+
+
 def _sees(world: World, question: Question, resource: Resource, now_ms: int, *, clock_off: bool) -> bool:
+    if str(resource) in BUILTIN_ASSETS:
+        return True  # `policy/main` and its like exist in every installation
     info = world.snapshot.vocabulary.types.get(resource.type) if world.snapshot else None
-    if info is None or world.asset(resource) is None:
-        return False
     looks = (
         replace(question, action=Action.parse(f"{resource.type}.{verb}"), resource=resource, serves=None, supports=None)
         for verb in _SEEING
-        if verb in info.verbs
+        if info is not None and verb in info.verbs
     )
     return any(decide(world, look, now_ms, clock_off=clock_off).allowed for look in looks)

@@ -34,6 +34,7 @@ from pdp.limits import READY_POLL_S
 from pdp.ports import Board
 from pdp.replica import Replica
 from pdp.server.callers import Gate
+from pdp.server.discretion import Discretion
 from pdp.server.grpc.interceptors import Guard
 from pdp.server.grpc.rights import RULES
 from pdp.server.grpc.services import Rooms, add_services
@@ -129,6 +130,8 @@ class Application:
             live=self.live,
         )
         self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
+        # As at the sidecar's door: a development installation says every reason, so that people can learn from it.
+        self.discretion = Discretion(decider=self.decider, reveal=basis.issuers.development)
         self.gate = Gate(
             authenticator=self.authenticator, decider=self.decider, replica=replica, origin=config.grpc.origin or ""
         )
@@ -172,6 +175,7 @@ class Application:
                 metrics=self.metrics,
                 clock=self.clock,
                 new_id=new_id,
+                discretion=self.discretion,
                 cursor_secret=self.place.secret,
             ),
         )

@@ -14,6 +14,7 @@ from pdp.model.request import Question
 from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.server.callers import ASK, CALLER, Caller, Gate
+from pdp.server.discretion import Discretion
 from pdp.server.grpc.convert import batch_response, decision_message, wait_s
 from pdp.server.grpc.reader import Reader
 from pdp.server.grpc.search import Searches
@@ -40,7 +41,9 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         replica: Replica,
         clock: Clock,
         metrics: Metrics,
+        discretion: Discretion,
     ) -> None:
+        self._discretion = discretion
         self._searches = Searches(reader=reader, gate=gate, decider=decider, lists=lists)
         self._reader = reader
         self._gate = gate
@@ -94,10 +97,24 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             caller=caller.name,
             caller_expires_at_s=caller.identity.expires_at_s,
         )
-        async for answer in answers:
-            self._count((answer,))
+        async for answer in self._as_seen(answers, question, caller):
             ended = answer.decision.reason in _ENDS
             yield decision_pb2.WatchResponse(decision=decision_message(answer), ended=ended)
+
+    async def _as_seen(
+        self, answers: AsyncIterator[Answer], question: Question, caller: Caller
+    ) -> AsyncIterator[Answer]:
+        """Yield what the caller may see; who was once allowed knows the asset, and one reason hidden is like another."""
+        told: Answer | None = None
+        known = False
+        async for answer in answers:
+            self._count((answer,))
+            known = known or answer.decision.allowed
+            seen = answer if known else self._discretion.over((answer,), (question,), caller)[0]
+            hidden = seen.decision != answer.decision
+            if not (hidden and told is not None and told.decision.reason is seen.decision.reason):
+                yield seen
+            told = seen
 
     async def SearchSubjects(  # noqa: N802 - gRPC's name
         self, request: decision_pb2.SearchSubjectsRequest, context: Any
@@ -157,13 +174,14 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         decided: Sequence[Answer] = await self._decider.answer_many(
             questions, at_least=at_least, wait_s=patience_s, explain=explain, caller=caller.name, door=DOOR
         )
+        self._count(decided)
+        decided = self._discretion.over(decided, questions, caller)
         if len(questions) < len(read):
             following = iter(decided)
             decided = [
                 next(following) if isinstance(item, Question) else await self._refuse(item, message, caller)
                 for item, message in zip(read, messages, strict=True)
             ]
-        self._count(decided)
         return decided
 
     async def _reach(self, at_least: int, patience_s: float, caller: Caller) -> None:
@@ -182,6 +200,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
             resource=printable(message.resource),
             caller=caller.name,
         )
+        self._count((answer,))
         return Answer(decision=answer.decision.refused(refusal.reason), decision_id=answer.decision_id)
 
     def _count(self, answers: Iterable[Answer]) -> None:

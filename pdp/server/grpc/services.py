@@ -14,6 +14,7 @@ from pdp.identity.types import VerifiedIdentity
 from pdp.ports import Clock
 from pdp.replica import Replica
 from pdp.server.callers import CALLER, Gate
+from pdp.server.discretion import Discretion
 from pdp.server.grpc.asset import AssetServicer
 from pdp.server.grpc.audit import AuditServicer
 from pdp.server.grpc.decision import DecisionServicer
@@ -58,6 +59,7 @@ class Rooms:
     metrics: Metrics
     clock: Clock
     new_id: Callable[[], str]
+    discretion: Discretion
     cursor_secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
     """Seals the cursors of lists; of this process alone: a list that moves to another PDP starts again."""
 
@@ -81,6 +83,7 @@ def _decision(rooms: Rooms) -> DecisionServicer:
         replica=rooms.replica,
         clock=rooms.clock,
         metrics=rooms.metrics,
+        discretion=rooms.discretion,
     )
 
 
