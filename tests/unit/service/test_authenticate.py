@@ -216,7 +216,7 @@ def test_a_lock_on_the_workload_of_this_connection_ends_a_remembered_token_too(p
     async def story(bench: Bench) -> None:
         compact, peer = good_token(), peer_of(leaf())
         name_of(await bench.enter(compact, peer))
-        target = LockTarget.parse("workload:spiffe://prod.example/ns/ml")
+        target = LockTarget.parse("workload:spiffe://prod.example/ns/ml/**")
         locks = FREE.added(Lock(id="l", target=target, reason="r", source="user:ada", start_ms=1))
         for authorization in (f"Bearer {compact}", None):
             outcome = await bench.door.authenticate(authorization, peer, locks=locks)
