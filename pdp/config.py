@@ -122,9 +122,13 @@ class Probes(_Part):
 
 
 class Audit(_Part):
-    """Where the decision log lies; by default `audit` in the state directory."""
+    """Where the decision log lies; by default `audit` in the state directory.
+
+    `durable`: an allow leaves only after its record is on disk. Without it what a crash takes is never missed: a degradation.
+    """
 
     dir: File | None = None
+    durable: bool = True
 
 
 class Store(_Part):

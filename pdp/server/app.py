@@ -99,6 +99,7 @@ class Basis:
             "gRPC without TLS": config.grpc.tls is None,
             "a development issuer is trusted": self.issuers.development,
             "the root key lies on this machine": key_path(config.state_dir, Role.ROOT).exists(),
+            "an allow does not wait for its record": not config.audit.durable,
             "the store is reached without TLS": config.store.url.startswith("redis:") and not local_store(config),
         }
         return tuple(text for text, holds in found.items() if holds)
@@ -291,7 +292,7 @@ def _trail(basis: Basis, place: Place, replica: Replica) -> AuditTrail:
         who=lambda: _who(basis, place, replica.world.seq),
         now_ms=clock.now_ms,
     )
-    return AuditTrail(chain, now_ms=clock.now_ms)
+    return AuditTrail(chain, now_ms=clock.now_ms, waits=basis.config.audit.durable)
 
 
 def _replication(basis: Basis, place: Place, replica: Replica, stores: Stores) -> Replication:

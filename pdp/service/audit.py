@@ -87,7 +87,9 @@ class AuditTrail:
         now_ms: Callable[[], int],
         commit_timeout_s: float = AUDIT_COMMIT_TIMEOUT_S,
         max_waiting: int = MAX_AUDIT_WAITING,
+        waits: bool = True,
     ) -> None:
+        """Prepare; without `waits` a group asked to be durable is only put in line (a degradation, P13)."""
         self.link = chain.head
         self.last_error = ""
         self.written = 0
@@ -97,6 +99,7 @@ class AuditTrail:
         self._now_ms = now_ms
         self._timeout_s = commit_timeout_s
         self._max_waiting = max_waiting
+        self._waits = waits
         self._waiting: deque[_Group] = deque()
         self._size = 0
         self._unreported = 0
@@ -121,15 +124,17 @@ class AuditTrail:
         Raises:
             PortcullisError: `audit_unavailable` if a durable group could not be written in time.
         """
+        waits = durable and self._waits
+        if durable and not waits and self.last_error:
+            # Nobody waits for a disk that works; from one that does not, no allow comes either way.
+            self._lose(len(records))
+            raise _unavailable(self.last_error)
         if self._size + len(records) > self._max_waiting:
             self._lose(len(records))
             if durable:
                 raise _unavailable("too many records wait for the decision log")
             return
-        done = asyncio.get_running_loop().create_future() if durable else None
-        self._waiting.append(_Group(records=records, done=done))
-        self._size += len(records)
-        self._kick()
+        done = self._line_up(records, waits=waits)
         if done is not None:
             await self._wait(done)
 
@@ -140,12 +145,22 @@ class AuditTrail:
 
     async def close(self) -> None:
         """Write what waits, within the commit time, then release the chain and the thread."""
+        done = self._line_up((), waits=True)
         with contextlib.suppress(PortcullisError):  # what could not be written has been counted
-            await self.record((), durable=True)
+            if done is not None:
+                await self._wait(done)
         if self._retry is not None:
             self._retry.cancel()
         self._writer.submit(self._chain.close, lambda _result, _error: None)
         await self._writer.stop(self._timeout_s)
+
+    def _line_up(self, records: Sequence[Record], *, waits: bool) -> asyncio.Future[None] | None:
+        """Put a group in line; returns what to wait on, if somebody does."""
+        done = asyncio.get_running_loop().create_future() if waits else None
+        self._waiting.append(_Group(records=records, done=done))
+        self._size += len(records)
+        self._kick()
+        return done
 
     async def _wait(self, done: asyncio.Future[None]) -> None:
         try:

@@ -10,6 +10,7 @@ PARTS = {
     "engine": "One decision in process, beside pycasbin and cedarpy",
     "identity": "A credential: new, remembered, bad; beside a bare jwt.decode",
     "rpc": "Decisions through gRPC, one server process, beside a bare echo of the same messages",
+    "audit": "Records appended to the decision log, beside a bare write of the same bytes",
     "replication": "A change on its way to 100 enforcement points",
     "sidecar": "Requests through Envoy, alone and with the sidecar",
 }

@@ -63,8 +63,8 @@ def prepared() -> Iterator[Ground]:
 
 
 @contextmanager
-def serving(ground: Ground, name: str, flags: Mapping[str, str] | None = None) -> Iterator[str]:
-    """Run `pdp serve` in a process of its own; yields its address."""
+def serving(ground: Ground, name: str, settings: Mapping[str, str] | None = None) -> Iterator[str]:
+    """Run `pdp serve` in a process of its own, with `settings` in its environment; yields its address."""
     options = {
         "--state-dir": str(ground.directory / name),
         "--pack": str(ground.directory / "pack"),
@@ -75,12 +75,11 @@ def serving(ground: Ground, name: str, flags: Mapping[str, str] | None = None) -
         "--admin": ADMIN,
         "--listen": "127.0.0.1:0",
         "--probes": "127.0.0.1:0",
-        **(flags or {}),
     }
     command = [*commands.PDP, "serve", "--init", *(part for option in options.items() for part in option)]
     with ExitStack() as cleanup:
         log = ground.directory / f"{name}.log"
-        child = Child.start(name, command, log=log, environment=commands.base_environment())
+        child = Child.start(name, command, log=log, environment=commands.base_environment() | dict(settings or {}))
         cleanup.callback(child.stop)
         yield child.wait_for(READY)[1]
 

@@ -137,6 +137,21 @@ def test_readiness_shows_position_and_every_weakened_control(tmp_path: Path) -> 
     asyncio.run(run())
 
 
+@pytest.mark.holds("P13")
+def test_an_allow_that_does_not_wait_for_its_record_is_a_weakened_control(tmp_path: Path) -> None:
+    async def run() -> None:
+        flags = {("audit", "durable"): False}
+        async with running_pdp(tmp_path, assets=ASSETS, flags=flags) as pdp:
+            assert "an allow does not wait for its record" in pdp.app.health.report().degradations
+            stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+            decision = (await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)).decision
+            assert decision.effect == 1
+        (written,) = read_segments(tmp_path / "state" / "audit").values()
+        assert decision.decision_id.encode() in b"".join(data for _, data in written)
+
+    asyncio.run(run())
+
+
 @pytest.mark.holds("F8", "P8", "S1")
 def test_an_allow_that_cannot_be_recorded_is_a_deny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_self: Any, _contents: Any) -> None:

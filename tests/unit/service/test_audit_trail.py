@@ -89,6 +89,32 @@ def test_a_deny_never_waits_and_an_allow_waits_a_bounded_time() -> None:
 
 
 @pytest.mark.holds("F8", "S1")
+def test_without_waiting_an_allow_is_in_line_only_and_still_refused_by_a_log_that_fails() -> None:
+    """The setting `audit.durable: false` weakens what a crash may take, and not what a full disk may."""
+
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, waits=False, max_waiting=3)
+        chain.free.clear()
+        await trail.record([{"allow": 1}], durable=True)
+        assert chain.groups == []
+        await trail.record([{"allow": n} for n in (2, 3, 4)], durable=True)
+        with pytest.raises(PortcullisError, match="too many"):
+            await trail.record([{"allow": 5}], durable=True)
+        chain.broken = True
+        chain.free.set()
+        while not trail.last_error:  # noqa: ASYNC110 - the failure of a group that nobody waits for has no event
+            await asyncio.sleep(0)
+        with pytest.raises(PortcullisError, match="cannot be written"):
+            await trail.record([{"allow": 6}], durable=True)
+        chain.broken = False
+        await trail.close()
+        kept = [item["allow"] for group in chain.groups for item in group if "allow" in item]
+        assert kept[-3:] == [2, 3, 4]
+
+    asyncio.run(run())
+
+
 def test_a_failing_sink_refuses_allows_keeps_denies_and_recovers_alone() -> None:
     async def run() -> None:
         chain = MemoryChain()
