@@ -195,6 +195,10 @@ def test_what_keeps_workers_from_starting_is_one_line(tmp_path: Path, capfd: pyt
     assert "workers share a port" in capfd.readouterr().err
 
 
+MANY = 20
+"""Connections among which, but once in half a million runs, every one of two workers has some."""
+
+
 def test_a_proof_that_one_worker_took_is_worth_nothing_at_the_others(tmp_path: Path) -> None:
     """Every connection belongs to one worker; a thief would try them all."""
     issuer = asyncio.run(initialised(tmp_path, assets=ASSETS))
@@ -205,7 +209,7 @@ def test_a_proof_that_one_worker_took_is_worth_nothing_at_the_others(tmp_path: P
 
     async def work(pdp: Workers) -> None:
         compact = pdp.token(BOB, claims={"cnf": {"jkt": jkt_of(holder())}})
-        channels = [pdp.channel() for _ in range(CONNECTIONS)]
+        channels = [pdp.channel() for _ in range(MANY)]
 
         async def shown(channel: grpc.aio.Channel, text: str) -> decision_pb2.Decision:
             request = decision_pb2.BoundRequest(proof=text, method="POST", url=HTU)
@@ -225,10 +229,10 @@ def test_a_proof_that_one_worker_took_is_worth_nothing_at_the_others(tmp_path: P
             # The nonce of one worker is taken by every other, and the proof by one of them all.
             text = proof(compact, iat=int(time.time()), nonce=first.dpop_nonce)
             answers = await asyncio.gather(*(shown(channel, text) for channel in channels))
-            assert sorted(answer.reason for answer in answers) == ["granted", *["token_replayed"] * (CONNECTIONS - 1)]
+            assert sorted(answer.reason for answer in answers) == ["granted", *["token_replayed"] * (MANY - 1)]
         await pdp.close()
 
     with serving(tmp_path, issuer) as pdp:
         pdp.until_whole()
         asyncio.run(work(pdp))
-        assert len(asked(pdp)) > 1
+        pdp.until(lambda: len(asked(pdp)) > 1)  # told among the workers within a second
