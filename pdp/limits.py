@@ -170,6 +170,8 @@ MAX_OPEN_PROPOSALS: Final = 128
 MAX_PROPOSALS_EACH: Final = 16
 PROPOSAL_LIFE_S: Final = 7 * 86_400.0
 """How long a proposal, and every approval of it, may wait."""
+MAX_ACCESS_S: Final = 7 * 86_400.0
+"""Longest time for which access may be asked for; the policy allows less."""
 MAX_EDIT_ROWS: Final = 256
 """Rows that one edit adds and removes; more is a pack."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024

@@ -25,6 +25,8 @@ from pdp.model.vocabulary import Vocabulary
 _ADMINISTRATION: Final = frozenset({"policy", "asset", "lock", "audit", "replica", "key"})
 """Types of the built-in assets: who may act on them runs this place. Asking the PDP is no administration; asserting is."""
 _ASSERT: Final = ("decision", "assert")
+_ASKING: Final = {"request"}
+"""Asking for access is everybody's, and no administration."""
 _PROD: Final = "prod"
 _FAVOURS: Final = frozenset({Change.GAINS, Change.SWAPS, Change.LOOSER})
 _SEGMENTATION: Final = "2"
@@ -41,7 +43,7 @@ _YES_OR_NO: Final = (
 
 def nothing_touched(vocabulary: Vocabulary) -> Attributes:
     """Return the facts of a change that touches nothing: what a question about changing at all is asked with."""
-    return _known(vocabulary, {"change.rows": 0, **dict.fromkeys(_YES_OR_NO, False)})
+    return _known(vocabulary, {"change.rows": 0, "change.duration_s": 0, **dict.fromkeys(_YES_OR_NO, False)})
 
 
 def _known(vocabulary: Vocabulary, facts: Attributes) -> Attributes:
@@ -77,6 +79,7 @@ class Facts:
         """Return the facts as attributes; `parties` are those who must not gain by it: its authors."""
         found: dict[str, Value] = {
             "change.rows": len(self._changed),
+            "change.duration_s": 0,  # only a request for access lasts
             "change.production": any(map(self._in_production, self._changed)),
             "change.segmentation": any(one.row.section in self._segmentation for one in self._changed),
             "change.administration": any(map(self._administers, self._changed)),
@@ -134,8 +137,11 @@ class Facts:
         action = self._field(row, "act")
         if action is None or action == ANY:
             return True
-        kind, _, verbs = action.partition(".")
-        return kind in _ADMINISTRATION or (kind == _ASSERT[0] and not {_ASSERT[1], ANY}.isdisjoint(verbs.split("|")))
+        kind, _, text = action.partition(".")
+        verbs = set(text.split("|"))
+        if kind == _ASSERT[0]:
+            return not verbs.isdisjoint({_ASSERT[1], ANY})
+        return kind in _ADMINISTRATION and verbs != _ASKING
 
     @cached_property
     def _administrators(self) -> frozenset[str]:

@@ -97,6 +97,11 @@ class Proposal:
             seen.update(verdict.by)
         return tuple(found)
 
+    def history(self) -> dict[str, Any]:
+        """Return what the entry that makes it live says of how it came about."""
+        approvals = [{"by": list(one.by), "seq": one.seq} for one in self.verdicts]
+        return {"proposal": self.id, "authors": list(self.authors), "approvals": approvals}
+
     def to_json(self) -> dict[str, Any]:
         """Return the proposal as a canonical-JSON value, for a snapshot."""
         return {

@@ -40,6 +40,9 @@ NOUNS: Final[dict[str, Noun]] = {
     "actions": Noun(module="lists", panel=_ASK, help="What a principal can do to one resource."),
     "policy": Noun(module="policy", panel=_ADMINISTER, help="Lint, test and apply a policy pack; show the live one."),
     "role": Noun(module="role", panel=_ADMINISTER, help="Who holds which role, where and until when; grant, revoke."),
+    "access": Noun(
+        module="access", panel=_ADMINISTER, help="A role for a time: ask for it, approve it, see who has what."
+    ),
     "segment": Noun(module="segment", panel=_ADMINISTER, help="Which workload reaches what: edit, ask, draw."),
     "collection": Noun(
         module="collection", panel=_ADMINISTER, help="Which assets belong together, such as personal data."

@@ -208,8 +208,9 @@ def approve(
     Example: `pdp policy approve p17 -m "as agreed in CHG-1042"`
     """
     with connection.admin() as admin:
-        approved = admin.approve(proposal_id, digest=digest or admin.proposal(proposal_id).digest, message=message)
-    write_line(f"{proposal_id} is approved by {', '.join(approved)}; `pdp policy activate {proposal_id}` makes it live")
+        approval = admin.approve(proposal_id, digest=digest or admin.proposal(proposal_id).digest, message=message)
+    follows = "it is live" if approval.live else f"`pdp policy activate {proposal_id}` makes it live"
+    write_line(f"{proposal_id} is approved by {', '.join(approval.approved_by)}; {follows}")
 
 
 @connected

@@ -155,7 +155,7 @@ class Narrator:
                 return Outcome(actual=f"refused {error.reason}", detail="its author never approves a change")
             live = author.activate(self.proposal)
         self._await_world(live.world_seq)
-        by = ", ".join(name.partition(":")[2].partition("@")[0] for name in approved)
+        by = ", ".join(name.partition(":")[2].partition("@")[0] for name in approved.approved_by)
         return Outcome(actual="policy active", detail=f"by {by}; held by every enforcement point")
 
     def _cut_stream(self, act: CutStream) -> Outcome:

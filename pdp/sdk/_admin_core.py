@@ -23,6 +23,12 @@ LIST_PROPOSALS: Final = Rpc(
 LIST_REVISIONS: Final = Rpc(
     "/pdp.v1.PolicyService/ListRevisions", policy_pb2.ListRevisionsRequest, policy_pb2.ListRevisionsResponse
 )
+REQUEST_ACCESS: Final = Rpc(
+    "/pdp.v1.PolicyService/RequestAccess", policy_pb2.RequestAccessRequest, policy_pb2.RequestAccessResponse
+)
+LIST_ACCESS: Final = Rpc(
+    "/pdp.v1.PolicyService/ListAccess", policy_pb2.ListAccessRequest, policy_pb2.ListAccessResponse
+)
 BLAME: Final = Rpc("/pdp.v1.PolicyService/Blame", policy_pb2.BlameRequest, policy_pb2.BlameResponse)
 GET_POLICY: Final = Rpc("/pdp.v1.PolicyService/Get", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
 REGISTER: Final = Rpc("/pdp.v1.AssetService/Register", asset_pb2.RegisterRequest, asset_pb2.RegisterResponse)
@@ -75,6 +81,26 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TimedAccess:
+    """A role for a time: asked for (`end_ms` 0), or live until `end_ms`, milliseconds since the epoch."""
+
+    who: str
+    role: str
+    environment: str
+    duration_s: int
+    approvals_needed: int
+    end_ms: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Approval:
+    """Who has approved a proposal so far; `live` if this approval made a request for access live."""
+
+    approved_by: tuple[str, ...]
+    live: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Proposal:
     """A change that waits. `authors` is a chain, subject first; `current` whether it is still compared with what is live.
 
@@ -95,6 +121,15 @@ class Proposal:
     removed: tuple[PolicyRow, ...]
     model: str | None
     vocabulary: str | None
+    access: TimedAccess | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HeldAccess:
+    """What was asked for and waits, and what is held for a time."""
+
+    requests: tuple[Proposal, ...]
+    live: tuple[TimedAccess, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -255,6 +290,19 @@ def proposal(message: policy_pb2.Proposal) -> Proposal:
         removed=tuple(map(policy_row, message.removed)),
         model=message.model if message.HasField("model") else None,
         vocabulary=message.vocabulary if message.HasField("vocabulary") else None,
+        access=timed_access(message.access) if message.HasField("access") else None,
+    )
+
+
+def timed_access(message: policy_pb2.TimedAccess) -> TimedAccess:
+    """Return the access in `message`."""
+    return TimedAccess(
+        who=message.who,
+        role=message.role,
+        environment=message.environment,
+        duration_s=message.duration_s,
+        approvals_needed=message.approvals_needed,
+        end_ms=message.end_ms,
     )
 
 

@@ -9,9 +9,11 @@ from pdp.errors import BadNameError, BadRequestError
 from pdp.sdk import _admin_core as core
 from pdp.sdk._admin_core import (
     Activation,
+    Approval,
     Asset,
     Assets,
     ChainRecord,
+    HeldAccess,
     Locked,
     Locks,
     Policy,
@@ -22,6 +24,7 @@ from pdp.sdk._admin_core import (
     Replica,
     Replicas,
     Revision,
+    TimedAccess,
 )
 from pdp.sdk._core import Core
 from pdp.sdk._settings import Settings
@@ -34,9 +37,11 @@ from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2
 __all__ = [
     "Activation",
     "AdminClient",
+    "Approval",
     "Asset",
     "Assets",
     "ChainRecord",
+    "HeldAccess",
     "Lock",
     "LockKind",
     "LockTarget",
@@ -50,6 +55,7 @@ __all__ = [
     "Replica",
     "Replicas",
     "Revision",
+    "TimedAccess",
 ]
 
 
@@ -109,15 +115,37 @@ class AdminClient:
         request = policy_pb2.ProposeRequest(restore_seq=seq, message=message, activate=activate)
         return core.proposed(self._transport.unary(core.PROPOSE, request))
 
-    def approve(self, proposal_id: str, *, digest: str, message: str = "") -> tuple[str, ...]:
-        """Say yes to exactly the change that `digest` names; return who has approved it so far.
+    def approve(self, proposal_id: str, *, digest: str, message: str = "") -> Approval:
+        """Say yes to exactly the change that `digest` names; the last yes to a request for access makes it live.
 
         Raises:
             NotPermitted: the caller may not, or had a hand in it.
             Conflict: the proposal is another change.
         """
         request = policy_pb2.ApproveRequest(proposal_id=proposal_id, digest=digest, message=message)
-        return tuple(self._transport.unary(core.APPROVE, request).approved_by)
+        told = self._transport.unary(core.APPROVE, request)
+        return Approval(approved_by=tuple(told.approved_by), live=told.live)
+
+    def request_access(self, role: str, *, environment: str, duration_s: int, reason: str) -> tuple[str, int]:
+        """Ask for a role for oneself, for a time that counts from the last approval.
+
+        Returns the request's id, and how many approvals are wanted.
+
+        Raises:
+            NotPermitted: the policy does not let the caller ask for this one.
+        """
+        request = policy_pb2.RequestAccessRequest(
+            role=role, environment=environment, duration_s=duration_s, reason=reason
+        )
+        told = self._transport.unary(core.REQUEST_ACCESS, request)
+        return told.proposal_id, told.approvals_needed
+
+    def access(self, *, everybody: bool = False) -> HeldAccess:
+        """Return what the caller asked for and holds for a time; with `everybody`, what all do."""
+        told = self._transport.unary(core.LIST_ACCESS, policy_pb2.ListAccessRequest(all=everybody))
+        return HeldAccess(
+            requests=tuple(map(core.proposal, told.requests)), live=tuple(map(core.timed_access, told.live))
+        )
 
     def reject(self, proposal_id: str, *, message: str = "") -> None:
         """End a proposal; its author withdraws it so."""

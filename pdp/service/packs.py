@@ -9,6 +9,7 @@ from pdp.engine.pack import Pack, load_pack, rows_digest
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_PACK_FILE_BYTES, MAX_PACK_FILES
 from pdp.model.names import printable
+from pdp.service.access import ACCESS_FILE
 from pdp.service.genesis import GENESIS_FILE
 from pdp.service.policy_tests import TestResult, run_tests
 from pdp.world import Policy
@@ -69,7 +70,8 @@ def difference(policy: Policy | None, pack: Pack, files: Collection[str]) -> dic
 
 
 def _kept(pack: Pack, files: Collection[str]) -> tuple[tuple[str, bool], ...]:
-    return (GENESIS_FILE, any(row.file == GENESIS_FILE for row in pack.rows)), (EDITS_FILE, EDITS_FILE in files)
+    first = any(row.file == GENESIS_FILE for row in pack.rows)
+    return (GENESIS_FILE, first), *((name, name in files) for name in (EDITS_FILE, ACCESS_FILE))
 
 
 def change_to(policy: Policy | None, *, model: str, vocabulary: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/policy.proto\x12\x06pdp.v1\")\n\x08PackFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x85\x01\n\x0eProposeRequest\x12\x1f\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x10.pdp.v1.PackFile\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1a\n\x04\x65\x64it\x18\x03 \x01(\x0b\x32\x0c.pdp.v1.Edit\x12\x13\n\x0brestore_seq\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63tivate\x18\x05 \x01(\x08\"#\n\x04\x45\x64it\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x03(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\"\xc3\x01\n\x0fProposeResponse\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x12\n\nrows_added\x18\x03 \x01(\r\x12\x14\n\x0crows_removed\x18\x04 \x01(\r\x12\x10\n\x08\x62\x61se_seq\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x18\n\x10\x61pprovals_needed\x18\x07 \x01(\r\x12\x11\n\tworld_seq\x18\x08 \x01(\x04\x12\x10\n\x08revision\x18\t \x01(\t\"&\n\x0f\x41\x63tivateRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"7\n\x10\x41\x63tivateResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\t\"F\n\x0e\x41pproveRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"9\n\x0f\x41pproveResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x13\n\x0b\x61pproved_by\x18\x02 \x03(\t\"5\n\rRejectRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"#\n\x0eRejectResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"+\n\x14ListProposalsRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"O\n\x15ListProposalsResponse\x12#\n\tproposals\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Proposal\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\"\xc9\x02\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x61uthors\x18\x03 \x03(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\nexpires_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x61pproved_by\x18\x07 \x03(\t\x12\x12\n\nrows_added\x18\x08 \x01(\r\x12\x14\n\x0crows_removed\x18\t \x01(\r\x12\x0f\n\x07\x63urrent\x18\n \x01(\x08\x12 \n\x05\x61\x64\x64\x65\x64\x18\x0b \x03(\x0b\x32\x11.pdp.v1.PolicyRow\x12\"\n\x07removed\x18\x0c \x03(\x0b\x32\x11.pdp.v1.PolicyRow\x12\x12\n\x05model\x18\r \x01(\tH\x00\x88\x01\x01\x12\x17\n\nvocabulary\x18\x0e \x01(\tH\x01\x88\x01\x01\x42\x08\n\x06_modelB\r\n\x0b_vocabulary\"\x12\n\x10GetPolicyRequest\"8\n\tPolicyRow\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07section\x18\x02 \x01(\t\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\"|\n\x11GetPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\nvocabulary\x18\x04 \x01(\t\x12\x1f\n\x04rows\x18\x05 \x03(\x0b\x32\x11.pdp.v1.PolicyRow\"%\n\x14ListRevisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"<\n\x15ListRevisionsResponse\x12#\n\trevisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Revision\"\xc0\x01\n\x08Revision\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0f\n\x07\x61uthors\x18\x04 \x03(\t\x12\x13\n\x0b\x61pproved_by\x18\x05 \x03(\t\x12\x13\n\x0bproposal_id\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x12\n\nrows_added\x18\x08 \x01(\r\x12\x14\n\x0crows_removed\x18\t \x01(\r\x12\x10\n\x08language\x18\n \x01(\x08\"\x0e\n\x0c\x42lameRequest\"0\n\rBlameResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.pdp.v1.BlamedRow\"O\n\tBlamedRow\x12\x1e\n\x03row\x18\x01 \x01(\x0b\x32\x11.pdp.v1.PolicyRow\x12\"\n\x08revision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.Revision2\x8d\x04\n\rPolicyService\x12:\n\x07Propose\x12\x16.pdp.v1.ProposeRequest\x1a\x17.pdp.v1.ProposeResponse\x12=\n\x08\x41\x63tivate\x12\x17.pdp.v1.ActivateRequest\x1a\x18.pdp.v1.ActivateResponse\x12:\n\x07\x41pprove\x12\x16.pdp.v1.ApproveRequest\x1a\x17.pdp.v1.ApproveResponse\x12\x37\n\x06Reject\x12\x15.pdp.v1.RejectRequest\x1a\x16.pdp.v1.RejectResponse\x12L\n\rListProposals\x12\x1c.pdp.v1.ListProposalsRequest\x1a\x1d.pdp.v1.ListProposalsResponse\x12:\n\x03Get\x12\x18.pdp.v1.GetPolicyRequest\x1a\x19.pdp.v1.GetPolicyResponse\x12L\n\rListRevisions\x12\x1c.pdp.v1.ListRevisionsRequest\x1a\x1d.pdp.v1.ListRevisionsResponse\x12\x34\n\x05\x42lame\x12\x14.pdp.v1.BlameRequest\x1a\x15.pdp.v1.BlameResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x13pdp/v1/policy.proto\x12\x06pdp.v1\")\n\x08PackFile\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0f\n\x07\x63ontent\x18\x02 \x01(\x0c\"\x85\x01\n\x0eProposeRequest\x12\x1f\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x10.pdp.v1.PackFile\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x1a\n\x04\x65\x64it\x18\x03 \x01(\x0b\x32\x0c.pdp.v1.Edit\x12\x13\n\x0brestore_seq\x18\x04 \x01(\x04\x12\x10\n\x08\x61\x63tivate\x18\x05 \x01(\x08\"#\n\x04\x45\x64it\x12\x0b\n\x03\x61\x64\x64\x18\x01 \x03(\t\x12\x0e\n\x06remove\x18\x02 \x03(\t\"\xc3\x01\n\x0fProposeResponse\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x10\n\x08warnings\x18\x02 \x03(\t\x12\x12\n\nrows_added\x18\x03 \x01(\r\x12\x14\n\x0crows_removed\x18\x04 \x01(\r\x12\x10\n\x08\x62\x61se_seq\x18\x05 \x01(\x04\x12\x0e\n\x06\x64igest\x18\x06 \x01(\t\x12\x18\n\x10\x61pprovals_needed\x18\x07 \x01(\r\x12\x11\n\tworld_seq\x18\x08 \x01(\x04\x12\x10\n\x08revision\x18\t \x01(\t\"&\n\x0f\x41\x63tivateRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"7\n\x10\x41\x63tivateResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x10\n\x08revision\x18\x02 \x01(\t\"F\n\x0e\x41pproveRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t\"G\n\x0f\x41pproveResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\x12\x13\n\x0b\x61pproved_by\x18\x02 \x03(\t\x12\x0c\n\x04live\x18\x03 \x01(\x08\"5\n\rRejectRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"#\n\x0eRejectResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"+\n\x14ListProposalsRequest\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\"O\n\x15ListProposalsResponse\x12#\n\tproposals\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Proposal\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\"\xee\x02\n\x08Proposal\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0e\n\x06\x64igest\x18\x02 \x01(\t\x12\x0f\n\x07\x61uthors\x18\x03 \x03(\t\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0f\n\x07time_ms\x18\x05 \x01(\x03\x12\x12\n\nexpires_ms\x18\x06 \x01(\x03\x12\x13\n\x0b\x61pproved_by\x18\x07 \x03(\t\x12\x12\n\nrows_added\x18\x08 \x01(\r\x12\x14\n\x0crows_removed\x18\t \x01(\r\x12\x0f\n\x07\x63urrent\x18\n \x01(\x08\x12 \n\x05\x61\x64\x64\x65\x64\x18\x0b \x03(\x0b\x32\x11.pdp.v1.PolicyRow\x12\"\n\x07removed\x18\x0c \x03(\x0b\x32\x11.pdp.v1.PolicyRow\x12\x12\n\x05model\x18\r \x01(\tH\x00\x88\x01\x01\x12\x17\n\nvocabulary\x18\x0e \x01(\tH\x01\x88\x01\x01\x12#\n\x06\x61\x63\x63\x65ss\x18\x0f \x01(\x0b\x32\x13.pdp.v1.TimedAccessB\x08\n\x06_modelB\r\n\x0b_vocabulary\"{\n\x0bTimedAccess\x12\x0b\n\x03who\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x03 \x01(\t\x12\x12\n\nduration_s\x18\x04 \x01(\r\x12\x18\n\x10\x61pprovals_needed\x18\x05 \x01(\r\x12\x0e\n\x06\x65nd_ms\x18\x06 \x01(\x03\"]\n\x14RequestAccessRequest\x12\x0c\n\x04role\x18\x01 \x01(\t\x12\x13\n\x0b\x65nvironment\x18\x02 \x01(\t\x12\x12\n\nduration_s\x18\x03 \x01(\r\x12\x0e\n\x06reason\x18\x04 \x01(\t\"F\n\x15RequestAccessResponse\x12\x13\n\x0bproposal_id\x18\x01 \x01(\t\x12\x18\n\x10\x61pprovals_needed\x18\x02 \x01(\r\" \n\x11ListAccessRequest\x12\x0b\n\x03\x61ll\x18\x01 \x01(\x08\"n\n\x12ListAccessResponse\x12\"\n\x08requests\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Proposal\x12!\n\x04live\x18\x02 \x03(\x0b\x32\x13.pdp.v1.TimedAccess\x12\x11\n\tworld_seq\x18\x03 \x01(\x04\"\x12\n\x10GetPolicyRequest\"8\n\tPolicyRow\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0f\n\x07section\x18\x02 \x01(\t\x12\x0e\n\x06\x66ields\x18\x03 \x03(\t\"|\n\x11GetPolicyResponse\x12\x10\n\x08revision\x18\x01 \x01(\t\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x12\r\n\x05model\x18\x03 \x01(\t\x12\x12\n\nvocabulary\x18\x04 \x01(\t\x12\x1f\n\x04rows\x18\x05 \x03(\x0b\x32\x11.pdp.v1.PolicyRow\"%\n\x14ListRevisionsRequest\x12\r\n\x05limit\x18\x01 \x01(\r\"<\n\x15ListRevisionsResponse\x12#\n\trevisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Revision\"\xc0\x01\n\x08Revision\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0f\n\x07time_ms\x18\x02 \x01(\x03\x12\x0e\n\x06\x61uthor\x18\x03 \x01(\t\x12\x0f\n\x07\x61uthors\x18\x04 \x03(\t\x12\x13\n\x0b\x61pproved_by\x18\x05 \x03(\t\x12\x13\n\x0bproposal_id\x18\x06 \x01(\t\x12\x0f\n\x07message\x18\x07 \x01(\t\x12\x12\n\nrows_added\x18\x08 \x01(\r\x12\x14\n\x0crows_removed\x18\t \x01(\r\x12\x10\n\x08language\x18\n \x01(\x08\"\x0e\n\x0c\x42lameRequest\"0\n\rBlameResponse\x12\x1f\n\x04rows\x18\x01 \x03(\x0b\x32\x11.pdp.v1.BlamedRow\"O\n\tBlamedRow\x12\x1e\n\x03row\x18\x01 \x01(\x0b\x32\x11.pdp.v1.PolicyRow\x12\"\n\x08revision\x18\x02 \x01(\x0b\x32\x10.pdp.v1.Revision2\xa0\x05\n\rPolicyService\x12:\n\x07Propose\x12\x16.pdp.v1.ProposeRequest\x1a\x17.pdp.v1.ProposeResponse\x12=\n\x08\x41\x63tivate\x12\x17.pdp.v1.ActivateRequest\x1a\x18.pdp.v1.ActivateResponse\x12:\n\x07\x41pprove\x12\x16.pdp.v1.ApproveRequest\x1a\x17.pdp.v1.ApproveResponse\x12\x37\n\x06Reject\x12\x15.pdp.v1.RejectRequest\x1a\x16.pdp.v1.RejectResponse\x12L\n\rListProposals\x12\x1c.pdp.v1.ListProposalsRequest\x1a\x1d.pdp.v1.ListProposalsResponse\x12:\n\x03Get\x12\x18.pdp.v1.GetPolicyRequest\x1a\x19.pdp.v1.GetPolicyResponse\x12L\n\rListRevisions\x12\x1c.pdp.v1.ListRevisionsRequest\x1a\x1d.pdp.v1.ListRevisionsResponse\x12\x34\n\x05\x42lame\x12\x14.pdp.v1.BlameRequest\x1a\x15.pdp.v1.BlameResponse\x12L\n\rRequestAccess\x12\x1c.pdp.v1.RequestAccessRequest\x1a\x1d.pdp.v1.RequestAccessResponse\x12\x43\n\nListAccess\x12\x19.pdp.v1.ListAccessRequest\x1a\x1a.pdp.v1.ListAccessResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -46,35 +46,45 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_APPROVEREQUEST']._serialized_start=542
   _globals['_APPROVEREQUEST']._serialized_end=612
   _globals['_APPROVERESPONSE']._serialized_start=614
-  _globals['_APPROVERESPONSE']._serialized_end=671
-  _globals['_REJECTREQUEST']._serialized_start=673
-  _globals['_REJECTREQUEST']._serialized_end=726
-  _globals['_REJECTRESPONSE']._serialized_start=728
-  _globals['_REJECTRESPONSE']._serialized_end=763
-  _globals['_LISTPROPOSALSREQUEST']._serialized_start=765
-  _globals['_LISTPROPOSALSREQUEST']._serialized_end=808
-  _globals['_LISTPROPOSALSRESPONSE']._serialized_start=810
-  _globals['_LISTPROPOSALSRESPONSE']._serialized_end=889
-  _globals['_PROPOSAL']._serialized_start=892
-  _globals['_PROPOSAL']._serialized_end=1221
-  _globals['_GETPOLICYREQUEST']._serialized_start=1223
-  _globals['_GETPOLICYREQUEST']._serialized_end=1241
-  _globals['_POLICYROW']._serialized_start=1243
-  _globals['_POLICYROW']._serialized_end=1299
-  _globals['_GETPOLICYRESPONSE']._serialized_start=1301
-  _globals['_GETPOLICYRESPONSE']._serialized_end=1425
-  _globals['_LISTREVISIONSREQUEST']._serialized_start=1427
-  _globals['_LISTREVISIONSREQUEST']._serialized_end=1464
-  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1466
-  _globals['_LISTREVISIONSRESPONSE']._serialized_end=1526
-  _globals['_REVISION']._serialized_start=1529
-  _globals['_REVISION']._serialized_end=1721
-  _globals['_BLAMEREQUEST']._serialized_start=1723
-  _globals['_BLAMEREQUEST']._serialized_end=1737
-  _globals['_BLAMERESPONSE']._serialized_start=1739
-  _globals['_BLAMERESPONSE']._serialized_end=1787
-  _globals['_BLAMEDROW']._serialized_start=1789
-  _globals['_BLAMEDROW']._serialized_end=1868
-  _globals['_POLICYSERVICE']._serialized_start=1871
-  _globals['_POLICYSERVICE']._serialized_end=2396
+  _globals['_APPROVERESPONSE']._serialized_end=685
+  _globals['_REJECTREQUEST']._serialized_start=687
+  _globals['_REJECTREQUEST']._serialized_end=740
+  _globals['_REJECTRESPONSE']._serialized_start=742
+  _globals['_REJECTRESPONSE']._serialized_end=777
+  _globals['_LISTPROPOSALSREQUEST']._serialized_start=779
+  _globals['_LISTPROPOSALSREQUEST']._serialized_end=822
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_start=824
+  _globals['_LISTPROPOSALSRESPONSE']._serialized_end=903
+  _globals['_PROPOSAL']._serialized_start=906
+  _globals['_PROPOSAL']._serialized_end=1272
+  _globals['_TIMEDACCESS']._serialized_start=1274
+  _globals['_TIMEDACCESS']._serialized_end=1397
+  _globals['_REQUESTACCESSREQUEST']._serialized_start=1399
+  _globals['_REQUESTACCESSREQUEST']._serialized_end=1492
+  _globals['_REQUESTACCESSRESPONSE']._serialized_start=1494
+  _globals['_REQUESTACCESSRESPONSE']._serialized_end=1564
+  _globals['_LISTACCESSREQUEST']._serialized_start=1566
+  _globals['_LISTACCESSREQUEST']._serialized_end=1598
+  _globals['_LISTACCESSRESPONSE']._serialized_start=1600
+  _globals['_LISTACCESSRESPONSE']._serialized_end=1710
+  _globals['_GETPOLICYREQUEST']._serialized_start=1712
+  _globals['_GETPOLICYREQUEST']._serialized_end=1730
+  _globals['_POLICYROW']._serialized_start=1732
+  _globals['_POLICYROW']._serialized_end=1788
+  _globals['_GETPOLICYRESPONSE']._serialized_start=1790
+  _globals['_GETPOLICYRESPONSE']._serialized_end=1914
+  _globals['_LISTREVISIONSREQUEST']._serialized_start=1916
+  _globals['_LISTREVISIONSREQUEST']._serialized_end=1953
+  _globals['_LISTREVISIONSRESPONSE']._serialized_start=1955
+  _globals['_LISTREVISIONSRESPONSE']._serialized_end=2015
+  _globals['_REVISION']._serialized_start=2018
+  _globals['_REVISION']._serialized_end=2210
+  _globals['_BLAMEREQUEST']._serialized_start=2212
+  _globals['_BLAMEREQUEST']._serialized_end=2226
+  _globals['_BLAMERESPONSE']._serialized_start=2228
+  _globals['_BLAMERESPONSE']._serialized_end=2276
+  _globals['_BLAMEDROW']._serialized_start=2278
+  _globals['_BLAMEDROW']._serialized_end=2357
+  _globals['_POLICYSERVICE']._serialized_start=2360
+  _globals['_POLICYSERVICE']._serialized_end=3032
 # @@protoc_insertion_point(module_scope)

@@ -83,12 +83,14 @@ class ApproveRequest(_message.Message):
     def __init__(self, proposal_id: _Optional[str] = ..., digest: _Optional[str] = ..., message: _Optional[str] = ...) -> None: ...
 
 class ApproveResponse(_message.Message):
-    __slots__ = ("world_seq", "approved_by")
+    __slots__ = ("world_seq", "approved_by", "live")
     WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
     APPROVED_BY_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
     world_seq: int
     approved_by: _containers.RepeatedScalarFieldContainer[str]
-    def __init__(self, world_seq: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ...) -> None: ...
+    live: bool
+    def __init__(self, world_seq: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ..., live: bool = ...) -> None: ...
 
 class RejectRequest(_message.Message):
     __slots__ = ("proposal_id", "message")
@@ -119,7 +121,7 @@ class ListProposalsResponse(_message.Message):
     def __init__(self, proposals: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ..., world_seq: _Optional[int] = ...) -> None: ...
 
 class Proposal(_message.Message):
-    __slots__ = ("id", "digest", "authors", "message", "time_ms", "expires_ms", "approved_by", "rows_added", "rows_removed", "current", "added", "removed", "model", "vocabulary")
+    __slots__ = ("id", "digest", "authors", "message", "time_ms", "expires_ms", "approved_by", "rows_added", "rows_removed", "current", "added", "removed", "model", "vocabulary", "access")
     ID_FIELD_NUMBER: _ClassVar[int]
     DIGEST_FIELD_NUMBER: _ClassVar[int]
     AUTHORS_FIELD_NUMBER: _ClassVar[int]
@@ -134,6 +136,7 @@ class Proposal(_message.Message):
     REMOVED_FIELD_NUMBER: _ClassVar[int]
     MODEL_FIELD_NUMBER: _ClassVar[int]
     VOCABULARY_FIELD_NUMBER: _ClassVar[int]
+    ACCESS_FIELD_NUMBER: _ClassVar[int]
     id: str
     digest: str
     authors: _containers.RepeatedScalarFieldContainer[str]
@@ -148,7 +151,60 @@ class Proposal(_message.Message):
     removed: _containers.RepeatedCompositeFieldContainer[PolicyRow]
     model: str
     vocabulary: str
-    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., authors: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., time_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., current: bool = ..., added: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., model: _Optional[str] = ..., vocabulary: _Optional[str] = ...) -> None: ...
+    access: TimedAccess
+    def __init__(self, id: _Optional[str] = ..., digest: _Optional[str] = ..., authors: _Optional[_Iterable[str]] = ..., message: _Optional[str] = ..., time_ms: _Optional[int] = ..., expires_ms: _Optional[int] = ..., approved_by: _Optional[_Iterable[str]] = ..., rows_added: _Optional[int] = ..., rows_removed: _Optional[int] = ..., current: bool = ..., added: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., removed: _Optional[_Iterable[_Union[PolicyRow, _Mapping]]] = ..., model: _Optional[str] = ..., vocabulary: _Optional[str] = ..., access: _Optional[_Union[TimedAccess, _Mapping]] = ...) -> None: ...
+
+class TimedAccess(_message.Message):
+    __slots__ = ("who", "role", "environment", "duration_s", "approvals_needed", "end_ms")
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    who: str
+    role: str
+    environment: str
+    duration_s: int
+    approvals_needed: int
+    end_ms: int
+    def __init__(self, who: _Optional[str] = ..., role: _Optional[str] = ..., environment: _Optional[str] = ..., duration_s: _Optional[int] = ..., approvals_needed: _Optional[int] = ..., end_ms: _Optional[int] = ...) -> None: ...
+
+class RequestAccessRequest(_message.Message):
+    __slots__ = ("role", "environment", "duration_s", "reason")
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    role: str
+    environment: str
+    duration_s: int
+    reason: str
+    def __init__(self, role: _Optional[str] = ..., environment: _Optional[str] = ..., duration_s: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RequestAccessResponse(_message.Message):
+    __slots__ = ("proposal_id", "approvals_needed")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    APPROVALS_NEEDED_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    approvals_needed: int
+    def __init__(self, proposal_id: _Optional[str] = ..., approvals_needed: _Optional[int] = ...) -> None: ...
+
+class ListAccessRequest(_message.Message):
+    __slots__ = ("all",)
+    ALL_FIELD_NUMBER: _ClassVar[int]
+    all: bool
+    def __init__(self, all: bool = ...) -> None: ...
+
+class ListAccessResponse(_message.Message):
+    __slots__ = ("requests", "live", "world_seq")
+    REQUESTS_FIELD_NUMBER: _ClassVar[int]
+    LIVE_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    requests: _containers.RepeatedCompositeFieldContainer[Proposal]
+    live: _containers.RepeatedCompositeFieldContainer[TimedAccess]
+    world_seq: int
+    def __init__(self, requests: _Optional[_Iterable[_Union[Proposal, _Mapping]]] = ..., live: _Optional[_Iterable[_Union[TimedAccess, _Mapping]]] = ..., world_seq: _Optional[int] = ...) -> None: ...
 
 class GetPolicyRequest(_message.Message):
     __slots__ = ()

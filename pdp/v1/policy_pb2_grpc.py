@@ -74,6 +74,16 @@ class PolicyServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_policy__pb2.BlameRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.BlameResponse.FromString,
                 _registered_method=True)
+        self.RequestAccess = channel.unary_unary(
+                '/pdp.v1.PolicyService/RequestAccess',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.RequestAccessRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.RequestAccessResponse.FromString,
+                _registered_method=True)
+        self.ListAccess = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListAccess',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -136,6 +146,21 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def RequestAccess(self, request, context):
+        """Asks for a role for oneself, for a time. Approve and Reject decide on it as on any proposal; the last approval that is
+        wanted makes it live, and its time starts then.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListAccess(self, request, context):
+        """The caller's own requests and what it holds for a time; with `all`, everybody's.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -178,6 +203,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.Blame,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.BlameRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.BlameResponse.SerializeToString,
+            ),
+            'RequestAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.RequestAccess,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.RequestAccessRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.RequestAccessResponse.SerializeToString,
+            ),
+            'ListAccess': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListAccess,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -396,6 +431,60 @@ class PolicyService(object):
             '/pdp.v1.PolicyService/Blame',
             pdp_dot_v1_dot_policy__pb2.BlameRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.BlameResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def RequestAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/RequestAccess',
+            pdp_dot_v1_dot_policy__pb2.RequestAccessRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.RequestAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListAccess(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListAccess',
+            pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -12,8 +12,10 @@ from pdp.model.attributes import Attributes
 from pdp.model.decision import Decision, Obligation
 from pdp.model.names import Action, Principal
 from pdp.model.request import Party, Question
+from pdp.service.access import Access
+from pdp.service.desk import POLICY, Acting, Desk
 from pdp.service.genesis import policy_payload
-from pdp.service.policy import POLICY, Acting, Policies
+from pdp.service.policy import Policies
 from pdp.service.replicate import Publisher
 from tests.support.logs import Authority, HandClock, MemoryLog
 from tests.support.worlds import PACK
@@ -40,6 +42,7 @@ class Place:
 
     log: MemoryLog = field(default_factory=MemoryLog)
     clock: HandClock = field(default_factory=HandClock)
+    shipped: dict[str, bytes] = field(default_factory=files)
     decided: list[tuple[str, Decision]] = field(default_factory=list)
 
     async def open(self, people: str = PEOPLE) -> None:
@@ -47,11 +50,12 @@ class Place:
         authority = Authority()
         self.replica = authority.replica()
         self.publisher = Publisher(self.log, self.replica, authority.keys, self.clock)
-        pack = load_pack(files(people_csv=people))
+        pack = load_pack(self.shipped | {"people.csv": people.encode()})
         assert isinstance(pack, Pack), pack
         payload = policy_payload(pack, admin=ADA, role="role:policy-admin")
         await self.publisher.publish("policy", payload, author="genesis")
-        self.policies = Policies(replica=self.replica, publisher=self.publisher, clock=self.clock)
+        self.desk = Desk(replica=self.replica, publisher=self.publisher, clock=self.clock)
+        self.policies, self.access = Policies(self.desk), Access(self.desk)
 
     def acting(self, subject: str, *actors: str, groups: Sequence[str] = ()) -> Acting:
         """Return who acts: `subject`, through `actors`."""

@@ -11,19 +11,24 @@ from pdp.model.decision import Obligation
 from pdp.model.names import Action, printable
 from pdp.server.callers import CALLER, Gate, Right
 from pdp.server.grpc.convert import need
+from pdp.service.access import Access, asked, is_request, lent
+from pdp.service.desk import POLICY, Acting, Desk
 from pdp.service.drafts import from_history, from_pack, from_rows
 from pdp.service.history import History, Revision
-from pdp.service.policy import POLICY, Acting, Draft, Policies
+from pdp.service.policy import Draft, Policies
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 
 _REVISIONS: Final = 100
+_READ: Final = Action.parse("policy.read")
 
 
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     """The RPCs of PolicyService, behind the guard; what a change itself needs is asked here, with what it touches."""
 
-    def __init__(self, *, policies: Policies, history: History, gate: Gate) -> None:
-        self._policies = policies
+    def __init__(self, *, desk: Desk, history: History, gate: Gate) -> None:
+        self._desk = desk
+        self._policies = Policies(desk)
+        self._access = Access(desk)
         self._history = history
         self._gate = gate
 
@@ -67,18 +72,21 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
 
     async def Approve(self, request: policy_pb2.ApproveRequest, _context: Any) -> policy_pb2.ApproveResponse:  # noqa: N802 - gRPC's name
         """Say yes to a proposal."""
-        proposal, world = await self._policies.approve(
-            need(request.proposal_id, "proposal_id"),
-            expected=need(request.digest, "digest"),
-            message=request.message,
-            who=self._acting(),
-        )
+        proposal = self._desk.proposal(need(request.proposal_id, "proposal_id"))
+        expected, who = need(request.digest, "digest"), self._acting()
+        if is_request(proposal):
+            approved, world = await self._access.approve(
+                proposal.id, expected=expected, message=request.message, who=who
+            )
+            live = self._desk.world.proposals.get(proposal.id) is None
+            return policy_pb2.ApproveResponse(world_seq=world.seq, approved_by=approved, live=live)
+        proposal, world = await self._policies.approve(proposal.id, expected=expected, message=request.message, who=who)
         return policy_pb2.ApproveResponse(world_seq=world.seq, approved_by=proposal.approvers())
 
     async def Reject(self, request: policy_pb2.RejectRequest, _context: Any) -> policy_pb2.RejectResponse:  # noqa: N802 - gRPC's name
         """End a proposal."""
         proposal_id = need(request.proposal_id, "proposal_id")
-        world = await self._policies.reject(proposal_id, message=request.message, who=self._acting())
+        world = await self._desk.reject(proposal_id, message=request.message, who=self._acting())
         return policy_pb2.RejectResponse(world_seq=world.seq)
 
     async def ListProposals(  # noqa: N802 - gRPC's name
@@ -87,7 +95,7 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         """Show what waits."""
         world = self._policies.live()
         whole = bool(request.proposal_id)
-        found = [self._policies.proposal(request.proposal_id)] if whole else self._policies.waiting()
+        found = [self._desk.proposal(request.proposal_id)] if whole else self._desk.waiting()
         proposals = [_proposal(one, current=one.revision == world.revision, whole=whole) for one in found]
         return policy_pb2.ListProposalsResponse(proposals=proposals, world_seq=world.seq)
 
@@ -119,6 +127,42 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         ]
         return policy_pb2.BlameResponse(rows=rows)
 
+    async def RequestAccess(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.RequestAccessRequest, _context: Any
+    ) -> policy_pb2.RequestAccessResponse:
+        """Ask for a role for oneself."""
+        proposal, wish = await self._access.request(
+            role=need(request.role, "role"),
+            environment=need(request.environment, "environment"),
+            duration_ms=request.duration_s * 1000,
+            reason=request.reason,
+            who=self._acting(),
+        )
+        return policy_pb2.RequestAccessResponse(proposal_id=proposal.id, approvals_needed=wish.needed)
+
+    async def ListAccess(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.ListAccessRequest, _context: Any
+    ) -> policy_pb2.ListAccessResponse:
+        """Show what was asked for, and what is held for a time."""
+        caller = CALLER.get()
+        if request.all:
+            await self._gate.permit(caller, Right(action=_READ, resource=POLICY), {})
+        world = self._policies.live()
+        waiting = [one for one in self._desk.waiting() if is_request(one)]
+        return policy_pb2.ListAccessResponse(
+            requests=[
+                _proposal(one, current=True, whole=False)
+                for one in waiting
+                if request.all or caller.name in one.authors
+            ],
+            live=[
+                policy_pb2.TimedAccess(who=row.fields[0], role=row.fields[1], environment=row.fields[2], end_ms=end_ms)
+                for row, end_ms in lent(world, self._desk.now_ms())
+                if request.all or row.fields[0] == caller.name
+            ],
+            world_seq=world.seq,
+        )
+
     def _acting(self) -> Acting:
         caller = CALLER.get()
 
@@ -149,6 +193,17 @@ def _proposal(proposal: Proposal, *, current: bool, whole: bool) -> policy_pb2.P
         rows_removed=len(change["removed"]),
         current=current,
     )
+    if is_request(proposal):
+        wish = asked(proposal)
+        message.access.CopyFrom(
+            policy_pb2.TimedAccess(
+                who=wish.who,
+                role=wish.role,
+                environment=wish.environment,
+                duration_s=wish.duration_ms // 1000,
+                approvals_needed=wish.needed,
+            )
+        )
     if whole:
         message.added.extend(_rows(map(Row.from_json, change["added"])))
         message.removed.extend(_rows(map(Row.from_json, change["removed"])))

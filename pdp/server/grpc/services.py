@@ -28,11 +28,11 @@ from pdp.service.assets import Assets
 from pdp.service.audit import AuditBook, AuditReceiver
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
+from pdp.service.desk import Desk
 from pdp.service.health import Health
 from pdp.service.history import History
 from pdp.service.lists import Lists
 from pdp.service.locks import Locks
-from pdp.service.policy import Policies
 from pdp.service.replicate import Replication
 from pdp.v1 import (
     asset_pb2_grpc,
@@ -89,11 +89,8 @@ def _decision(rooms: Rooms) -> DecisionServicer:
 
 def _add_administration(server: Any, rooms: Rooms) -> None:
     replica, publisher, subscribers = rooms.replica, rooms.replication.publisher, rooms.replication.subscribers
-    policies = PolicyServicer(
-        policies=Policies(replica=replica, publisher=publisher, clock=rooms.clock),
-        history=History(publisher.log),
-        gate=rooms.gate,
-    )
+    desk = Desk(replica=replica, publisher=publisher, clock=rooms.clock)
+    policies = PolicyServicer(desk=desk, history=History(publisher.log), gate=rooms.gate)
     assets = Assets(replica=replica, publisher=publisher)
     locks = Locks(replica=replica, publisher=publisher, subscribers=subscribers, clock=rooms.clock, new_id=rooms.new_id)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)  # type: ignore[no-untyped-call] # generated

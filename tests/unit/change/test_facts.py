@@ -109,7 +109,11 @@ def test_a_vocabulary_without_these_words_is_told_nothing() -> None:
 
 def test_nothing_touched_names_every_fact() -> None:
     snapshot = compiled("")
-    assert {name.removeprefix("change.") for name in nothing_touched(snapshot.vocabulary)} == {"rows", *QUIET}
+    assert {name.removeprefix("change.") for name in nothing_touched(snapshot.vocabulary)} == {
+        "rows",
+        "duration_s",
+        *QUIET,
+    }
     assert (
         nothing_touched(snapshot.vocabulary).keys()
         == Facts(snapshot, snapshot, words=False, now_ms=NOW_MS).attributes([]).keys()

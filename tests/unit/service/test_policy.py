@@ -100,9 +100,9 @@ def test_a_rejected_proposal_is_gone_and_its_author_may_withdraw_it() -> None:
             outcome = await policies.propose(rows(PROD), place.acting(ADA))
             assert outcome.proposal is not None
             found = outcome.proposal.id
-            assert await refusal(policies.reject(found, message="", who=place.acting(MIA))) is Reason.NO_GRANT
-            await policies.reject(found, message="no", who=place.acting(who))
-            assert policies.waiting() == ()
+            assert await refusal(place.desk.reject(found, message="", who=place.acting(MIA))) is Reason.NO_GRANT
+            await place.desk.reject(found, message="no", who=place.acting(who))
+            assert place.desk.waiting() == ()
             assert await refusal(policies.activate(found, who=place.acting(ADA))) is Reason.NOT_FOUND
 
     at_place(test)
@@ -115,7 +115,7 @@ def test_a_proposal_and_its_approvals_end_with_their_time() -> None:
         digest = outcome.proposal.digest
         await place.policies.approve("p2", expected=digest, message="", who=place.acting(EVE))
         place.clock.advance(8 * 86_400.0)
-        assert place.policies.waiting() == ()
+        assert place.desk.waiting() == ()
         assert await refusal(place.policies.activate("p2", who=place.acting(ADA))) is Reason.NOT_FOUND
         late = place.policies.approve("p2", expected=digest, message="", who=place.acting(OLGA))
         assert await refusal(late) is Reason.NOT_FOUND
@@ -130,7 +130,7 @@ def test_open_proposals_are_bounded_for_each_author_and_none_is_pushed_out() -> 
         more = place.policies.propose(rows("g, user:one-more@x.org, role:app, prod"), place.acting(ADA))
         assert await refusal(more) is Reason.POLICY_REFUSED
         await place.policies.propose(rows(PROD), place.acting(OLGA))
-        assert len(place.policies.waiting()) == 17
+        assert len(place.desk.waiting()) == 17
 
     at_place(test)
 

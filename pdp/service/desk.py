@@ -1,0 +1,218 @@
+"""The desk where changes of the policy lie: weighed on exactly one world, published on it, and judged by others.
+
+What each kind of change needs is its own use case (`policy.py`, `access.py`); here is what they share, so that there is one way
+to open a proposal, one way to approve it, and one compare-and-set.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pdp.change.facts import Facts
+from pdp.change.proposal import Change, Proposal
+from pdp.errors import ConflictError, PortcullisError, Reason
+from pdp.limits import PROPOSAL_LIFE_S
+from pdp.model.attributes import Attributes
+from pdp.model.canonical import digest
+from pdp.model.decision import Obligation
+from pdp.model.names import Action, Principal, Resource, printable
+from pdp.model.request import Party, Question
+from pdp.ports import Clock
+from pdp.replica import Replica
+from pdp.service.replicate import Publisher
+from pdp.world import Policy, World, policy_after
+
+KIND: Final = "policy"
+PROPOSAL: Final = "proposal"
+VERDICT: Final = "verdict"
+APPROVE: Final = Action.parse("policy.approve")
+REJECT: Final = Action.parse("policy.reject")
+POLICY: Final = Resource.parse("policy/main")
+
+May = Callable[[Action, Attributes], Awaitable[Sequence[Obligation]]]
+"""Decides and records whether the caller may; returns what an allow obliges to, or raises."""
+Would = Callable[[Action, Attributes], Sequence[Obligation] | None]
+"""The same, asked only to tell: nothing is recorded, and None is no."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Acting:
+    """Who changes the policy: the subject, then the actors, as their credential says; and what they may."""
+
+    parties: tuple[Party, ...]
+    may: May
+    would: Would
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The names, subject first."""
+        return tuple(str(party.principal) for party in self.parties)
+
+    @property
+    def groups(self) -> tuple[str, ...]:
+        """What their issuers vouch for."""
+        return tuple(sorted({group for party in self.parties for group in party.groups}))
+
+
+@dataclass(frozen=True, slots=True)
+class Weighed:
+    """A change on exactly one world: the policy it makes, and what it touches."""
+
+    world: World
+    change: Change
+    facts: Facts | None
+
+    def attributes(self, parties: Sequence[Party]) -> Attributes:
+        """Return what the change touches, as attributes of a question; nobody of `parties` may gain by it."""
+        return self.facts.attributes(parties) if self.facts else {}
+
+
+class Desk:
+    """Weighs, publishes and judges."""
+
+    def __init__(self, *, replica: Replica, publisher: Publisher, clock: Clock) -> None:
+        self._replica = replica
+        self._publisher = publisher
+        self._clock = clock
+
+    @property
+    def world(self) -> World:
+        """The world of now."""
+        return self._replica.world
+
+    def now_ms(self) -> int:
+        """Return the time that decisions go by."""
+        return self._replica.now_ms(self._clock.now_ms())
+
+    def waiting(self) -> tuple[Proposal, ...]:
+        """Return the proposals that are open, oldest first."""
+        now_ms = self.now_ms()
+        return tuple(one for one in self.world.proposals if one.expires_ms > now_ms)
+
+    def proposal(self, proposal_id: str, expected: str = "") -> Proposal:
+        """Return an open proposal; `expected` is the digest of the change that the caller has looked at.
+
+        Raises:
+            PortcullisError: `not_found`, or `conflict` if it is another change.
+        """
+        proposal = self.world.proposals.get(proposal_id)
+        if proposal is None or proposal.expires_ms <= self.now_ms():
+            message = f"no proposal `{printable(proposal_id)}` is open"
+            raise PortcullisError(Reason.NOT_FOUND, message, advice="`pdp policy status` lists those that are")
+        if expected and proposal.digest != expected:
+            message = f"proposal {proposal.id} is another change than the one that was looked at"
+            raise PortcullisError(Reason.CONFLICT, message, advice=f"look again: `pdp policy show {proposal.id}`")
+        return proposal
+
+    # --- publishing --------------------------------------------------------------------------------------------------
+
+    async def weigh(self, world: World, change: Mapping[str, Any], message: str) -> Weighed:
+        """Compile what a change makes of a world's policy, in a thread, and find out what it touches.
+
+        Raises:
+            PortcullisError: `policy_refused` if it does not compile.
+        """
+        return await asyncio.to_thread(_weighed, world, {**change, "message": message}, self.now_ms())
+
+    async def open(self, change: Change, world: World, who: Acting) -> Proposal | None:
+        """Publish a proposal on exactly the world it was weighed on; None if another entry came first."""
+        payload = {
+            "change": dict(change),
+            "revision": world.revision,
+            "words": words(world.policy),
+            "authors": list(who.chain),
+            "groups": list(who.groups),
+            "expires_ms": self.now_ms() + int(PROPOSAL_LIFE_S * 1000),
+        }
+        if not await self._publish(PROPOSAL, payload, who, world):
+            return None
+        return self.proposal(f"p{world.seq + 1}")
+
+    async def publish(self, weighed: Weighed, who: Acting, history: Mapping[str, Any]) -> bool:
+        """Publish the policy on exactly the world it was weighed on, so that nothing unseen is live beside it."""
+        return await self._publish(KIND, {"authors": list(who.chain), **weighed.change, **history}, who, weighed.world)
+
+    async def _publish(self, kind: str, payload: Mapping[str, Any], who: Acting, world: World) -> bool:
+        try:
+            await self._publisher.publish(kind, dict(payload), author=who.chain[0], expected_seq=world.seq)
+        except ConflictError:
+            if self.world is world:
+                raise  # what came first cannot be taken in here: asking again would not end
+            return False
+        return True
+
+    # --- judging -----------------------------------------------------------------------------------------------------
+
+    async def approve(self, proposal: Proposal, weighed: Weighed, *, message: str, who: Acting) -> bool:
+        """Say yes to a proposal as it is weighed on the world of now; False if another entry came first.
+
+        Raises:
+            PortcullisError: `self_approval` if the caller had a hand in it or gains by it; and where they may not approve
+                such a change.
+        """
+        if proposal.written_by(who.chain):
+            told = f"{who.chain[0]} had a hand in {proposal.id}: its author never approves it"
+            raise PortcullisError(Reason.SELF_APPROVAL, told, advice="ask somebody else")
+        attributes = await asyncio.to_thread(weighed.attributes, proposal.parties())
+        await who.may(APPROVE, attributes)
+        if weighed.facts is not None and await asyncio.to_thread(_favours, weighed.facts, who.parties):
+            told = f"{who.chain[0]} gains by {proposal.id}, so their yes does not count"
+            raise PortcullisError(Reason.SELF_APPROVAL, told, advice="ask somebody who does not")
+        return await self._judged(proposal, who, weighed.world, approves=True, message=message)
+
+    async def reject(self, proposal_id: str, *, message: str, who: Acting) -> World:
+        """End a proposal. Its author may always withdraw it.
+
+        Raises:
+            PortcullisError: `not_found`; and where the caller may not reject it.
+        """
+        while True:
+            world, proposal = self.world, self.proposal(proposal_id)
+            if not proposal.written_by(who.chain):
+                await who.may(REJECT, {})
+            if await self._judged(proposal, who, world, approves=False, message=message):
+                return self.world
+
+    async def _judged(self, proposal: Proposal, who: Acting, world: World, *, approves: bool, message: str) -> bool:
+        payload = {
+            "proposal": proposal.id,
+            "digest": proposal.digest,
+            "approves": approves,
+            "by": list(who.chain),
+            "message": message,
+        }
+        return await self._publish(VERDICT, payload, who, world)
+
+    def approvers(self, proposal: Proposal, world: World) -> list[str]:
+        """Return who approved it and counts: whoever is locked out now has no say in what happens now."""
+        return [name for name in proposal.approvers() if not _locked(name, world)]
+
+
+def _locked(name: str, world: World) -> bool:
+    party = Party(principal=Principal.parse(name))
+    return world.locks.match(Question(subject=party, action=APPROVE, resource=POLICY), world.signed_ms) is not None
+
+
+def _weighed(world: World, change: dict[str, Any], now_ms: int) -> Weighed:
+    policy = policy_after(world.policy, change)
+    change["rows_digest"] = policy.snapshot.digest.hex()
+    if world.policy is None:
+        return Weighed(world, change, None)
+    changed = words(world.policy) != words(policy)
+    return Weighed(world, change, Facts(world.policy.snapshot, policy.snapshot, changed, now_ms))
+
+
+def words(policy: Policy | None) -> str:
+    """Return what names a policy's model and vocabulary."""
+    texts = (policy.model_text.encode(), policy.vocabulary_text.encode()) if policy else ()
+    return digest("words", *texts).hex()
+
+
+def _favours(facts: Facts, parties: Sequence[Party]) -> bool:
+    return any(facts.favours(party) for party in parties)
+
+
+def approvals(obligations: Sequence[Obligation]) -> int:
+    """Return how many approvals an allow obliges to."""
+    return next((int(one.value) for one in obligations if one.name == "approvals"), 0)
