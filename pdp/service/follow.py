@@ -19,6 +19,7 @@ from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import RECONNECT_MAX_S, RECONNECT_MIN_S
 from pdp.ports import Clock, Feed, FeedSource, ReplicaStore
 from pdp.replica import Prepared, Replica
+from pdp.service.aside import prepare
 from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot, peek_seq
 from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
 from pdp.trust.keys import RootFile
@@ -195,10 +196,7 @@ class Follower:
         if isinstance(item, SignedEntry) and item.digest == self._replica.world.head:
             return True  # sent twice around a reconnect
         now_ms = self._clock.now_ms()
-        if isinstance(item, SignedEntry):
-            prepared = self._replica.prepare(item, now_ms=now_ms)
-        else:
-            prepared = self._replica.prepare_snapshot(item, now_ms=now_ms)
+        prepared = await prepare(self._replica, item, now_ms=now_ms)
         if isinstance(prepared, Refused):
             return False
         # INVARIANT (V9): on disk first, then in force; and acknowledged only when the cuts it causes are ordered.

@@ -15,6 +15,7 @@ from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, SNAPSHOT_EVERY_ENTRIES, STORE_RETRY_S
 from pdp.ports import Clock, ReplicaStore, WorldLog
 from pdp.replica import Prepared, Replica
+from pdp.service.aside import prepare
 from pdp.service.follow import Follower, give_up, obtain_root, restore
 from pdp.service.positions import Positions
 from pdp.service.subscribers import Receipt, ReplicaInfo, Subscribers, Subscription
@@ -82,7 +83,7 @@ class Publisher:
             if self._replica.world.seq < self._replica.mark:  # a number that was used would be used for something else
                 advice = "put back what is missing: `pdp log recover`"
                 raise PortcullisError(Reason.STORE_UNAVAILABLE, _below_mark(self._replica), advice=advice)
-            entry, prepared = self._prepare(kind, payload, author)
+            entry, prepared = await self._prepare(kind, payload, author)
             try:
                 await self._log.append(entry, seq=prepared.seq, prev=prepared.base.head)
             except ConflictError:
@@ -98,7 +99,7 @@ class Publisher:
         """The log that is written, to read what stands in it."""
         return self._log
 
-    def _prepare(self, kind: str, payload: Any, author: str) -> tuple[SignedEntry, Prepared]:
+    async def _prepare(self, kind: str, payload: Any, author: str) -> tuple[SignedEntry, Prepared]:
         """Seal the successor of our head and fold it, before anyone else sees it."""
         now_ms = self._clock.now_ms()
         entry = seal_next(
@@ -110,7 +111,7 @@ class Publisher:
             time_ms=self._replica.now_ms(now_ms),
             keys=(self._keys.publish,),
         )
-        prepared = self._replica.prepare(entry, now_ms=now_ms)
+        prepared = await prepare(self._replica, entry, now_ms=now_ms)
         if isinstance(prepared, Refused):
             reason = Reason.POLICY_REFUSED if prepared.reason in _CALLERS_FAULTS else Reason.INTERNAL_ERROR
             raise PortcullisError(reason, prepared.detail, advice=_advice(prepared))
@@ -180,7 +181,7 @@ class Publisher:
         snapshot = await self._log.snapshot()
         if snapshot is None:
             return
-        prepared = self._replica.prepare_snapshot(snapshot, now_ms=self._clock.now_ms())
+        prepared = await prepare(self._replica, snapshot, now_ms=self._clock.now_ms())
         if isinstance(prepared, Refused):
             return  # counted; the log itself still leads here, entry by entry
         if self._store is not None:
@@ -202,7 +203,7 @@ class Publisher:
 
     async def _take(self, entry: SignedEntry) -> bool:
         """Verify, fold, persist and commit one entry of the log; False if it was refused and the old world stays."""
-        prepared = self._replica.prepare(entry, now_ms=self._clock.now_ms())
+        prepared = await prepare(self._replica, entry, now_ms=self._clock.now_ms())
         if isinstance(prepared, Refused):
             return False
         await self._settle(entry, prepared, self._clock.mono_s())

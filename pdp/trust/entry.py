@@ -222,6 +222,14 @@ def peek_seq(entry: SignedEntry) -> int:
         return 0
 
 
+def peek_kind(entry: SignedEntry) -> str:
+    """Return the kind that an *unverified* entry claims, or nothing: to plan the work, never to believe."""
+    try:
+        return EntryHeader.decode(entry.header).kind
+    except BadRequestError:
+        return ""
+
+
 def payload_digest(payload: bytes) -> str:
     """Return the digest under which a header names `payload`."""
     return canonical.digest(_PAYLOAD, payload).hex()

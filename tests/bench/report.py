@@ -5,12 +5,16 @@ import os
 import platform
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from itertools import cycle, islice
 from pathlib import Path
+from typing import TypeVar
 
 from rich.console import Console
 from rich.table import Table
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,6 +44,27 @@ def per_call_us(call: Callable[[], object], *, at_least_s: float = 0.2, rounds: 
         number *= 4
     number = max(1, int(number * at_least_s / max(elapsed, 1e-9)))
     return statistics.median(_timed(call, number) / number for _ in range(rounds)) * 1e6
+
+
+def per_question_us(answer: Callable[[_T], object], questions: Sequence[_T], *, at_least_s: float = 0.3) -> float:
+    """Return the median of three rounds of the processor time of one question, in microseconds.
+
+    The questions are asked in turn, so that what a peer or a processor remembers of the last one answers none; a round is
+    at least `at_least_s` long and at least ten questions. Processor time: what else the machine does counts less.
+    """
+    turn = cycle(questions)
+    number = 10
+    while (elapsed := _asked(answer, islice(turn, number))) < at_least_s / 10:
+        number *= 4
+    number = max(10, int(number * at_least_s / elapsed))
+    return statistics.median(_asked(answer, islice(turn, number)) / number for _ in range(3)) * 1e6
+
+
+def _asked(answer: Callable[[_T], object], questions: Iterable[_T]) -> float:
+    start = time.process_time()
+    for question in questions:
+        answer(question)
+    return time.process_time() - start
 
 
 def _timed(call: Callable[[], object], number: int) -> float:
