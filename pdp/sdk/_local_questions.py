@@ -5,14 +5,16 @@ passed, or the credential or the right ends; then it is made anew. So nothing th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from pdp.discretion import discreet, sees, telling
 from pdp.errors import BadNameError, BadRequestError, Reason
 from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
 from pdp.limits import DECISION_CACHE_ENTRIES, TOKEN_CACHE_LIFE_S
 from pdp.model import decision as model
 from pdp.model.attributes import AttributeType, Value
+from pdp.model.decision import Answer
 from pdp.model.names import Action, Principal, Resource, printable
 from pdp.model.request import CredentialFacts, Party
 from pdp.model.request import Question as Engine
@@ -26,6 +28,7 @@ from pdp.world import World
 DOOR: Final = "sdk"
 _ASK: Final = (Action.parse("decision.ask"), Resource.parse("decision/main"))
 _ASSERT: Final = (Action.parse("decision.assert"), Resource.parse("decision/main"))
+_ASSET_READ: Final = (Action.parse("asset.read"), Resource.parse("asset/all"))
 _POLICY_READ: Final = (Action.parse("policy.read"), Resource.parse("policy/main"))
 _KINDS: Final[Mapping[str, AttributeType]] = {
     "bool_value": AttributeType.BOOL,
@@ -132,6 +135,17 @@ class Reader:
     async def may_read_policy(self, admitted: Admitted) -> None:
         """Return if we may list who can."""
         await self.authorise(admitted, _POLICY_READ)
+
+    def seen(self, answer: Answer, question: Engine, admitted: Admitted) -> Answer:
+        """Return an answer as the PDP would tell it us: what exists is not told to who may not see it (FAILURE.md N10)."""
+        decider = self._machine.decider
+        if not telling(answer.decision) or self._machine.trust.development:
+            return answer
+        if any(decider.recheck(admitted.own(right)).allowed for right in (_ASSET_READ, _ASSERT)):
+            return answer
+        moment = decider.moment()
+        known = sees(moment.world, question, moment.now_ms, clock_off=moment.clock_off)
+        return replace(answer, decision=discreet(answer.decision, known=known))
 
     async def read(self, question: Question, admitted: Admitted) -> Engine | Refusal:
         """Return the question as the engine reads it, or why the credential inside it does not hold.

@@ -28,6 +28,7 @@ from pdp.errors import PortcullisError, Reason
 from pdp.identity.types import Refusal
 from pdp.limits import LOCAL_TOKEN_READ_S, MAX_BATCH, WATCH_RENEW_S
 from pdp.model import decision as model
+from pdp.model.decision import Answer
 from pdp.model.listed import Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party
@@ -244,7 +245,7 @@ class LocalClient:
             soon_s = decision.recheck_after_s
             return recorded if soon_s == recorded.recheck_after_s else replace(recorded, recheck_after_s=soon_s)
         confirmed = decider.confirm(prepared.question, decision, moment, caller=admitted.name, door=DOOR)
-        answer = self._run(confirmed)
+        answer = self._reader.seen(self._run(confirmed), prepared.question, admitted)
         outcome = told(answer.decision, answer.decision_id)
         if outcome.allowed:
             prepared.told = outcome
@@ -279,7 +280,7 @@ class LocalClient:
             if isinstance(item, Refusal):
                 outcomes.append(await self._refusal(item, question, admitted))
             else:
-                answer = next(answers)
+                answer = self._reader.seen(next(answers), item, admitted)
                 outcomes.append(told(answer.decision, answer.decision_id))
         return tuple(outcomes)
 
@@ -307,7 +308,9 @@ class LocalClient:
                 caller=admitted.name,
                 caller_expires_at_s=admitted.identity.expires_at_s,
             )
-            async for decision in _for_a_while(answers):
+            async for answer in _for_a_while(answers):
+                shown = self._reader.seen(answer, read, admitted)
+                decision = told(shown.decision, shown.decision_id)
                 if last is None or not same_access(decision, last):
                     last = decision
                     yield decision
@@ -366,7 +369,7 @@ async def _whole(page: Callable[[PageRequest], Coroutine[Any, Any, Page]]) -> Li
     raise AssertionError("the last start returns or raises")
 
 
-async def _for_a_while(answers: AsyncGenerator[Any]) -> AsyncGenerator[Decision]:
+async def _for_a_while(answers: AsyncGenerator[Answer]) -> AsyncGenerator[Answer]:
     """Yield what `answers` tells until it ends or it is time to look at our credential again."""
     async with aclosing(answers):
         end_s = time.monotonic() + WATCH_RENEW_S
@@ -377,7 +380,7 @@ async def _for_a_while(answers: AsyncGenerator[Any]) -> AsyncGenerator[Decision]
                 answer = waiting.result() if waiting.done() else None
                 if answer is None:
                     return
-                yield told(answer.decision, answer.decision_id)
+                yield answer
                 waiting = asyncio.ensure_future(anext(answers, None))
         finally:
             waiting.cancel()

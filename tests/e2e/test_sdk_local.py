@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,8 @@ def pdp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedPdp]:
 def local(pdp: ThreadedPdp, state: Path, sub: str = BOB, **options: Any) -> Iterator[LocalClient]:
     given = {"root_digest": pdp.root_digest, "trust": pdp.trust, "token": pdp.token(sub), "state_dir": state}
     with LocalClient(pdp.server, **given | options) as client:
+        while client.world_seq < pdp.world_seq:
+            threading.Event().wait(0.01)
         yield client
 
 
@@ -212,3 +215,20 @@ def test_f1_local_mode_goes_on_without_its_pdp_and_starts_without_it(tmp_path: P
         assert client.check(*WAGES).reason is Reason.SEGMENT_DENIED
     with LocalClient(server, **given) as again:
         assert again.check(*SALES).allowed
+
+
+def test_n10_local_mode_tells_no_more_than_the_pdp(pdp: ThreadedPdp, tmp_path: Path) -> None:
+    token = pdp.token(BOB)
+    asked = [(verb, f"dataset/{name}") for name in ("wages", "nowhere") for verb in ("dataset.write", "dataset.delete")]
+    pdp.pdp.app.discretion._reveal = False
+    try:
+        with Client(pdp.server, token=token, cache_s=0) as client, local(pdp, tmp_path, token=token) as mine:
+            # A test's tokens are those of a development issuer, whose installation would reveal every reason.
+            mine._machine.trust = replace(mine._machine.trust, development=False)
+            told = [mine.check(*question) for question in asked]
+            assert [answer.reason for answer in told] == [Reason.NO_GRANT] * 4
+            assert list(map(meaning, told)) == list(map(meaning, client.check_many(asked)))
+            assert list(map(meaning, mine.check_many(asked))) == list(map(meaning, told))
+            assert next(mine.watch(*asked[2])).reason is Reason.NO_GRANT
+    finally:
+        pdp.pdp.app.discretion._reveal = True

@@ -40,6 +40,10 @@ class ThreadedPdp:
         return str(self.pdp.address)
 
     @property
+    def world_seq(self) -> int:
+        return self.pdp.app.replica.world.seq
+
+    @property
     def root_digest(self) -> str:
         return sha256((self.pdp.directory / "state" / "root.json").read_bytes()).hexdigest()
 
