@@ -29,6 +29,16 @@ SKIPPED: Final = "skipped"
 
 _SOON_S: Final = 7 * 86_400
 _PROBES_PORT: Final = 8183
+_HEAD_DIGITS: Final = 12
+_MENDS: Final = {
+    "development mode": "not for production: leave `mode` out of pdp.yaml, or say `production`",
+    "gRPC without TLS": "not for production: give `grpc.tls.cert` and `grpc.tls.key`",
+    "a development issuer is trusted": "not for production: name your identity provider in trust.yaml",
+    "the root key lies on this machine": "move it to where it is offline; the PDP never needs it",
+    "the store is reached without TLS": "reach it by rediss://, with `store.ca`",
+}
+"""What to do about each control that a PDP's configuration weakens."""
+_MEND: Final = "docs/failure-behaviour.md says what it means and what to do"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -277,8 +287,10 @@ def _state(body: bytes) -> Mapping[str, Any]:
 
 
 def _readiness(state: Mapping[str, Any], *, ready: bool) -> Finding:
+    head = state.get("head")
     facts = {
         "world": state.get("world_seq"),
+        "head": f"{head[:_HEAD_DIGITS]}…" if isinstance(head, str) and head else None,
         "staleness": f"{state['staleness_s']} s" if state.get("staleness_s") is not None else None,
         "last error": state.get("last_error"),
         "reason": state.get("reason"),
@@ -295,7 +307,7 @@ def _weakened(state: Mapping[str, Any]) -> Iterator[Finding]:
     degradations = state.get("degradations")
     for degradation in degradations if isinstance(degradations, list) else ():
         told = degradation if isinstance(degradation, str) else json.dumps(degradation, ensure_ascii=False)
-        yield Finding(check="weakened", state=WARNING, told=told, advice="not for production")
+        yield Finding(check="weakened", state=WARNING, told=told, advice=_MENDS.get(told, _MEND))
 
 
 def _used_proofs(state: Mapping[str, Any]) -> Iterator[Finding]:
