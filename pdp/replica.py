@@ -214,11 +214,12 @@ class Replica:
 
     def _contradicted(self, heartbeat: VerifiedHeartbeat) -> Refused | None:
         """Refuse a heartbeat over another history than ours: a store that lost or exchanged entries (F4, F5)."""
-        head = self.head
-        if heartbeat.head.seq == head.seq and heartbeat.head.digest != head.digest:
-            return Refused(reason=Fault.EQUIVOCATION, detail=f"the store holds another entry under number {head.seq}")
-        if heartbeat.head.seq < head.seq and heartbeat.time_ms > self._world.signed_ms + MAX_CLOCK_SKEW_S * 1000:
-            detail = f"the store is back at {heartbeat.head.seq}, we hold {head.seq}"
+        head, named = self.head, heartbeat.head
+        held = head.digest if named.seq == head.seq else self._passed.get(named.seq, named.digest)
+        if held != named.digest:
+            return Refused(reason=Fault.EQUIVOCATION, detail=f"the store holds another entry under number {named.seq}")
+        if named.seq < head.seq and heartbeat.time_ms > self._world.signed_ms + MAX_CLOCK_SKEW_S * 1000:
+            detail = f"the store is back at {named.seq}, we hold {head.seq}"
             return Refused(reason=Fault.ROLLBACK, detail=detail)
         return None
 

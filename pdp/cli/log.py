@@ -146,7 +146,8 @@ def adopt(
     """Decide between two entries under one number, with the root key; whatever stands on the other one is given up.
 
     Run it on a PDP that holds the entry that shall count, or whose store does. The next root file says so; running PDPs
-    take it within seconds, and their replicas begin again from the log that counts.
+    take it within seconds, and their replicas begin again from the log that counts. It is also how newer entries that are
+    lost for good are given up after a restore from an old backup.
 
     Example: `pdp log adopt 1043:9c5d…e1 --root-key /media/root.pem`
     """
@@ -209,12 +210,14 @@ async def _restore(settings: Config) -> int:
 
 
 async def _adopt(settings: Config, ruling: Ruling) -> str:
-    archive, shared = SqliteWorldLog(settings.state_dir / WORLD_FILE), _shared(settings)
+    archive, shared = SqliteWorldLog(settings.state_dir / WORLD_FILE), open_shared(settings)
     try:
-        if await _holds(await shared.read(after=ruling.seq - 1, limit=1), ruling):
+        if shared is not None and await _holds(await shared.read(after=ruling.seq - 1, limit=1), ruling):
             await shared.mark_fork(b"")
             return "the store holds the entry that counts; PDPs that hold another give theirs up"
         if await _holds(await archive.read(after=ruling.seq - 1, limit=1), ruling):
+            if shared is None:
+                return "this PDP's log holds the entry that counts; enforcement points that hold another give theirs up"
             return f"the store now holds this PDP's log: {await refill(shared, archive)} entries"
         raise ConfigError(
             f"neither the store nor this PDP holds entry {ruling.seq} with that digest",
@@ -222,7 +225,8 @@ async def _adopt(settings: Config, ruling: Ruling) -> str:
         )
     finally:
         await archive.close()
-        await shared.close()
+        if shared is not None:
+            await shared.close()
 
 
 async def _holds(entries: object, ruling: Ruling) -> bool:

@@ -4,11 +4,11 @@ import pytest
 
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S
-from pdp.replica import Prepared, Replica
+from pdp.replica import NEVER, Prepared, Replica
 from pdp.trust.entry import Head
 from pdp.trust.verifier import Fault, Refused
 from pdp.world import World
-from tests.support.logs import START_MS, Authority, head_of, take
+from tests.support.logs import START_MS, Authority, head_of, lock_payload, take
 
 AUTHORITY = Authority()
 CHAIN = AUTHORITY.chain(4)
@@ -91,6 +91,17 @@ def test_a_heartbeat_for_another_entry_under_the_number_to_come_never_counts() -
 def test_a_heartbeat_we_have_passed_counts_for_the_time_it_was_read() -> None:
     replica = take(AUTHORITY.replica(), CHAIN)
     assert replica.heard(AUTHORITY.heartbeat(head_of(CHAIN[:3])), now_ms=START_MS, mono_s=50.0) is True
+
+
+@pytest.mark.holds("F5", "V4")
+def test_a_heartbeat_over_another_entry_than_the_one_we_have_passed_is_refused_at_once() -> None:
+    replica = take(AUTHORITY.replica(), CHAIN[:3])
+    other = AUTHORITY.entry(head_of(CHAIN[:1]), payload=lock_payload(99))
+    forked = AUTHORITY.heartbeat(Head(seq=2, digest=other.digest), time_ms=START_MS + 1_000)
+    refused = replica.heard(forked, now_ms=START_MS + 1_000, mono_s=1.0)
+    assert isinstance(refused, Refused)
+    assert refused.reason is Fault.EQUIVOCATION
+    assert replica.staleness_s(now_ms=START_MS, mono_s=1.0) == NEVER
 
 
 @pytest.mark.holds("F4", "F5")
