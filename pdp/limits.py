@@ -293,8 +293,14 @@ MAX_BOARD_BYTES: Final = 4 * 1024 * 1024
 """One posting: the enforcement points of one PDP process."""
 CONFLICT_ATTEMPTS: Final = 8
 """How often a lock is put behind changes of other writers before its author is told of the conflict."""
-SNAPSHOT_EVERY_ENTRIES: Final = 1_000
-"""Entries after which a PDP writes a new snapshot; a replica farther behind starts from it."""
+SNAPSHOT_EVERY_ENTRIES: Final = 256
+"""A snapshot stands at every multiple: with a row folded in some 10 ms, what follows one is read within seconds at a start."""
+PINNED_WORLDS: Final = 4
+"""Snapshot points whose world a process holds until the seal has come: it may be some entries ahead by then."""
+SPELLED_ROWS: Final = 1_000
+"""Rows of a snapshot spelled out at once: about a millisecond."""
+PREPARE_ASIDE_BYTES: Final = 16 * 1024
+"""An entry with more is verified and folded in a thread, so that decisions and running streams go on."""
 SNAPSHOT_CHUNK_BYTES: Final = 1024 * 1024
 """One message of a snapshot on its way to a replica."""
 SNAPSHOT_MIN_BYTES_S: Final = 64 * 1024

@@ -142,6 +142,14 @@ class Feed(Protocol):
         """Tell the PDP what this replica enforces."""
         ...
 
+    async def renew(self) -> bool:
+        """Send a credential that has been exchanged since the last look; False if that takes a new subscription.
+
+        Raises:
+            PortcullisError: `pdp_unreachable` or a credential reason, as for `acknowledge`.
+        """
+        ...
+
     async def close(self) -> None:
         """End the subscription."""
         ...

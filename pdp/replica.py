@@ -14,7 +14,7 @@ from typing import Final
 
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S, RECEIPTS_KEPT
-from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, VerifiedHeartbeat
+from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, SnapshotHeader, VerifiedHeartbeat
 from pdp.trust.keys import RootFile
 from pdp.trust.verifier import Fault, Refused, TrustVerifier
 from pdp.world import World, empty_world, fold, from_state
@@ -144,6 +144,12 @@ class Replica:
         Nothing below the mark counts as fresh, so an older snapshot put in its place decides nothing.
         """
         return self._load(snapshot, mark=0, heartbeat=None, now_ms=now_ms)
+
+    def sealed(self, snapshot: SignedSnapshot, world: World, *, now_ms: int) -> SnapshotHeader | Refused:
+        """Verify that a snapshot whose state we have spelled out ourselves is what was signed of `world`, once ours."""
+        head = Head(seq=world.seq, digest=world.head)
+        header = self._verifier.verify_seal(snapshot, head=head, mark=0, heartbeat=None, now_ms=now_ms)
+        return self.refused(header) if isinstance(header, Refused) else header
 
     def _load(
         self, snapshot: SignedSnapshot, *, mark: int, heartbeat: VerifiedHeartbeat | None, now_ms: int

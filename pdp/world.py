@@ -17,7 +17,8 @@ from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.delta import apply_delta, delta_of
 from pdp.engine.findings import Finding
 from pdp.errors import BadNameError, BadRequestError, PortcullisError, Reason
-from pdp.limits import MAX_SAFE_INTEGER
+from pdp.limits import MAX_SAFE_INTEGER, SPELLED_ROWS
+from pdp.model import canonical
 from pdp.model.attributes import Attributes, AttributeType, Value, check_value
 from pdp.model.canonical import digest
 from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
@@ -333,6 +334,24 @@ def to_state(world: World) -> dict[str, Any]:
         "locks": [lock.to_json() for lock in world.locks],
         "proposals": [proposal.to_json() for proposal in world.proposals],
     }
+
+
+def spell_state(world: World) -> bytes:
+    """Return the canonical bytes of `to_state(world)`, row by row: encoding 100,000 rows at once holds the interpreter."""
+    state = to_state(world)
+    policy = state.pop("policy")
+    members = {name: canonical.dumps_trusted(value) for name, value in state.items()}
+    if policy is None:
+        return _spelled({**members, "policy": b"null"})
+    rows = policy.pop("rows")
+    pieces = (rows[start : start + SPELLED_ROWS] for start in range(0, len(rows), SPELLED_ROWS))
+    spelled = b",".join(canonical.dumps_trusted(piece)[1:-1] for piece in pieces)
+    texts = {name: canonical.dumps_trusted(value) for name, value in policy.items()}
+    return _spelled({**members, "policy": _spelled({**texts, "rows": b"[%b]" % spelled})})
+
+
+def _spelled(members: Mapping[str, bytes]) -> bytes:
+    return b"{%b}" % b",".join(b'"%b":%b' % (name.encode("ascii"), members[name]) for name in sorted(members))
 
 
 def from_state(state: Mapping[str, Any]) -> World:

@@ -1,41 +1,40 @@
 """Following a PDP over gRPC: `ReplicationService.Subscribe`, the client's side, and the translation of what flows there.
 
-Each subscription is a channel of its own and reads its credential from disk anew, so that a rotated certificate or token is
-in use from the next connection on. Silence for three heartbeats ends it: a half-open connection gives no other sign (F6).
-Sizes and a minimum rate are enforced while a snapshot is read, not afterwards (V1).
+Each subscription is a channel of its own and reads its credential from disk anew; while it is open, `renew` sends a token that
+was exchanged. Silence for three heartbeats ends it: a half-open connection gives no other sign (F6). Snapshots and large
+entries come in chunks; sizes and a minimum rate are enforced while they are read, not afterwards (V1).
 """
 
 import asyncio
 import contextlib
-import re
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any, Final
 
 import grpc
 from google.protobuf.message import DecodeError
 
-from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.adapters.follow_credential import CredentialFiles, OpenCredential, Token
+from pdp.errors import PortcullisError, Reason
 from pdp.limits import (
     FEED_IDLE_S,
     GOODBYE_S,
     MAX_ENTRY_BYTES,
-    MAX_HEADER_BYTES,
+    MAX_RPC_BYTES,
     MAX_SNAPSHOT_BYTES,
-    MAX_TOKEN_BYTES,
     SNAPSHOT_CHUNK_BYTES,
     SNAPSHOT_MIN_BYTES_S,
 )
 from pdp.ports import Clock
 from pdp.trust.entry import Signature, SignedEntry, SignedHeartbeat, SignedSnapshot
-from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
+from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles, Seal
 from pdp.v1 import replication_pb2, types_pb2
 from pdp.v1.replication_pb2_grpc import ReplicationServiceStub
 
-_MESSAGE_BYTES: Final = MAX_ENTRY_BYTES + 2 * MAX_HEADER_BYTES
-"""One entry, its header, and its signatures."""
 _EOF: Final[Any] = getattr(grpc.aio, "EOF")  # noqa: B009 - the stubs lack it
-_TOKEN: Final = re.compile(rb"[\x21-\x7e]+")
+_CAPS: Final = {"snapshot": MAX_SNAPSHOT_BYTES, "entry_chunk": MAX_ENTRY_BYTES}
+"""What comes in chunks, and how large it may become."""
+_SPOKEN: Final = {"snapshot": "a snapshot", "entry_chunk": "an entry"}
 _DETAIL_KEY: Final = "pdp-error-bin"
 _REFUSALS: Final = {
     grpc.StatusCode.UNAUTHENTICATED: Reason.CREDENTIAL_MISSING,
@@ -63,17 +62,12 @@ class GrpcFeedSource:
         ca: Path | None = None,
         cert: Path | None = None,
         key: Path | None = None,
-        token: Path | Callable[[], str] | None = None,
+        token: Token | None = None,
         idle_s: float = FEED_IDLE_S,
     ) -> None:
-        if (cert is None) is not (key is None) or (cert is not None and ca is None):
-            raise ConfigError("a client certificate needs its key, and a CA to know the PDP by")
         self._target = target
         self._clock = clock
-        self._ca = ca
-        self._cert = cert
-        self._key = key
-        self._token = token
+        self._files = CredentialFiles(ca=ca, cert=cert, key=key, token=token)
         self._idle_s = idle_s
 
     def open(self, hello: Hello) -> "GrpcFeed":
@@ -82,23 +76,18 @@ class GrpcFeedSource:
         Raises:
             PortcullisError: `credential_missing` if it cannot be read.
         """
-        metadata = authorization(self._token)
-        return GrpcFeed(self._channel(), hello, metadata=metadata, clock=self._clock, idle_s=self._idle_s)
+        credential = self._files.open()
+        return GrpcFeed(self._channel(credential), hello, credential=credential, clock=self._clock, idle_s=self._idle_s)
 
-    def _channel(self) -> grpc.aio.Channel:
+    def _channel(self, credential: OpenCredential) -> grpc.aio.Channel:
         options = (
-            ("grpc.max_receive_message_length", _MESSAGE_BYTES),
+            ("grpc.max_receive_message_length", MAX_RPC_BYTES),
             # Else the library shares one connection between channels, and a new subscription waits for the dead one's.
             ("grpc.use_local_subchannel_pool", 1),
         )
-        if self._ca is None:
+        if credential.channel is None:
             return grpc.aio.insecure_channel(self._target, options=options)
-        credentials = grpc.ssl_channel_credentials(
-            root_certificates=_read(self._ca),
-            private_key=_read(self._key) if self._key else None,
-            certificate_chain=_read(self._cert) if self._cert else None,
-        )
-        return grpc.aio.secure_channel(self._target, credentials, options=options)
+        return grpc.aio.secure_channel(self._target, credential.channel, options=options)
 
 
 class GrpcFeed:
@@ -109,7 +98,7 @@ class GrpcFeed:
         channel: grpc.aio.Channel,
         hello: Hello,
         *,
-        metadata: tuple[tuple[str, str], ...],
+        credential: OpenCredential,
         clock: Clock,
         idle_s: float,
     ) -> None:
@@ -119,6 +108,8 @@ class GrpcFeed:
         self._idle_s = idle_s
         self._reading: asyncio.Future[Any] | None = None
         self._writing: asyncio.Future[Any] | None = None
+        self._credential = credential
+        metadata = (("authorization", credential.authorization),) if credential.authorization else ()
         self._call: Any = ReplicationServiceStub(channel).Subscribe(metadata=metadata)  # type: ignore[no-untyped-call]
 
     async def __aiter__(self) -> AsyncIterator[FeedItem]:
@@ -126,8 +117,9 @@ class GrpcFeed:
         try:
             await self._write(replication_pb2.SubscribeRequest(hello=hello_message(self._hello)))
             while (message := await self._next()) is not None:
-                if message.WhichOneof("message") == "snapshot":
-                    yield await self._snapshot(message.snapshot)
+                kind = message.WhichOneof("message")
+                if kind in _CAPS:
+                    yield await self._assembled(kind, getattr(message, kind))
                 elif (item := read_item(message)) is not None:
                     yield item
         except grpc.RpcError as error:
@@ -147,28 +139,45 @@ class GrpcFeed:
         message = reading.result()
         return None if message is _EOF else message
 
-    async def _snapshot(self, first: replication_pb2.SnapshotChunk) -> SignedSnapshot:
-        """Read a snapshot to its last chunk, within its cap and not below the minimum rate (endless data, slow retrieval)."""
+    async def _assembled(self, kind: str, first: replication_pb2.Chunk) -> SignedSnapshot | SignedEntry:
+        """Read what comes in chunks to its last, within its cap and above the minimum rate (endless data, slow retrieval)."""
         started_s, chunk = self._clock.mono_s(), first
-        state = bytearray(first.data)
+        content = bytearray(first.data)
         while not chunk.last:
             message = await self._next()
-            if message is None or message.WhichOneof("message") != "snapshot":
-                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot broke off")
-            chunk = message.snapshot
-            state += chunk.data
-            if len(state) > MAX_SNAPSHOT_BYTES:
-                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot beyond its cap")
-            allowed_s = self._idle_s + len(state) / SNAPSHOT_MIN_BYTES_S
+            if message is None or message.WhichOneof("message") != kind:
+                raise PortcullisError(Reason.PDP_UNREACHABLE, f"{_SPOKEN[kind]} broke off")
+            chunk = getattr(message, kind)
+            content += chunk.data
+            if len(content) > _CAPS[kind]:
+                raise PortcullisError(Reason.PDP_UNREACHABLE, f"{_SPOKEN[kind]} beyond its cap")
+            allowed_s = self._idle_s + len(content) / SNAPSHOT_MIN_BYTES_S
             if self._clock.mono_s() - started_s > allowed_s:
-                raise PortcullisError(Reason.PDP_UNREACHABLE, "a snapshot below the minimum rate")
-        return SignedSnapshot(header=first.header, state=bytes(state), signatures=_signatures(first.signatures))
+                raise PortcullisError(Reason.PDP_UNREACHABLE, f"{_SPOKEN[kind]} below the minimum rate")
+        signatures = _signatures(first.signatures)
+        if kind == "snapshot":
+            return SignedSnapshot(header=first.header, state=bytes(content), signatures=signatures)
+        return SignedEntry(header=first.header, payload=bytes(content), signatures=signatures)
 
     async def acknowledge(self, ack: Ack) -> None:
         """Tell the PDP what this replica enforces."""
         message = replication_pb2.Ack(seq=ack.seq, heartbeat_ms=ack.heartbeat_ms, audit_head=ack.audit_head)
+        await self._send(replication_pb2.SubscribeRequest(ack=message))
+
+    async def renew(self) -> bool:
+        """Send a token that was exchanged on disk; False if a certificate was, which takes a new connection."""
+        if self._credential.outworn:
+            return False
+        fresh = self._credential.fresh()
+        if fresh:
+            await self._send(
+                replication_pb2.SubscribeRequest(credential=replication_pb2.Credential(authorization=fresh))
+            )
+        return True
+
+    async def _send(self, message: replication_pb2.SubscribeRequest) -> None:
         try:
-            await self._write(replication_pb2.SubscribeRequest(ack=message))
+            await self._write(message)
         except grpc.RpcError as error:
             raise _refusal(error) from error
 
@@ -210,6 +219,7 @@ def hello_message(hello: Hello) -> replication_pb2.Hello:
         role=hello.role,
         tenant=hello.tenant,
         instance=hello.instance,
+        chunked=hello.chunked,
     )
 
 
@@ -222,18 +232,21 @@ def read_hello(message: replication_pb2.Hello) -> Hello:
         role=message.role,
         tenant=message.tenant,
         instance=message.instance,
+        chunked=message.chunked,
     )
 
 
-def item_messages(item: FeedItem) -> Iterator[replication_pb2.SubscribeResponse]:
-    """Yield the messages that carry `item`: one, or the chunks of a snapshot."""
+def item_messages(item: FeedItem, *, chunked: bool = True) -> Iterator[replication_pb2.SubscribeResponse]:
+    """Yield the messages that carry `item`: one, or chunks; a follower that is not `chunked` gets neither them nor seals."""
     if isinstance(item, SignedSnapshot):
-        yield from _chunks(item)
+        for chunk in _chunks(item.header, item.state, item.signatures):
+            yield replication_pb2.SubscribeResponse(snapshot=chunk)
     elif isinstance(item, SignedEntry):
-        entry = replication_pb2.Entry(
-            header=item.header, payload=item.payload, signatures=_signature_messages(item.signatures)
-        )
-        yield replication_pb2.SubscribeResponse(entry=entry)
+        yield from _entry_messages(item, chunked=chunked)
+    elif isinstance(item, Seal):
+        if chunked:
+            seal = replication_pb2.Seal(header=item.header, signatures=_signature_messages(item.signatures))
+            yield replication_pb2.SubscribeResponse(seal=seal)
     elif isinstance(item, SignedHeartbeat):
         signature = _signature_messages((item.signature,))[0]
         yield replication_pb2.SubscribeResponse(
@@ -256,17 +269,29 @@ def read_item(message: replication_pb2.SubscribeResponse) -> FeedItem | None:
         return SignedHeartbeat(body=message.heartbeat.body, signature=signature)
     if kind == "roots":
         return RootFiles(files=tuple(message.roots.files))
+    if kind == "seal":
+        return Seal(header=message.seal.header, signatures=_signatures(message.seal.signatures))
     return Resync(reason=message.resync.reason) if kind == "resync" else None
 
 
-def _chunks(snapshot: SignedSnapshot) -> Iterator[replication_pb2.SubscribeResponse]:
-    size, step = len(snapshot.state), SNAPSHOT_CHUNK_BYTES
+def _entry_messages(entry: SignedEntry, *, chunked: bool) -> Iterator[replication_pb2.SubscribeResponse]:
+    if chunked and len(entry.payload) > SNAPSHOT_CHUNK_BYTES:
+        for chunk in _chunks(entry.header, entry.payload, entry.signatures):
+            yield replication_pb2.SubscribeResponse(entry_chunk=chunk)
+        return
+    signatures = _signature_messages(entry.signatures)
+    message = replication_pb2.Entry(header=entry.header, payload=entry.payload, signatures=signatures)
+    yield replication_pb2.SubscribeResponse(entry=message)
+
+
+def _chunks(header: bytes, content: bytes, signatures: tuple[Signature, ...]) -> Iterator[replication_pb2.Chunk]:
+    size, step = len(content), SNAPSHOT_CHUNK_BYTES
     for start in range(0, max(size, 1), step):
-        chunk = replication_pb2.SnapshotChunk(data=snapshot.state[start : start + step], last=start + step >= size)
+        chunk = replication_pb2.Chunk(data=content[start : start + step], last=start + step >= size)
         if start == 0:
-            chunk.header = snapshot.header
-            chunk.signatures.extend(_signature_messages(snapshot.signatures))
-        yield replication_pb2.SubscribeResponse(snapshot=chunk)
+            chunk.header = header
+            chunk.signatures.extend(_signature_messages(signatures))
+        yield chunk
 
 
 def _signature_messages(signatures: tuple[Signature, ...]) -> list[replication_pb2.Signature]:
@@ -297,34 +322,3 @@ def _detail(error: grpc.RpcError) -> types_pb2.ErrorDetail | None:
             except DecodeError:
                 return None
     return None
-
-
-def authorization(token: Path | Callable[[], str] | None) -> tuple[tuple[str, str], ...]:
-    """Return the metadata that shows `token`, read now; none if there is none.
-
-    Raises:
-        PortcullisError: it cannot be had.
-    """
-    if token is None:
-        return ()
-    return (("authorization", bearer(token) if isinstance(token, Path) else f"Bearer {token()}"),)
-
-
-def bearer(path: Path) -> str:
-    """Return the `authorization` value for the token in a file.
-
-    Raises:
-        PortcullisError: `credential_missing` if it cannot be read, or holds what no header can carry: gRPC would raise an
-            error of its own kind, by which a file caught half-written would end the process.
-    """
-    token = _read(path)[: MAX_TOKEN_BYTES + 2].strip()
-    if len(token) > MAX_TOKEN_BYTES or not _TOKEN.fullmatch(token):
-        raise PortcullisError(Reason.CREDENTIAL_MISSING, f"`{path}` holds no token")
-    return f"Bearer {token.decode('ascii')}"
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise PortcullisError(Reason.CREDENTIAL_MISSING, f"`{path}`: {error.strerror}") from error

@@ -180,6 +180,8 @@ def _append(connection: sqlite3.Connection, entry: SignedEntry, seq: int, prev: 
 def _save_snapshot(connection: sqlite3.Connection, snapshot: SignedSnapshot, seq: int) -> None:
     with connection:
         connection.execute("BEGIN IMMEDIATE")
+        if connection.execute("SELECT 1 FROM snapshots WHERE seq >= ?", (seq,)).fetchone():
+            return  # another worker has spelled out the same world
         row = (seq, snapshot.header, snapshot.state, pack_signatures(snapshot.signatures))
         connection.execute("INSERT OR REPLACE INTO snapshots VALUES (?, ?, ?, ?)", row)
         connection.execute(

@@ -10,7 +10,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 
-from pdp.adapters.follow_grpc import authorization
+from pdp.adapters.follow_credential import authorization
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import DEFAULT_DEADLINE_S
 from pdp.v1 import audit_pb2, audit_pb2_grpc

@@ -6,6 +6,7 @@ names its caller; every refusal, and every administrative allow, is recorded bef
 """
 
 import contextvars
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -88,6 +89,10 @@ class Caller:
 
 CALLER: Final[contextvars.ContextVar[Caller]] = contextvars.ContextVar("caller")
 """The caller of the RPC that this task serves; set by the guard before any servicer runs."""
+
+
+RENEW: Final[contextvars.ContextVar[Callable[[str], Awaitable[None]]]] = contextvars.ContextVar("renew")
+"""`await RENEW.get()(authorization)`: the stream that this task serves goes on with a fresh credential; set by the guard."""
 
 
 class Gate:

@@ -8,18 +8,24 @@ a process costs a quarter of making them, holds the interpreter longer at a time
 import asyncio
 from functools import partial
 
+from pdp.limits import PREPARE_ASIDE_BYTES
 from pdp.replica import Prepared, Replica
 from pdp.trust.entry import SignedEntry, SignedSnapshot, peek_kind
 from pdp.trust.verifier import Refused
 
 
-async def prepare(replica: Replica, item: SignedEntry | SignedSnapshot, *, now_ms: int) -> Prepared | Refused:
+async def prepare(
+    replica: Replica, item: SignedEntry | SignedSnapshot, *, now_ms: int, stored: bool = False
+) -> Prepared | Refused:
     """Verify `item` and make the world that follows from it, without putting that in force.
+
+    `stored`: it is the snapshot that our own disk kept.
 
     INVARIANT: the caller is the only one who commits to `replica`; heartbeats and decisions go on in between.
     """
     if isinstance(item, SignedSnapshot):
-        return await asyncio.to_thread(partial(replica.prepare_snapshot, item, now_ms=now_ms))
-    if peek_kind(item) == "policy":
+        load = replica.prepare_stored if stored else replica.prepare_snapshot
+        return await asyncio.to_thread(partial(load, item, now_ms=now_ms))
+    if peek_kind(item) == "policy" or len(item.payload) > PREPARE_ASIDE_BYTES:
         return await asyncio.to_thread(partial(replica.prepare, item, now_ms=now_ms))
     return replica.prepare(item, now_ms=now_ms)

@@ -20,8 +20,9 @@ from pdp.limits import RECONNECT_MAX_S, RECONNECT_MIN_S
 from pdp.ports import Clock, Feed, FeedSource, ReplicaStore
 from pdp.replica import Prepared, Replica
 from pdp.service.aside import prepare
+from pdp.service.compact import Keeper
 from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot, peek_seq
-from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
+from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles, Seal
 from pdp.trust.keys import RootFile
 from pdp.trust.verifier import Fault, Refused
 from pdp.world import World
@@ -47,9 +48,9 @@ async def restore(replica: Replica, store: ReplicaStore, clock: Clock) -> None:
         # Before the world, so that the stored snapshot too is believed only up to the head it names.
         replica.restore_heartbeat(heartbeat, now_ms=now_ms, mono_s=clock.mono_s())
     if snapshot is not None:
-        _put(replica, replica.prepare_stored(snapshot, now_ms=now_ms))
+        _put(replica, await prepare(replica, snapshot, now_ms=now_ms, stored=True))
     for entry in tail:
-        if peek_seq(entry) > replica.world.seq and not _put(replica, replica.prepare(entry, now_ms=now_ms)):
+        if peek_seq(entry) > replica.world.seq and not _put(replica, await prepare(replica, entry, now_ms=now_ms)):
             return
 
 
@@ -122,6 +123,7 @@ class Follower:
         self._audit_head = audit_head
         self._jitter = jitter
         self._sleep = sleep
+        self._keeper = Keeper(replica, store, clock)
         self._kept: SignedHeartbeat | None = None
         self._attempts = 0
         self.connected = False
@@ -165,13 +167,23 @@ class Follower:
             fresh = self._replica.heard(item, now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
             if fresh is True:
                 await self._confirm(feed)
-            return True
+            return await self._renewed(feed)
         if isinstance(item, RootFiles):
             return await self._trusted(item)
+        if isinstance(item, Seal):
+            await self._keeper.take(item)
+            return True
         if isinstance(item, Resync):
             self._attempts = 0
             return False
         return await self._advance(item, feed)
+
+    async def _renewed(self, feed: Feed) -> bool:
+        """Show the PDP a credential that was exchanged, long before it would end the feed for the old one's expiry."""
+        if await feed.renew():
+            return True
+        self._attempts = 0
+        return False
 
     async def _trusted(self, roots: RootFiles) -> bool:
         """Go on only with a PDP that builds on our root of trust, and take over each root file that succeeds it."""
@@ -195,8 +207,7 @@ class Follower:
     async def _advance(self, item: SignedEntry | SignedSnapshot, feed: Feed) -> bool:
         if isinstance(item, SignedEntry) and item.digest == self._replica.world.head:
             return True  # sent twice around a reconnect
-        now_ms = self._clock.now_ms()
-        prepared = await prepare(self._replica, item, now_ms=now_ms)
+        prepared = await prepare(self._replica, item, now_ms=self._clock.now_ms())
         if isinstance(prepared, Refused):
             return False
         # INVARIANT (V9): on disk first, then in force; and acknowledged only when the cuts it causes are ordered.
@@ -205,6 +216,8 @@ class Follower:
         else:
             await self._store.save_snapshot(item, seq=prepared.seq)
         self._replica.commit(prepared)
+        if isinstance(item, SignedEntry):
+            self._keeper.passed(item)
         await self._on_commit(prepared.world)
         await self._confirm(feed)
         return True

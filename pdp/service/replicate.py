@@ -9,20 +9,21 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from pdp.errors import ConflictError, PortcullisError, Reason
-from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, SNAPSHOT_EVERY_ENTRIES, STORE_RETRY_S
+from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, STORE_RETRY_S
 from pdp.ports import Clock, ReplicaStore, WorldLog
 from pdp.replica import Prepared, Replica
 from pdp.service.aside import prepare
+from pdp.service.compact import Compactor
 from pdp.service.follow import Follower, give_up, obtain_root, restore
 from pdp.service.positions import Positions
 from pdp.service.subscribers import Receipt, ReplicaInfo, Subscribers, Subscription
-from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, peek_seq, seal_heartbeat, seal_next, seal_snapshot
-from pdp.trust.keys import PdpKeys, RootFile
+from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, peek_seq, seal_heartbeat, seal_next
+from pdp.trust.keys import PdpKeys, RootFile, SigningKey
 from pdp.trust.verifier import Fault, Refused
-from pdp.world import to_state
 
 __all__ = [
     "Publisher", "HeartbeatLoop", "Replication",
@@ -34,6 +35,8 @@ EntryListener = Callable[[SignedEntry, int, float], None]
 """Called with an entry in force, its number, and the monotonic time in seconds at which its write was accepted."""
 
 _CALLERS_FAULTS: Final = {Fault.FOLD_REFUSED, Fault.OVERSIZED}
+_LARGE: Final = {"policy", "assets"}
+"""Kinds of entries whose payload may be large."""
 
 
 class Publisher:
@@ -57,7 +60,6 @@ class Publisher:
         self._store = store
         self._lock = asyncio.Lock()
         self._listeners: list[EntryListener] = []
-        self._snapshot_seq = 0
 
     def on_entry(self, listener: EntryListener) -> None:
         """Call `listener` with every entry that comes into force."""
@@ -102,7 +104,8 @@ class Publisher:
     async def _prepare(self, kind: str, payload: Any, author: str) -> tuple[SignedEntry, Prepared]:
         """Seal the successor of our head and fold it, before anyone else sees it."""
         now_ms = self._clock.now_ms()
-        entry = seal_next(
+        sealing = partial(
+            seal_next,
             tenant=self._replica.world.tenant,
             head=self._replica.head,
             kind=kind,
@@ -111,6 +114,8 @@ class Publisher:
             time_ms=self._replica.now_ms(now_ms),
             keys=(self._keys.publish,),
         )
+        # Spelling out and hashing 100,000 rows takes a second, a lock nothing.
+        entry = await asyncio.to_thread(sealing) if kind in _LARGE else sealing()
         prepared = await prepare(self._replica, entry, now_ms=now_ms)
         if isinstance(prepared, Refused):
             reason = Reason.POLICY_REFUSED if prepared.reason in _CALLERS_FAULTS else Reason.INTERNAL_ERROR
@@ -130,6 +135,11 @@ class Publisher:
         self._replica.commit(prepared)
         for listener in self._listeners:
             listener(entry, prepared.seq, accepted_mono_s)
+
+    @property
+    def signing(self) -> SigningKey:
+        """The key that signs what this PDP publishes."""
+        return self._keys.publish
 
     async def catch_up(self) -> None:
         """Bring the replica to the head of the log: from its own disk, from a snapshot, from the entries after it.
@@ -232,36 +242,6 @@ class Publisher:
         except PortcullisError as error:
             self._replica.failed(error.reason.value, error.message)
             raise _FollowError from error
-
-    async def snapshot(self) -> int:
-        """Write a signed snapshot of the world in force to the log; returns its number."""
-        world = self._replica.world
-        head = Head(seq=world.seq, digest=world.head)
-        time_ms = self._replica.now_ms(self._clock.now_ms())
-        keys = (self._keys.publish,)
-        # In a thread: spelling out 100,000 rows takes a second, and the world is immutable.
-        signed = await asyncio.to_thread(
-            lambda: seal_snapshot(tenant=world.tenant, head=head, state=to_state(world), time_ms=time_ms, keys=keys)
-        )
-        await self._log.save_snapshot(signed, seq=world.seq)
-        self._snapshot_seq = world.seq
-        return world.seq
-
-    async def compact(self, every: int = SNAPSHOT_EVERY_ENTRIES) -> None:
-        """Write a snapshot whenever `every` entries have come since the last, for ever."""
-        grown = asyncio.Event()
-        stop = self._replica.on_change(lambda _world: grown.set())
-        try:
-            while True:
-                grown.clear()
-                if self._replica.world.seq - self._snapshot_seq >= every:
-                    try:
-                        await self.snapshot()
-                    except PortcullisError as error:  # the next entry tries again
-                        self._replica.failed(error.reason.value, error.message)
-                await grown.wait()
-        finally:
-            stop()
 
 
 def _below_mark(replica: Replica) -> str:
@@ -382,6 +362,9 @@ class Replication:
         )
         self.publisher = Publisher(log, replica, keys, clock, store)
         self.publisher.on_entry(self.subscribers.announce)
+        self.compactor = Compactor(log, replica, clock, store=store, key=lambda: self.publisher.signing)
+        self.publisher.on_entry(self.compactor.passed)
+        self.compactor.on_seal(self.subscribers.sealed)
         self.heartbeats = HeartbeatLoop(log, replica, keys, clock, store, on_heartbeat=self.subscribers.heartbeat)
         self._replica = replica
         self._positions = positions
@@ -395,7 +378,7 @@ class Replication:
         except PortcullisError as error:  # services start in any order (P12): not ready, but there
             self._replica.failed(error.reason.value, error.message)
         await self.heartbeats.beat()
-        loops = [self.publisher.follow(), self.heartbeats.run(), self.publisher.compact()]
+        loops = [self.publisher.follow(), self.heartbeats.run(), self.compactor.run()]
         if self._positions is not None:
             loops.append(self._positions.run(self.subscribers))
         if self._watch_root is not None:

@@ -23,7 +23,7 @@ from pdp.limits import (
 from pdp.ports import Clock, WorldLog
 from pdp.replica import Replica
 from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, SnapshotHeader
-from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles
+from pdp.trust.feed import Ack, FeedItem, Hello, Resync, RootFiles, Seal
 
 CONNECTED_S = max(MAX_STALENESS_S.values())
 
@@ -230,6 +230,10 @@ class Subscribers:
         while len(self._accepted) > RECEIPTS_KEPT:
             self._slowest_ms.pop(self._accepted.popitem(last=False)[0], None)
         self._send(seq, entry)
+
+    def sealed(self, seal: Seal) -> None:
+        """Send the seal of a snapshot to every follower."""
+        self._send(0, seal)
 
     def heartbeat(self, heartbeat: SignedHeartbeat, head: Head) -> None:
         """Send a heartbeat to every follower."""

@@ -295,7 +295,11 @@ def seal_snapshot(
     *, tenant: str, head: Head, state: Mapping[str, Any], time_ms: int, keys: Iterable[Signer]
 ) -> SignedSnapshot:
     """Return the signed snapshot of `state`, the fold of the log up to `head`."""
-    raw = canonical.dumps(dict(state))
+    return seal_state(tenant=tenant, head=head, raw=canonical.dumps(dict(state)), time_ms=time_ms, keys=keys)
+
+
+def seal_state(*, tenant: str, head: Head, raw: bytes, time_ms: int, keys: Iterable[Signer]) -> SignedSnapshot:
+    """Return the signed snapshot of a state that is spelled out already, in canonical bytes."""
     header = SnapshotHeader(
         tenant=tenant, seq=head.seq, head=head.digest.hex(), state_digest=state_digest(raw), time_ms=time_ms
     ).encode()

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from pdp.trust.entry import SignedEntry, SignedHeartbeat, SignedSnapshot
+from pdp.trust.entry import Signature, SignedEntry, SignedHeartbeat, SignedSnapshot
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -10,7 +10,7 @@ class Hello:
     """How a replica introduces itself.
 
     `seq` and `head` are its position (0 and empty: none), `role` is `sidecar`, `sdk` or `pdp`, `instance` a random name kept
-    on its disk, so that one that comes back is not counted twice.
+    on its disk, so that one that comes back is not counted twice. `chunked`: it takes large entries in chunks, and seals.
     """
 
     seq: int
@@ -19,6 +19,7 @@ class Hello:
     role: str
     tenant: str
     instance: str = ""
+    chunked: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,4 +48,12 @@ class Resync:
     reason: str
 
 
-FeedItem = RootFiles | SignedEntry | SignedSnapshot | SignedHeartbeat | Resync
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seal:
+    """Header and signatures of a snapshot, whose state the replica spells out itself from the world that it held there."""
+
+    header: bytes
+    signatures: tuple[Signature, ...]
+
+
+FeedItem = RootFiles | SignedEntry | SignedSnapshot | SignedHeartbeat | Seal | Resync

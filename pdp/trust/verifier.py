@@ -181,6 +181,18 @@ class TrustVerifier:
             heartbeat: the newest heartbeat, if one was heard.
             now_ms: wall clock, in milliseconds since the epoch.
         """
+        header = self.verify_seal(signed, head=head, mark=mark, heartbeat=heartbeat, now_ms=now_ms)
+        state = header if isinstance(header, Refused) else _content(signed.state)
+        if isinstance(header, Refused) or isinstance(state, Refused):
+            return state
+        return VerifiedSnapshot(
+            header=header, state=state, head=Head(seq=header.seq, digest=bytes.fromhex(header.head)), signed=signed
+        )
+
+    def verify_seal(
+        self, signed: SignedSnapshot, *, head: Head, mark: int, heartbeat: VerifiedHeartbeat | None, now_ms: int
+    ) -> SnapshotHeader | Refused:
+        """Verify all of a snapshot but that its state can be read: enough where we have spelled it out ourselves."""
         # V1 (endless data).
         if _too_large(signed.header, signed.state, MAX_SNAPSHOT_BYTES, signed.signatures):
             return Refused(reason=Fault.OVERSIZED, detail="a snapshot beyond its caps")
@@ -204,12 +216,7 @@ class TrustVerifier:
             # V6 (engine downgrade).
             or self._understood(header.min_engine)
         )
-        state = _content(signed.state) if refusal is None else refusal
-        if isinstance(state, Refused):
-            return state
-        return VerifiedSnapshot(
-            header=header, state=state, head=Head(seq=header.seq, digest=bytes.fromhex(header.head)), signed=signed
-        )
+        return header if refusal is None else refusal
 
     def _opened(
         self, kind: type[_Signed], role: Role, raw: bytes, message: bytes, signatures: Iterable[Signature]

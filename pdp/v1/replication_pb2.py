@@ -24,39 +24,43 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pdp/v1/replication.proto\x12\x06pdp.v1\"Y\n\x10SubscribeRequest\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.pdp.v1.HelloH\x00\x12\x1a\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0b.pdp.v1.AckH\x00\x42\t\n\x07message\"c\n\x05Hello\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x10\n\x08instance\x18\x06 \x01(\t\"<\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\x12\x12\n\naudit_head\x18\x03 \x01(\x0c\"\xd7\x01\n\x11SubscribeResponse\x12\x1e\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\r.pdp.v1.EntryH\x00\x12)\n\x08snapshot\x18\x02 \x01(\x0b\x32\x15.pdp.v1.SnapshotChunkH\x00\x12&\n\theartbeat\x18\x03 \x01(\x0b\x32\x11.pdp.v1.HeartbeatH\x00\x12 \n\x06resync\x18\x04 \x01(\x0b\x32\x0e.pdp.v1.ResyncH\x00\x12\"\n\x05roots\x18\x05 \x01(\x0b\x32\x11.pdp.v1.RootFilesH\x00\x42\t\n\x07message\"\x1a\n\tRootFiles\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"O\n\x05\x45ntry\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12%\n\nsignatures\x18\x03 \x03(\x0b\x32\x11.pdp.v1.Signature\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"b\n\rSnapshotChunk\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12%\n\nsignatures\x18\x02 \x03(\x0b\x32\x11.pdp.v1.Signature\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"?\n\tHeartbeat\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12$\n\tsignature\x18\x02 \x01(\x0b\x32\x11.pdp.v1.Signature\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13ListReplicasRequest\"u\n\rReplicaStatus\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x13\n\x0bstaleness_s\x18\x05 \x01(\x01\x12\x11\n\tconnected\x18\x06 \x01(\x08\"Q\n\x14ListReplicasResponse\x12\'\n\x08replicas\x18\x01 \x03(\x0b\x32\x15.pdp.v1.ReplicaStatus\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\x32\xa5\x01\n\x12ReplicationService\x12\x44\n\tSubscribe\x12\x18.pdp.v1.SubscribeRequest\x1a\x19.pdp.v1.SubscribeResponse(\x01\x30\x01\x12I\n\x0cListReplicas\x12\x1b.pdp.v1.ListReplicasRequest\x1a\x1c.pdp.v1.ListReplicasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18pdp/v1/replication.proto\x12\x06pdp.v1\"\x83\x01\n\x10SubscribeRequest\x12\x1e\n\x05hello\x18\x01 \x01(\x0b\x32\r.pdp.v1.HelloH\x00\x12\x1a\n\x03\x61\x63k\x18\x02 \x01(\x0b\x32\x0b.pdp.v1.AckH\x00\x12(\n\ncredential\x18\x03 \x01(\x0b\x32\x12.pdp.v1.CredentialH\x00\x42\t\n\x07message\"#\n\nCredential\x12\x15\n\rauthorization\x18\x01 \x01(\t\"t\n\x05Hello\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x0c\n\x04head\x18\x02 \x01(\x0c\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0c\n\x04role\x18\x04 \x01(\t\x12\x0e\n\x06tenant\x18\x05 \x01(\t\x12\x10\n\x08instance\x18\x06 \x01(\t\x12\x0f\n\x07\x63hunked\x18\x07 \x01(\x08\"<\n\x03\x41\x63k\x12\x0b\n\x03seq\x18\x01 \x01(\x04\x12\x14\n\x0cheartbeat_ms\x18\x02 \x01(\x03\x12\x12\n\naudit_head\x18\x03 \x01(\x0c\"\x93\x02\n\x11SubscribeResponse\x12\x1e\n\x05\x65ntry\x18\x01 \x01(\x0b\x32\r.pdp.v1.EntryH\x00\x12!\n\x08snapshot\x18\x02 \x01(\x0b\x32\r.pdp.v1.ChunkH\x00\x12&\n\theartbeat\x18\x03 \x01(\x0b\x32\x11.pdp.v1.HeartbeatH\x00\x12 \n\x06resync\x18\x04 \x01(\x0b\x32\x0e.pdp.v1.ResyncH\x00\x12\"\n\x05roots\x18\x05 \x01(\x0b\x32\x11.pdp.v1.RootFilesH\x00\x12$\n\x0b\x65ntry_chunk\x18\x06 \x01(\x0b\x32\r.pdp.v1.ChunkH\x00\x12\x1c\n\x04seal\x18\x07 \x01(\x0b\x32\x0c.pdp.v1.SealH\x00\x42\t\n\x07message\"\x1a\n\tRootFiles\x12\r\n\x05\x66iles\x18\x01 \x03(\x0c\"O\n\x05\x45ntry\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x0f\n\x07payload\x18\x02 \x01(\x0c\x12%\n\nsignatures\x18\x03 \x03(\x0b\x32\x11.pdp.v1.Signature\".\n\tSignature\x12\x0e\n\x06key_id\x18\x01 \x01(\t\x12\x11\n\tsignature\x18\x02 \x01(\x0c\"Z\n\x05\x43hunk\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12%\n\nsignatures\x18\x02 \x03(\x0b\x32\x11.pdp.v1.Signature\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"=\n\x04Seal\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12%\n\nsignatures\x18\x02 \x03(\x0b\x32\x11.pdp.v1.Signature\"?\n\tHeartbeat\x12\x0c\n\x04\x62ody\x18\x01 \x01(\x0c\x12$\n\tsignature\x18\x02 \x01(\x0b\x32\x11.pdp.v1.Signature\"\x18\n\x06Resync\x12\x0e\n\x06reason\x18\x01 \x01(\t\"\x15\n\x13ListReplicasRequest\"u\n\rReplicaStatus\x12\x10\n\x08identity\x18\x01 \x01(\t\x12\x0c\n\x04role\x18\x02 \x01(\t\x12\x0f\n\x07version\x18\x03 \x01(\t\x12\x0b\n\x03seq\x18\x04 \x01(\x04\x12\x13\n\x0bstaleness_s\x18\x05 \x01(\x01\x12\x11\n\tconnected\x18\x06 \x01(\x08\"Q\n\x14ListReplicasResponse\x12\'\n\x08replicas\x18\x01 \x03(\x0b\x32\x15.pdp.v1.ReplicaStatus\x12\x10\n\x08head_seq\x18\x02 \x01(\x04\x32\xa5\x01\n\x12ReplicationService\x12\x44\n\tSubscribe\x12\x18.pdp.v1.SubscribeRequest\x1a\x19.pdp.v1.SubscribeResponse(\x01\x30\x01\x12I\n\x0cListReplicas\x12\x1b.pdp.v1.ListReplicasRequest\x1a\x1c.pdp.v1.ListReplicasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'pdp.v1.replication_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SUBSCRIBEREQUEST']._serialized_start=36
-  _globals['_SUBSCRIBEREQUEST']._serialized_end=125
-  _globals['_HELLO']._serialized_start=127
-  _globals['_HELLO']._serialized_end=226
-  _globals['_ACK']._serialized_start=228
-  _globals['_ACK']._serialized_end=288
-  _globals['_SUBSCRIBERESPONSE']._serialized_start=291
-  _globals['_SUBSCRIBERESPONSE']._serialized_end=506
-  _globals['_ROOTFILES']._serialized_start=508
-  _globals['_ROOTFILES']._serialized_end=534
-  _globals['_ENTRY']._serialized_start=536
-  _globals['_ENTRY']._serialized_end=615
-  _globals['_SIGNATURE']._serialized_start=617
-  _globals['_SIGNATURE']._serialized_end=663
-  _globals['_SNAPSHOTCHUNK']._serialized_start=665
-  _globals['_SNAPSHOTCHUNK']._serialized_end=763
-  _globals['_HEARTBEAT']._serialized_start=765
-  _globals['_HEARTBEAT']._serialized_end=828
-  _globals['_RESYNC']._serialized_start=830
-  _globals['_RESYNC']._serialized_end=854
-  _globals['_LISTREPLICASREQUEST']._serialized_start=856
-  _globals['_LISTREPLICASREQUEST']._serialized_end=877
-  _globals['_REPLICASTATUS']._serialized_start=879
-  _globals['_REPLICASTATUS']._serialized_end=996
-  _globals['_LISTREPLICASRESPONSE']._serialized_start=998
-  _globals['_LISTREPLICASRESPONSE']._serialized_end=1079
-  _globals['_REPLICATIONSERVICE']._serialized_start=1082
-  _globals['_REPLICATIONSERVICE']._serialized_end=1247
+  _globals['_SUBSCRIBEREQUEST']._serialized_start=37
+  _globals['_SUBSCRIBEREQUEST']._serialized_end=168
+  _globals['_CREDENTIAL']._serialized_start=170
+  _globals['_CREDENTIAL']._serialized_end=205
+  _globals['_HELLO']._serialized_start=207
+  _globals['_HELLO']._serialized_end=323
+  _globals['_ACK']._serialized_start=325
+  _globals['_ACK']._serialized_end=385
+  _globals['_SUBSCRIBERESPONSE']._serialized_start=388
+  _globals['_SUBSCRIBERESPONSE']._serialized_end=663
+  _globals['_ROOTFILES']._serialized_start=665
+  _globals['_ROOTFILES']._serialized_end=691
+  _globals['_ENTRY']._serialized_start=693
+  _globals['_ENTRY']._serialized_end=772
+  _globals['_SIGNATURE']._serialized_start=774
+  _globals['_SIGNATURE']._serialized_end=820
+  _globals['_CHUNK']._serialized_start=822
+  _globals['_CHUNK']._serialized_end=912
+  _globals['_SEAL']._serialized_start=914
+  _globals['_SEAL']._serialized_end=975
+  _globals['_HEARTBEAT']._serialized_start=977
+  _globals['_HEARTBEAT']._serialized_end=1040
+  _globals['_RESYNC']._serialized_start=1042
+  _globals['_RESYNC']._serialized_end=1066
+  _globals['_LISTREPLICASREQUEST']._serialized_start=1068
+  _globals['_LISTREPLICASREQUEST']._serialized_end=1089
+  _globals['_REPLICASTATUS']._serialized_start=1091
+  _globals['_REPLICASTATUS']._serialized_end=1208
+  _globals['_LISTREPLICASRESPONSE']._serialized_start=1210
+  _globals['_LISTREPLICASRESPONSE']._serialized_end=1291
+  _globals['_REPLICATIONSERVICE']._serialized_start=1294
+  _globals['_REPLICATIONSERVICE']._serialized_end=1459
 # @@protoc_insertion_point(module_scope)

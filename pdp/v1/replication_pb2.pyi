@@ -7,28 +7,38 @@ from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 DESCRIPTOR: _descriptor.FileDescriptor
 
 class SubscribeRequest(_message.Message):
-    __slots__ = ("hello", "ack")
+    __slots__ = ("hello", "ack", "credential")
     HELLO_FIELD_NUMBER: _ClassVar[int]
     ACK_FIELD_NUMBER: _ClassVar[int]
+    CREDENTIAL_FIELD_NUMBER: _ClassVar[int]
     hello: Hello
     ack: Ack
-    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ...) -> None: ...
+    credential: Credential
+    def __init__(self, hello: _Optional[_Union[Hello, _Mapping]] = ..., ack: _Optional[_Union[Ack, _Mapping]] = ..., credential: _Optional[_Union[Credential, _Mapping]] = ...) -> None: ...
+
+class Credential(_message.Message):
+    __slots__ = ("authorization",)
+    AUTHORIZATION_FIELD_NUMBER: _ClassVar[int]
+    authorization: str
+    def __init__(self, authorization: _Optional[str] = ...) -> None: ...
 
 class Hello(_message.Message):
-    __slots__ = ("seq", "head", "version", "role", "tenant", "instance")
+    __slots__ = ("seq", "head", "version", "role", "tenant", "instance", "chunked")
     SEQ_FIELD_NUMBER: _ClassVar[int]
     HEAD_FIELD_NUMBER: _ClassVar[int]
     VERSION_FIELD_NUMBER: _ClassVar[int]
     ROLE_FIELD_NUMBER: _ClassVar[int]
     TENANT_FIELD_NUMBER: _ClassVar[int]
     INSTANCE_FIELD_NUMBER: _ClassVar[int]
+    CHUNKED_FIELD_NUMBER: _ClassVar[int]
     seq: int
     head: bytes
     version: str
     role: str
     tenant: str
     instance: str
-    def __init__(self, seq: _Optional[int] = ..., head: _Optional[bytes] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., tenant: _Optional[str] = ..., instance: _Optional[str] = ...) -> None: ...
+    chunked: bool
+    def __init__(self, seq: _Optional[int] = ..., head: _Optional[bytes] = ..., version: _Optional[str] = ..., role: _Optional[str] = ..., tenant: _Optional[str] = ..., instance: _Optional[str] = ..., chunked: bool = ...) -> None: ...
 
 class Ack(_message.Message):
     __slots__ = ("seq", "heartbeat_ms", "audit_head")
@@ -41,18 +51,22 @@ class Ack(_message.Message):
     def __init__(self, seq: _Optional[int] = ..., heartbeat_ms: _Optional[int] = ..., audit_head: _Optional[bytes] = ...) -> None: ...
 
 class SubscribeResponse(_message.Message):
-    __slots__ = ("entry", "snapshot", "heartbeat", "resync", "roots")
+    __slots__ = ("entry", "snapshot", "heartbeat", "resync", "roots", "entry_chunk", "seal")
     ENTRY_FIELD_NUMBER: _ClassVar[int]
     SNAPSHOT_FIELD_NUMBER: _ClassVar[int]
     HEARTBEAT_FIELD_NUMBER: _ClassVar[int]
     RESYNC_FIELD_NUMBER: _ClassVar[int]
     ROOTS_FIELD_NUMBER: _ClassVar[int]
+    ENTRY_CHUNK_FIELD_NUMBER: _ClassVar[int]
+    SEAL_FIELD_NUMBER: _ClassVar[int]
     entry: Entry
-    snapshot: SnapshotChunk
+    snapshot: Chunk
     heartbeat: Heartbeat
     resync: Resync
     roots: RootFiles
-    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., snapshot: _Optional[_Union[SnapshotChunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., roots: _Optional[_Union[RootFiles, _Mapping]] = ...) -> None: ...
+    entry_chunk: Chunk
+    seal: Seal
+    def __init__(self, entry: _Optional[_Union[Entry, _Mapping]] = ..., snapshot: _Optional[_Union[Chunk, _Mapping]] = ..., heartbeat: _Optional[_Union[Heartbeat, _Mapping]] = ..., resync: _Optional[_Union[Resync, _Mapping]] = ..., roots: _Optional[_Union[RootFiles, _Mapping]] = ..., entry_chunk: _Optional[_Union[Chunk, _Mapping]] = ..., seal: _Optional[_Union[Seal, _Mapping]] = ...) -> None: ...
 
 class RootFiles(_message.Message):
     __slots__ = ("files",)
@@ -78,7 +92,7 @@ class Signature(_message.Message):
     signature: bytes
     def __init__(self, key_id: _Optional[str] = ..., signature: _Optional[bytes] = ...) -> None: ...
 
-class SnapshotChunk(_message.Message):
+class Chunk(_message.Message):
     __slots__ = ("header", "signatures", "data", "last")
     HEADER_FIELD_NUMBER: _ClassVar[int]
     SIGNATURES_FIELD_NUMBER: _ClassVar[int]
@@ -89,6 +103,14 @@ class SnapshotChunk(_message.Message):
     data: bytes
     last: bool
     def __init__(self, header: _Optional[bytes] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ..., data: _Optional[bytes] = ..., last: bool = ...) -> None: ...
+
+class Seal(_message.Message):
+    __slots__ = ("header", "signatures")
+    HEADER_FIELD_NUMBER: _ClassVar[int]
+    SIGNATURES_FIELD_NUMBER: _ClassVar[int]
+    header: bytes
+    signatures: _containers.RepeatedCompositeFieldContainer[Signature]
+    def __init__(self, header: _Optional[bytes] = ..., signatures: _Optional[_Iterable[_Union[Signature, _Mapping]]] = ...) -> None: ...
 
 class Heartbeat(_message.Message):
     __slots__ = ("body", "signature")

@@ -64,6 +64,10 @@ async def _admitted(_context: object, _action: str, _resource: str) -> Any:
     return _Anyone()
 
 
+async def _unchanged(_authorization: str) -> None:
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Pdp:
     replication: Replication
@@ -104,7 +108,9 @@ async def _serving(directory: Path) -> AsyncIterator[_Pdp]:
     replica = authority.replica()
     replication = Replication(log=log, replica=replica, keys=authority.keys, clock=clock, store=store)
     server = grpc.aio.server()
-    servicer = ReplicationServicer(subscribers=replication.subscribers, replica=replica, authorise=_admitted)
+    servicer = ReplicationServicer(
+        subscribers=replication.subscribers, replica=replica, authorise=_admitted, renew=_unchanged
+    )
     add_ReplicationServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call]
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
@@ -148,7 +154,7 @@ async def _big_world(pdp: _Pdp) -> list[Figure]:
     start = time.perf_counter()
     await _publish_rows(pdp.replication, pdp.replica, rows(text, file="many.csv"))
     took_s = time.perf_counter() - start
-    await pdp.replication.publisher.snapshot()
+    await pdp.replication.compactor.snapshot()
     return [Figure(name=f"publishing {ROWS:,} rows at once", value=took_s, unit="s")]
 
 

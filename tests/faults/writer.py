@@ -16,6 +16,7 @@ from typing import Any
 from pdp.adapters import sqlite_thread
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.adapters.replica_store import SqliteReplicaStore
+from pdp.service.compact import Compactor
 from pdp.service.replicate import HeartbeatLoop, Publisher
 from pdp.trust.keys import SigningKey
 from tests.support.logs import Authority, HandClock, lock_payload
@@ -58,6 +59,7 @@ async def write(directory: Path) -> None:
     log, store = SqliteWorldLog(directory / "world.db"), SqliteReplicaStore(directory / "replica")
     replica = signs.replica()
     publisher = Publisher(log, replica, signs.keys, clock, store)
+    compactor = Compactor(log, replica, clock, store=store, key=lambda: signs.publish)
     heartbeats = HeartbeatLoop(log, replica, signs.keys, clock, store)
     await publisher.catch_up()
     say("holds", replica.world.seq, replica.mark)
@@ -67,7 +69,7 @@ async def write(directory: Path) -> None:
         clock.advance(1)
         await heartbeats.beat()
         if seq % SNAPSHOT_AT == 0:
-            await publisher.snapshot()
+            await compactor.snapshot()
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Final, NoReturn
 
 import grpc
@@ -26,7 +26,7 @@ from pdp.identity.types import Refusal
 from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
 from pdp.ports import Clock
 from pdp.replica import Replica
-from pdp.server.callers import CALLER, Caller, Gate, Refused
+from pdp.server.callers import CALLER, RENEW, Caller, Gate, Refused
 from pdp.server.grpc.rights import RULES, Rule
 from pdp.server.grpc.status import INTERNAL, status_of
 
@@ -46,6 +46,7 @@ class _Leash:
     rule: Rule
     ended: asyncio.Future[PortcullisError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
     next_look: asyncio.TimerHandle | None = None
+    expiry: asyncio.TimerHandle | None = None
 
     def end(self, error: PortcullisError) -> None:
         if not self.ended.done():
@@ -214,7 +215,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """
         leash = _Leash(caller=caller, rule=method.rule)
         self._leashes.add(leash)
-        timer = self._expiry(leash)
+        self._expires(leash)
+        RENEW.set(partial(self._renew, leash, method))
         if self._draining:
             leash.end(_DRAINING)
         # Once more, now that new worlds reach the leash: one may have come while the allow was being recorded.
@@ -227,16 +229,37 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         finally:
             self._leashes.discard(leash)
             leash.plan(None)
-            if timer is not None:
-                timer.cancel()
+            if leash.expiry is not None:
+                leash.expiry.cancel()
 
-    def _expiry(self, leash: _Leash) -> asyncio.TimerHandle | None:
+    def _expires(self, leash: _Leash) -> None:
+        """End the stream when its caller's credential ends, in place of when the one before would have."""
+        if leash.expiry is not None:
+            leash.expiry.cancel()
+            leash.expiry = None
         expires_at_s = leash.caller.identity.expires_at_s if leash.caller else 0
-        if not expires_at_s:
-            return None
-        # A watch ends itself at expiry, without an error; the margin lets it.
-        left_s = expires_at_s - self._clock.now_ms() / 1000 + EXPIRY_MARGIN_S
-        return asyncio.get_running_loop().call_later(max(0.0, left_s), leash.end, _EXPIRED)
+        if expires_at_s:
+            # A watch ends itself at expiry, without an error; the margin lets it.
+            left_s = expires_at_s - self._clock.now_ms() / 1000 + EXPIRY_MARGIN_S
+            leash.expiry = asyncio.get_running_loop().call_later(max(0.0, left_s), leash.end, _EXPIRED)
+
+    async def _renew(self, leash: _Leash, method: _Method, authorization: str) -> None:
+        """Let an open stream go on with a fresh credential of the same principal, looked at as at the door.
+
+        Raises:
+            PortcullisError: it does not hold, is another's, or its holder may no longer do this.
+        """
+        held = leash.caller
+        if held is None:
+            return
+        caller = await self._gate.admit(authorization, held.peer, method=method.path)
+        if caller.name != held.name:
+            raise BadRequestError("a stream goes on only as the principal that opened it")
+        if method.rule.right is not None:
+            await self._gate.authorise(caller, method.rule.right)
+        leash.caller = caller
+        self._expires(leash)
+        self._look(leash)
 
     def _recheck(self) -> None:
         """Look at every stream's caller again: a new world may have taken its right (IDENTITY.md RV-2)."""

@@ -35,30 +35,40 @@ class Identified(Protocol):
 
 Authorise = Callable[[Any, str, str], Awaitable[Identified]]
 """`await authorise(context, action, resource)` returns the verified caller, or raises a `PortcullisError` for the guard."""
+Renew = Callable[[str], Awaitable[None]]
+"""`await renew(authorization)` lets the open stream go on with a fresh credential, or raises a `PortcullisError`."""
+
+
+async def _not_renewed(_authorization: str) -> None:
+    raise BadRequestError("this door takes no fresh credential: subscribe again")
 
 
 class ReplicationServicer(ReplicationServiceServicer):
     """Serves `ReplicationService` over the registry of subscribers."""
 
-    def __init__(self, *, subscribers: Subscribers, replica: Replica, authorise: Authorise) -> None:
+    def __init__(
+        self, *, subscribers: Subscribers, replica: Replica, authorise: Authorise, renew: Renew = _not_renewed
+    ) -> None:
         self._subscribers = subscribers
         self._replica = replica
         self._authorise = authorise
+        self._renew = renew
 
     async def Subscribe(  # noqa: N802 - gRPC's name
         self, request_iterator: AsyncIterator[replication_pb2.SubscribeRequest], context: Any
     ) -> AsyncIterator[replication_pb2.SubscribeResponse]:
         """Feed one replica until it says goodbye, is too slow, or may follow no longer."""
         caller = await self._authorise(context, SUBSCRIBE, RESOURCE)
-        subscription = self._subscribers.open(await _hello(request_iterator), str(caller.party.principal))
+        hello = await _hello(request_iterator)
+        subscription = self._subscribers.open(hello, str(caller.party.principal))
         reader = asyncio.create_task(self._acknowledgements(request_iterator, subscription))
         try:
             async with contextlib.aclosing(self._subscribers.items(subscription)) as items:
                 async for item in items:
-                    for message in item_messages(item):
+                    for message in item_messages(item, chunked=hello.chunked):
                         yield message
             if reader.done():
-                await reader  # a malformed acknowledgement is the call's error
+                await reader  # a malformed acknowledgement or a bad credential is the call's error
         finally:
             reader.cancel()
             await asyncio.gather(reader, return_exceptions=True)
@@ -85,12 +95,15 @@ class ReplicationServicer(ReplicationServiceServicer):
     async def _acknowledgements(
         self, requests: AsyncIterator[replication_pb2.SubscribeRequest], subscription: Subscription
     ) -> None:
-        """Take acknowledgements until the replica says goodbye, which ends its feed."""
+        """Take acknowledgements, and fresh credentials, until the replica says goodbye, which ends its feed."""
         clean = False
         try:
             async for message in requests:
-                if message.WhichOneof("message") == "ack":
+                kind = message.WhichOneof("message")
+                if kind == "ack":
                     self._subscribers.acknowledge(subscription, _ack(message.ack))
+                elif kind == "credential":
+                    await self._renew(message.credential.authorization)
             clean = True
         finally:
             self._subscribers.close(subscription, clean=clean)

@@ -13,7 +13,7 @@ from pdp.adapters.telemetry import Metrics
 from pdp.identity.types import VerifiedIdentity
 from pdp.ports import Clock
 from pdp.replica import Replica
-from pdp.server.callers import CALLER, Gate
+from pdp.server.callers import CALLER, RENEW, Gate
 from pdp.server.discretion import Discretion
 from pdp.server.grpc.asset import AssetServicer
 from pdp.server.grpc.audit import AuditServicer
@@ -98,10 +98,15 @@ def _add_administration(server: Any, rooms: Rooms) -> None:
     lock_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(locks=locks), server)  # type: ignore[no-untyped-call] # generated
     audit = AuditServicer(receiver=rooms.receiver, book=rooms.book)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)  # type: ignore[no-untyped-call] # generated
-    replication = ReplicationServicer(subscribers=subscribers, replica=replica, authorise=_identity)
+    replication = ReplicationServicer(subscribers=subscribers, replica=replica, authorise=_identity, renew=_renew)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server)  # type: ignore[no-untyped-call] # generated
 
 
 async def _identity(_context: Any, _action: str, _resource: str) -> VerifiedIdentity:
     """Return who calls: the guard has authenticated and authorised the RPC before its servicer runs."""
     return CALLER.get().identity
+
+
+async def _renew(authorization: str) -> None:
+    """Let the subscription of this task go on with a fresh credential."""
+    await RENEW.get()(authorization)

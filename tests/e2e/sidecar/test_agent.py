@@ -81,6 +81,9 @@ class ScriptedFeed:
         while True:
             yield await self.log.news.get()
 
+    async def renew(self) -> bool:
+        return True
+
     async def acknowledge(self, ack: Ack) -> None:
         self.log.acks.put_nowait(ack)
 
@@ -228,6 +231,9 @@ def test_a_sidecar_without_a_reachable_pdp_is_not_ready(tmp_path: Path) -> None:
         async def __aiter__(self) -> AsyncIterator[FeedItem]:
             await asyncio.Event().wait()
             yield RootFiles(files=())
+
+        async def renew(self) -> bool:
+            return True
 
         async def acknowledge(self, ack: Ack) -> None:
             del ack

@@ -13,13 +13,13 @@ import trustme
 
 from pdp.adapters.follow_grpc import GrpcFeedSource, item_messages, read_item
 from pdp.errors import ConfigError, PortcullisError, Reason
-from pdp.limits import MAX_SNAPSHOT_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_MIN_BYTES_S
+from pdp.limits import MAX_RPC_BYTES, MAX_SNAPSHOT_BYTES, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_MIN_BYTES_S
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from pdp.server.grpc.replication import ReplicationServicer
 from pdp.service.replicate import Follower, Replication
-from pdp.trust.entry import SignedSnapshot
-from pdp.trust.feed import Hello, Resync, RootFiles
+from pdp.trust.entry import Signature, SignedEntry, SignedSnapshot
+from pdp.trust.feed import Hello, Resync, RootFiles, Seal
 from pdp.v1 import replication_pb2, types_pb2
 from pdp.v1.replication_pb2_grpc import (
     ReplicationServiceServicer,
@@ -159,7 +159,7 @@ def test_a_snapshot_travels_in_chunks() -> None:
         async with serving() as pdp:
             for number in range(1, 400):
                 await pdp.lock(number, reason="x" * 4_000)
-            await pdp.replication.publisher.snapshot()
+            await pdp.replication.compactor.snapshot()
             await pdp.replication.heartbeats.beat()
             async with following(pdp) as follower:
                 await until(follower.replica, lambda world: world.seq == 399)  # type: ignore[attr-defined]
@@ -284,7 +284,7 @@ class Chunks(ReplicationServiceServicer):
 
     async def Subscribe(self, request_iterator: Any, context: Any) -> None:  # noqa: ARG002, N802
         while True:
-            chunk = replication_pb2.SnapshotChunk(data=b"x" * self._size_bytes)
+            chunk = replication_pb2.Chunk(data=b"x" * self._size_bytes)
             self._pdp.clock.advance(self._took_s)
             await context.write(replication_pb2.SubscribeResponse(snapshot=chunk))
 
@@ -346,3 +346,64 @@ def test_a_credential_that_cannot_be_read_is_a_typed_error(tmp_path: Path) -> No
     with pytest.raises(PortcullisError) as refusal:
         GrpcFeedSource("x:1", clock=HandClock(), token=tmp_path / "none").open(HELLO)
     assert refusal.value.reason is Reason.CREDENTIAL_MISSING
+
+
+def test_a_large_entry_comes_in_chunks_to_whoever_takes_them() -> None:
+    payload = b"x" * (2 * SNAPSHOT_CHUNK_BYTES + 1)
+    entry = SignedEntry(header=b"h", payload=payload, signatures=(Signature(key_id="k", signature=b"s"),))
+    messages = list(item_messages(entry))
+    assert [message.WhichOneof("message") for message in messages] == ["entry_chunk"] * 3
+    assert [message.entry_chunk.last for message in messages] == [False, False, True]
+    assert max(message.ByteSize() for message in messages) < MAX_RPC_BYTES / 2
+    (whole,) = item_messages(entry, chunked=False)
+    assert read_item(whole) == entry
+    assert list(item_messages(Seal(header=b"h", signatures=()), chunked=False)) == []
+
+
+def test_an_entry_in_chunks_is_the_entry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdp.adapters.follow_grpc.SNAPSHOT_CHUNK_BYTES", 64)
+
+    async def test() -> None:
+        async with serving() as pdp, following(pdp) as follower:
+            await pdp.lock(1, reason="r" * 100)
+            assert len(list(item_messages(pdp.log.entries[0]))) > 2
+            await until(follower.replica, lambda world: world.seq == 1)  # type: ignore[attr-defined]
+            assert follower.replica.world.head == pdp.replica.world.head  # type: ignore[attr-defined]
+
+    run(test)
+
+
+class Pieces(ReplicationServiceServicer):
+    """A PDP that sends the first messages of `chunks`, and then nothing or the same for ever."""
+
+    def __init__(self, chunks: list[replication_pb2.Chunk], *, endless: bool = False) -> None:
+        self.chunks = chunks
+        self.endless = endless
+
+    async def Subscribe(self, _requests: Any, _context: Any) -> AsyncIterator[replication_pb2.SubscribeResponse]:  # noqa: N802
+        for chunk in self.chunks:
+            yield replication_pb2.SubscribeResponse(entry_chunk=chunk)
+        while self.endless:
+            yield replication_pb2.SubscribeResponse(entry_chunk=self.chunks[-1])
+
+
+PIECE = replication_pb2.Chunk(header=b"h", data=b"x" * SNAPSHOT_CHUNK_BYTES)
+
+
+@pytest.mark.holds("V1", "adv_endless_data")
+@pytest.mark.parametrize(
+    ("servicer", "told"),
+    [
+        (Pieces([PIECE], endless=True), "an entry beyond its cap"),
+        (Pieces([PIECE, PIECE]), "an entry broke off"),
+    ],
+)
+def test_an_entry_without_end_and_one_that_breaks_off_are_given_up(servicer: Pieces, told: str) -> None:
+    async def test() -> None:
+        async with serving(servicer=lambda _pdp: servicer) as pdp:
+            feed = source(pdp).open(HELLO)
+            with pytest.raises(PortcullisError, match=told):
+                await anext(aiter(feed))
+            await feed.close()
+
+    run(test)

@@ -1,6 +1,7 @@
 """Following the log through the whole server: credential, right, world, and the end of each."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.errors import PortcullisError, Reason
+from pdp.limits import EXPIRY_MARGIN_S
 from pdp.replica import Replica
 from pdp.service.replicate import Follower, obtain_root
 from pdp.signals.locks import LockTarget
@@ -126,6 +128,82 @@ def test_a_replica_that_is_locked_loses_its_feed(tmp_path: Path) -> None:
             with pytest.raises(PortcullisError) as refusal:
                 await drained(items)
             assert refusal.value.reason in {Reason.NO_GRANT, Reason.LOCKED}
+            await feed.close()
+
+    asyncio.run(test())
+
+
+async def told(feed: AsyncIterator[Any]) -> Reason:
+    """Return why a feed ended."""
+    with pytest.raises(PortcullisError) as error:
+        await drained(feed)
+    return error.value.reason
+
+
+@pytest.mark.holds("F25")
+def test_a_fresh_token_keeps_an_open_feed_beyond_the_end_of_the_first(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_pdp(tmp_path, rows=EVERYBODY) as pdp:
+            path = tmp_path / "edge.token"
+            path.write_text(pdp.token(EDGE, ttl_s=60))
+            feed = GrpcFeedSource(str(pdp.address), clock=SystemClock(), token=path).open(HELLO)
+            items = aiter(feed)
+            await anext(items)
+            (leash,) = pdp.app.guard._leashes
+            first = leash.caller.identity.expires_at_s
+            assert await feed.renew()  # the file holds what was sent
+            path.write_text(pdp.token(EDGE, ttl_s=600))
+            assert await feed.renew()
+            async with asyncio.timeout(10):
+                while leash.caller.identity.expires_at_s == first:
+                    await anext(items)  # heartbeats go on meanwhile
+            assert leash.caller.identity.expires_at_s > first
+            assert not leash.ended.done()
+            await feed.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.holds("F25", "P10")
+@pytest.mark.parametrize(
+    ("subject", "options", "reason"),
+    [
+        (EDGE, {"ttl_s": -600}, Reason.TOKEN_EXPIRED),
+        (EDGE, {"audience": "elsewhere"}, Reason.AUDIENCE_MISMATCH),
+        ("gate@demo.portcullis", {}, Reason.BAD_REQUEST),
+    ],
+)
+def test_a_credential_that_does_not_hold_or_is_anothers_ends_the_feed(
+    tmp_path: Path, subject: str, options: dict[str, Any], reason: Reason
+) -> None:
+    async def test() -> None:
+        async with running_pdp(tmp_path, rows=EVERYBODY) as pdp:
+            path = tmp_path / "edge.token"
+            path.write_text(pdp.token(EDGE))
+            feed = GrpcFeedSource(str(pdp.address), clock=SystemClock(), token=path).open(HELLO)
+            items = aiter(feed)
+            await anext(items)
+            path.write_text(pdp.token(subject, **options))
+            assert await feed.renew()
+            assert await told(items) is reason
+            await feed.close()
+
+    asyncio.run(test())
+
+
+@pytest.mark.holds("F25")
+def test_a_feed_ends_with_the_credential_that_nobody_renewed(tmp_path: Path) -> None:
+    async def test() -> None:
+        async with running_pdp(tmp_path, rows=EVERYBODY) as pdp:
+            feed = source(pdp, EDGE).open(HELLO)
+            items = aiter(feed)
+            await anext(items)
+            (leash,) = pdp.app.guard._leashes
+            loop = asyncio.get_running_loop()
+            left_s = leash.expiry.when() - loop.time()
+            assert left_s == pytest.approx(leash.caller.identity.expires_at_s - time.time() + EXPIRY_MARGIN_S, abs=5)
+            loop.call_soon(leash.expiry._callback, *leash.expiry._args)  # as when its time has come
+            assert await told(items) is Reason.TOKEN_EXPIRED
             await feed.close()
 
     asyncio.run(test())

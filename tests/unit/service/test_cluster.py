@@ -186,6 +186,9 @@ class Once:
     async def __aiter__(self):  # type: ignore[no-untyped-def]  # noqa: ANN204
         yield RootFiles(files=self.files)
 
+    async def renew(self) -> bool:
+        return True
+
     async def acknowledge(self, ack: Ack) -> None: ...
 
     async def close(self) -> None: ...

@@ -11,6 +11,7 @@ from pdp.errors import BadRequestError, ConfigError, ConflictError, PortcullisEr
 from pdp.limits import MAX_STALENESS_S, RECONNECT_MAX_S
 from pdp.ports import WorldLog
 from pdp.replica import Replica
+from pdp.service.compact import Compactor, Pins
 from pdp.service.replicate import (
     Follower,
     HeartbeatLoop,
@@ -54,6 +55,11 @@ class Pdp:
         self.publisher = Publisher(self.log, self.replica, AUTHORITY.keys, self.clock, self.store)
         self.subscribers = self.registry()
         self.publisher.on_entry(lambda *entry: self.subscribers.announce(*entry))  # noqa: PLW0108 - replaced by tests
+        self.compactor = Compactor(
+            self.log, self.replica, self.clock, store=self.store, key=lambda: AUTHORITY.publish, pins=Pins(every=2)
+        )
+        self.publisher.on_entry(self.compactor.passed)
+        self.compactor.on_seal(lambda seal: self.subscribers.sealed(seal))  # noqa: PLW0108 - replaced by tests
         self.heartbeats = HeartbeatLoop(
             self.log,
             self.replica,
@@ -101,6 +107,9 @@ class InProcessFeed:
             number += 1
             yield item
 
+    async def renew(self) -> bool:
+        return True
+
     async def acknowledge(self, ack: Ack) -> None:
         self._pdp.subscribers.acknowledge(self._subscription, ack)
         self._acknowledged.set()
@@ -129,6 +138,7 @@ class Scripted:
 
     items: list[FeedItem | PortcullisError]
     acks: list[Ack] = field(default_factory=list)
+    lasts: bool = True
 
     def open(self, _hello: Hello) -> "Scripted":
         return self
@@ -138,6 +148,9 @@ class Scripted:
             if isinstance(item, PortcullisError):
                 raise item
             yield item
+
+    async def renew(self) -> bool:
+        return self.lasts
 
     async def acknowledge(self, ack: Ack) -> None:
         self.acks.append(ack)
@@ -264,7 +277,7 @@ async def test_a_restart_keeps_everything() -> None:
 async def test_a_pdp_without_its_own_disk_reads_the_log_from_a_snapshot() -> None:
     pdp = Pdp()
     await pdp.locks(1, 2)
-    assert await pdp.publisher.snapshot() == 2
+    assert await pdp.compactor.snapshot() == 2
     await pdp.lock(3)
     fresh = Pdp(log=pdp.log)
     await fresh.publisher.catch_up()
@@ -275,7 +288,7 @@ async def test_a_pdp_without_its_own_disk_reads_the_log_from_a_snapshot() -> Non
 @within
 async def test_a_snapshot_is_written_when_enough_has_come() -> None:
     pdp = Pdp()
-    compacting = asyncio.create_task(pdp.publisher.compact(every=2))
+    compacting = asyncio.create_task(pdp.compactor.run())
     await pdp.locks(1, 2)
     await pdp.log.snapshotted.wait()  # type: ignore[attr-defined]
     compacting.cancel()
@@ -412,7 +425,7 @@ async def test_a_new_replica_gets_roots_heartbeat_and_tail_then_what_comes() -> 
 async def test_a_replica_far_behind_gets_a_snapshot_and_the_tail() -> None:
     pdp = Pdp()
     await pdp.locks(1, 2)
-    await pdp.publisher.snapshot()
+    await pdp.compactor.snapshot()
     await pdp.lock(3)
     await pdp.heartbeats.beat()
     found = await drain(pdp, pdp.subscribers.open(HELLO, SIDECAR), 4)
@@ -423,7 +436,7 @@ async def test_a_replica_far_behind_gets_a_snapshot_and_the_tail() -> None:
 async def test_a_replica_nearly_there_gets_only_what_it_lacks() -> None:
     pdp = Pdp()
     await pdp.locks(1, 2)
-    await pdp.publisher.snapshot()
+    await pdp.compactor.snapshot()
     await pdp.lock(3)
     near = replace(HELLO, seq=2, head=head_of(pdp.log.entries[:2]).digest)  # type: ignore[attr-defined]
     found = await drain(pdp, pdp.subscribers.open(near, SIDECAR), 2)
@@ -567,7 +580,7 @@ async def test_the_list_shows_position_and_staleness() -> None:
 async def test_a_follower_catches_up_stays_in_step_and_acknowledges() -> None:
     pdp, replica, store = Pdp(), AUTHORITY.replica(), MemoryStore()
     await pdp.locks(1, 2)
-    await pdp.publisher.snapshot()
+    await pdp.compactor.snapshot()
     await pdp.lock(3)
     await pdp.heartbeats.beat()
     running = asyncio.create_task(follower(InProcess(pdp), replica, store, pdp.clock).run())
@@ -625,7 +638,7 @@ async def test_a_follower_whose_feed_is_blocked_goes_stale_and_keeps_its_world()
 async def test_a_follower_starts_from_its_disk_without_its_pdp() -> None:
     pdp, store = Pdp(), MemoryStore()
     await pdp.locks(1, 2)
-    await pdp.publisher.snapshot()
+    await pdp.compactor.snapshot()
     await pdp.lock(3)
     pdp.clock.advance(1)
     await pdp.heartbeats.beat()
@@ -818,3 +831,15 @@ def test_a_log_put_back_to_an_older_state_neither_rolls_the_pdp_back_nor_takes_w
             await restored.lock(3)
 
     asyncio.run(test())
+
+
+@pytest.mark.holds("F25")
+@within
+async def test_a_certificate_that_was_exchanged_takes_a_new_subscription() -> None:
+    entries = AUTHORITY.chain(2)
+    beat = AUTHORITY.heartbeat(head_of(entries[:1]))
+    source = Scripted([entries[0], beat, entries[1]], lasts=False)
+    replica = AUTHORITY.replica()
+    await follower(source, replica, MemoryStore(), HandClock()).follow()
+    assert replica.world.seq == 1
+    assert replica.last_error == ""
