@@ -21,7 +21,7 @@ from pdp.ports import SharedLog
 from pdp.replica import Prepared, Replica
 from pdp.server.stores import WORLD_FILE, open_shared
 from pdp.service.cluster import archived, refill, restore_store
-from pdp.trust.entry import Head, SignedEntry, peek_seq
+from pdp.trust.entry import Head, SignedEntry, SignedSnapshot, peek_seq
 from pdp.trust.keys import Role, Ruling
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
@@ -33,7 +33,9 @@ app = noun("The world log: where it stands, and how a lost or split one is repai
 def show(
     *, state_dir: StateDir = None, store: StoreUrl = None, config: ConfigFile = None, as_json: AsJson = False
 ) -> None:
-    """Show the head of this PDP's own file and of the store, and whether writes are stopped.
+    """Show the head of this PDP's own file and of the store, whether writes are stopped, and what takes how much room.
+
+    `own file` is the archive of every change and grows for ever; `replica` files hold a snapshot and what came after it.
 
     Example: `pdp log show --store redis://127.0.0.1:6379`
     """
@@ -125,7 +127,8 @@ def recover(
 ) -> None:
     """Add to a log that was restored from an old backup the entries that an enforcement point still holds.
 
-    Each is verified against the root file before it is written. Stop the PDP first.
+    Each is verified against the root file before it is written. Where the source was compacted beyond the end of this log, the
+    log goes on at its snapshot, and the changes between stay unknown. Stop the PDP first.
 
     Example: `pdp log recover /tmp/edge-1/replica`
     """
@@ -185,7 +188,7 @@ def _shared(settings: Config) -> SharedLog:
 async def _show(settings: Config) -> dict[str, str]:
     archive, shared = SqliteWorldLog(settings.state_dir / WORLD_FILE), open_shared(settings)
     try:
-        told = {"own file": _told(await archive.head())}
+        told = {"own file": _told(await archive.head()), **_sizes(settings.state_dir)}
         if shared is not None:
             told["store"] = _told(await shared.head())
             told["writes"] = (await shared.forked()).decode(errors="replace") or "open"
@@ -194,6 +197,16 @@ async def _show(settings: Config) -> dict[str, str]:
         await archive.close()
         if shared is not None:
             await shared.close()
+
+
+def _sizes(state_dir: Path) -> dict[str, str]:
+    """Return what the world log takes on this machine."""
+    files = {"own file size": state_dir.glob(f"{WORLD_FILE}*"), "replica files size": state_dir.glob("replica*/*")}
+    return {name: _size(sum(path.stat().st_size for path in found)) for name, found in files.items()}
+
+
+def _size(size_bytes: int) -> str:
+    return f"{size_bytes / 1_000_000:.1f} MB"
 
 
 def _told(head: Head) -> str:
@@ -246,13 +259,24 @@ async def _recover(settings: Config, source: Path) -> tuple[int, int]:
         before = (await archive.head()).seq
         for entry in await archive.read(after=0, limit=before + 1):
             _take(replica, entry, now_ms)
-        for entry in (await replica_store.load())[1]:
+        snapshot, tail, _, _ = await replica_store.load()
+        if snapshot is not None and not any(peek_seq(entry) == replica.world.seq + 1 for entry in tail):
+            await _bridge(replica, archive, snapshot, now_ms)
+        for entry in tail:
             if peek_seq(entry) == replica.world.seq + 1 and _take(replica, entry, now_ms):
                 await archived(archive, entry, replica.world.seq)
         return before, (await archive.head()).seq
     finally:
         await replica_store.close()
         await archive.close()
+
+
+async def _bridge(replica: Replica, archive: SqliteWorldLog, snapshot: SignedSnapshot, now_ms: int) -> None:
+    """Let the log go on at a snapshot: the source was compacted, and no longer holds what comes next here."""
+    prepared = replica.prepare_snapshot(snapshot, now_ms=now_ms)
+    if isinstance(prepared, Prepared) and prepared.seq > replica.world.seq:
+        await archive.save_snapshot(snapshot, seq=prepared.seq)
+        replica.commit(prepared)
 
 
 def _take(replica: Replica, entry: SignedEntry, now_ms: int) -> bool:

@@ -161,6 +161,7 @@ def test_a_worker_that_is_killed_is_started_again_and_the_others_serve_meanwhile
         before = {child.pid for child in alone.children()}
         victim = alone.children()[1]
         victim.kill()
+        await asyncio.to_thread(victim.wait, PATIENCE_S)  # its socket is closed: no connection is given to it any more
         for _ in range(20):
             assert (await evaluated(alone.channel(), alone)).effect == types_pb2.EFFECT_ALLOW
         await alone.close()

@@ -18,11 +18,13 @@ from pdp.identity.development import DevelopmentIssuer, trust_text
 from pdp.replica import NEVER, Replica
 from pdp.server.app import Application, Basis, running
 from pdp.server.stores import WORLD_FILE
+from pdp.service.compact import Compactor
+from pdp.service.follow import restore
 from pdp.service.replicate import Publisher
 from pdp.trust.entry import Head
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
-from tests.support.logs import lock_payload
+from tests.support.logs import MemoryLog, lock_payload
 from tests.support.pdp import ADA, PACK
 
 STATE = Path("state")
@@ -41,12 +43,16 @@ def said(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) -> 
     return told.err if code else told.out
 
 
-async def changed(*numbers: int) -> Head:
-    """Publish locks as the PDP does, and return its head."""
+def replica_of_this_pdp() -> Replica:
     root = load_root(STATE)
     assert root is not None
+    return Replica(verifier=TrustVerifier(root, "main"), world=empty_world("main"))
+
+
+async def changed(*numbers: int) -> Head:
+    """Publish locks as the PDP does, and return its head."""
     log, store = SqliteWorldLog(STATE / WORLD_FILE), SqliteReplicaStore(STATE / "replica")
-    replica = Replica(verifier=TrustVerifier(root, "main"), world=empty_world("main"))
+    replica = replica_of_this_pdp()
     publisher = Publisher(log, replica, load_pdp_keys(STATE), SystemClock(), store)
     try:
         await publisher.catch_up()
@@ -205,3 +211,41 @@ def test_a_backup_older_than_what_replicas_hold_rolls_nobody_back_and_the_operat
             assert app.replica.head == newer
 
     asyncio.run(ready_again())
+
+
+@pytest.mark.holds("V4", "P6")
+def test_a_log_goes_on_at_the_snapshot_of_a_replica_that_was_compacted_beyond_its_end(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said(capsys, "log", "backup", "copy")
+    newer = asyncio.run(changed(1, 2))
+
+    async def compact() -> None:
+        replica, store = replica_of_this_pdp(), SqliteReplicaStore(STATE / "replica")
+        await restore(replica, store, SystemClock())
+        keys = load_pdp_keys(STATE)
+        await Compactor(MemoryLog(), replica, SystemClock(), store=store, key=lambda: keys.publish).snapshot()
+        await store.close()
+
+    asyncio.run(compact())
+    shutil.copytree(STATE / "replica", "edge")
+    shutil.rmtree(STATE / "replica")
+    (STATE / WORLD_FILE).unlink()
+    said(capsys, "log", "restore", "--backup", "copy")
+    assert said(capsys, "log", "recover", "edge") == "the log stood at 1 and stands at 3\n"
+    assert stands() == newer
+
+    async def serves() -> None:
+        async with pdp() as (app, _, _), asyncio.timeout(20):
+            await app.until_ready()
+            assert app.replica.head == newer
+            assert await app.replication.publisher.publish("lock", lock_payload(3), author="user:ada") == newer.seq + 1
+
+    asyncio.run(serves())
+
+
+def test_log_show_tells_what_takes_how_much_room(capsys: pytest.CaptureFixture[str]) -> None:
+    asyncio.run(changed(1))
+    told = json.loads(said(capsys, "log", "show", "--json"))
+    assert float(told["own file size"].removesuffix(" MB")) > 0
+    assert told["replica files size"].endswith(" MB")
