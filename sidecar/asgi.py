@@ -126,11 +126,18 @@ class _Request:
             return UNREAD, None
         body = await self._whole()
         if body is None:
-            return BadBody(why="no whole body within the limit"), None
+            return BadBody(why="no whole body within the limits"), None
         return bodies.read(row, body, headers), body
 
     async def _whole(self) -> bytes | None:
-        """Return the whole body; None: above the limit, or the client left."""
+        """Return the whole body; None: above the limit, too slow, or the client left."""
+        try:
+            async with asyncio.timeout(LIMITS.request_body_s):
+                return await self._read_body()
+        except TimeoutError:
+            return None
+
+    async def _read_body(self) -> bytes | None:
         body = bytearray()
         while True:
             message = await self._receive()

@@ -100,6 +100,14 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SecretFiles:
+    """Where Envoy reads its secrets; a file renamed into place is taken up at once."""
+
+    certificate: Path
+    client_ca: Path
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sockets:
     """The Unix sockets of one sidecar, all in one directory of mode 0700."""
 
@@ -114,6 +122,13 @@ class Sockets:
     def grpc(self) -> Path:
         """Where the agent answers ext_proc streams and gRPC checks."""
         return self.directory / "proc.sock"
+
+    @property
+    def secrets(self) -> "SecretFiles":
+        """Where Envoy reads the listener's certificate and the callers' CA."""
+        return SecretFiles(
+            certificate=self.directory / "listener.secret.json", client_ca=self.directory / "callers.secret.json"
+        )
 
     @property
     def admin(self) -> Path:
@@ -253,7 +268,7 @@ def _listener(settings: EnvoySettings) -> Json:
     manager = {"name": "envoy.filters.network.http_connection_manager", "typed_config": _manager(settings)}
     chain: Json = {"filters": [manager]}
     if settings.tls is not None:
-        chain["transport_socket"] = _listener_tls(settings.tls)
+        chain["transport_socket"] = _listener_tls(settings.tls, settings.sockets.secrets)
     return {
         "name": "clients",
         "address": socket_address(settings.listen),
@@ -262,16 +277,15 @@ def _listener(settings: EnvoySettings) -> Json:
     }
 
 
-def _listener_tls(tls: ListenerTls) -> Json:
+def _listener_tls(tls: ListenerTls, files: SecretFiles) -> Json:
     common: Json = {
         "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
         "alpn_protocols": ["h2", "http/1.1"],
-        "tls_certificates": [
-            {"certificate_chain": {"filename": str(tls.certificate)}, "private_key": {"filename": str(tls.key)}}
-        ],
+        # By secret files that `rotation` keeps: a certificate is replaced without dropping a connection.
+        "tls_certificate_sds_secret_configs": [_sds("listener", files.certificate)],
     }
     if tls.client_ca is not None:
-        common["validation_context"] = {"trusted_ca": {"filename": str(tls.client_ca)}}
+        common["validation_context_sds_secret_config"] = _sds("callers", files.client_ca)
     elif tls.client_certificate_required:
         raise EnvoyConfigError("a required client certificate needs the CA that it chains to")
     context = {
@@ -280,6 +294,10 @@ def _listener_tls(tls: ListenerTls) -> Json:
         "common_tls_context": common,
     }
     return {"name": "envoy.transport_sockets.tls", "typed_config": context}
+
+
+def _sds(name: str, path: Path) -> Json:
+    return {"name": name, "sds_config": {"path_config_source": {"path": str(path)}, "resource_api_version": "V3"}}
 
 
 def _manager(settings: EnvoySettings) -> Json:

@@ -26,6 +26,7 @@ from sidecar import bodies, messages
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.exchange import Exchange, NotPassableError
 from sidecar.gate import Admitted, Gate, Verdict
+from sidecar.limits import LIMITS
 from sidecar.proc_wire import (
     ask_of,
     chunk_on,
@@ -128,7 +129,11 @@ class Stream:
         await self._write(opened(admitted, self._remove))
         if admitted.row.body is Body.GRPC:
             return await self._open_by_message(admitted)
-        message = await self._inbox.get()
+        try:
+            async with asyncio.timeout(LIMITS.request_body_s):
+                message = await self._inbox.get()
+        except TimeoutError:
+            return await self._end(await self._gate.judge(admitted, BadBody(why="the body took too long")))
         if message is None:
             return End.ENVOY_ENDED
         if message.WhichOneof("request") == "response_headers":

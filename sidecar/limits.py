@@ -25,6 +25,7 @@ class SidecarLimits:
         filter_timeout_s: Envoy's patience for one answer.
         filter_timeout_max_s: The most that one extension may ask for (EP-4).
         request_headers_s: A client's time to send its request headers (slowloris).
+        request_body_s: A client's time to send a body that decides (slowloris); nothing else would end one that trickles.
         stream_idle_s: Silence after which Envoy ends a stream.
         unary_s: The longest unary upstream answer; ext_authz decides once, so this bounds a revoked answer.
         connect_s: Time to connect to the model server.
@@ -34,6 +35,7 @@ class SidecarLimits:
         recheck_floor_s: The shortest re-check interval; a policy of 0 s must not become a busy loop.
         recheck_jitter: Part of the interval by which re-checks are spread, so that sessions do not march in step.
         retry_s: Pause between tries while a decision is unavailable.
+        rotation_s: How often the certificate files are looked at.
         restart_first_s: First pause before Envoy is started again.
         restart_cap_s: Longest such pause.
         steady_s: Envoy running this long resets the pause.
@@ -60,6 +62,7 @@ class SidecarLimits:
     filter_timeout_s: float = 0.5
     filter_timeout_max_s: float = 5.0
     request_headers_s: float = 10.0
+    request_body_s: float = 30.0
     stream_idle_s: float = 300.0
     unary_s: float = 10.0
     connect_s: float = 2.0
@@ -69,6 +72,7 @@ class SidecarLimits:
     recheck_floor_s: float = 0.5
     recheck_jitter: float = 0.1
     retry_s: float = 0.5
+    rotation_s: float = 5.0
     restart_first_s: float = 0.1
     restart_cap_s: float = 10.0
     steady_s: float = 30.0

@@ -16,6 +16,7 @@ from sidecar.ext_proc import ExternalProcessorService
 from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.rechecks import Notes, Rechecker, Time
+from sidecar.rotation import Rotation
 from sidecar.supervisor import EnvoyProcess, prepare, validate
 
 _LOG = logging.getLogger(__name__)
@@ -52,6 +53,8 @@ class DataPlane:
         self._authz = AuthzServer(gate, settings.sockets.http)
         self._grpc: grpc.aio.Server | None = None
         self._config = prepare(settings)
+        self.rotation = Rotation(settings.tls, settings.sockets.secrets) if settings.tls is not None else None
+        self._looking: asyncio.Task[None] | None = None
         self.envoy = EnvoyProcess(
             config=self._config,
             sockets=settings.sockets,
@@ -64,8 +67,12 @@ class DataPlane:
 
         Raises:
             EnvoyError: Envoy refuses its configuration or does not start.
+            ConfigError: The listener's certificate cannot be used.
         """
         try:
+            if self.rotation is not None:
+                self.rotation.begin()
+                self._looking = asyncio.create_task(self.rotation.run(), name="certificates")
             await validate(self._config)
             await self._authz.start()
             await self._start_grpc()
@@ -77,6 +84,8 @@ class DataPlane:
 
     async def stop(self, *, drain_s: float = LIMITS.drain_s) -> None:
         """Let running streams end, cut the rest with records, end Envoy, close the sockets. Safe to call twice."""
+        if self._looking is not None:
+            self._looking.cancel()
         await self._drain(drain_s)
         self._rechecker.cut_all(Reason.PDP_UNREACHABLE)
         if self._grpc is not None:

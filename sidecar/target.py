@@ -52,7 +52,9 @@ def _read(raw: str) -> Target | BadTarget:
         return BadTarget(why="empty, or a byte outside printable ASCII")
     if "#" in raw:
         return BadTarget(why="fragment")
-    path, _, query = raw.partition("?")
+    path, mark, query = raw.partition("?")
+    if mark and not query:
+        return BadTarget(why="an empty query")  # a second spelling of the path without one
     if not _ESCAPES.fullmatch(path) or not _ESCAPES.fullmatch(query):
         return BadTarget(why="broken percent escape")
     return _canonical_path(path, query)

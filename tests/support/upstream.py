@@ -50,7 +50,7 @@ class Model:
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         exchange = Exchange(head=(await reader.readuntil(b"\r\n\r\n")).decode(), writer=writer)
-        exchange.body = await reader.readexactly(int(exchange.headers.get("content-length", "0")))
+        exchange.body = await _body(reader, exchange.headers)
         self.seen.append(exchange)
         if "_stream" not in exchange.head.split("\r\n", 1)[0] and b'"stream":true' not in exchange.body:
             head = b"HTTP/1.1 200 OK\r\ncontent-type: %s\r\ncontent-length: %d\r\n\r\n"
@@ -62,3 +62,14 @@ class Model:
                 exchange.gone.set()
         exchange.gone.set()
         raise asyncio.IncompleteReadError(b"", None)
+
+
+async def _body(reader: asyncio.StreamReader, headers: dict[str, str]) -> bytes:
+    if "chunked" not in headers.get("transfer-encoding", ""):
+        return await reader.readexactly(int(headers.get("content-length", "0")))
+    body = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        body += await reader.readexactly(size)
+        await reader.readexactly(2)
+    await reader.readuntil(b"\r\n")
+    return body

@@ -127,7 +127,9 @@ def test_tls_asks_for_client_certificates_of_the_named_ca() -> None:
     chain = bootstrap(settings(tls=tls))["static_resources"]["listeners"][0]["filter_chains"][0]
     context = chain["transport_socket"]["typed_config"]
     assert context["require_client_certificate"] is True
-    assert context["common_tls_context"]["validation_context"] == {"trusted_ca": {"filename": "ca"}}
+    secret = context["common_tls_context"]["validation_context_sds_secret_config"]
+    assert secret["name"] == "callers"
+    assert secret["sds_config"]["path_config_source"]["path"].endswith("callers.secret.json")
 
 
 def test_a_required_certificate_without_a_ca_is_refused() -> None:
