@@ -239,6 +239,7 @@ class Core:
         if self._trail is not None:
             found["pdp_sidecar_audit_records_total"] = self._trail.written
             found["pdp_sidecar_audit_lost_total"] = self._trail.lost
+            found["pdp_sidecar_audit_degraded"] = bool(self._trail.degraded)
         if self._shipper is not None:
             found["pdp_sidecar_audit_behind"] = self._shipper.behind
         return found

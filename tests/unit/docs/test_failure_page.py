@@ -1,0 +1,63 @@
+"""What docs/failure-behaviour.md and docs/operations.md say that an operator sees is what the software says."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from pdp.cli.main import run
+from pdp.errors import Reason
+
+ROOT = Path(__file__).parents[3]
+PAGES = ("failure-behaviour.md", "operations.md")
+SOURCE = "\n".join(path.read_text() for top in ("pdp", "sidecar") for path in (ROOT / top).rglob("*.py"))
+_TOLD = re.compile(r"`([^`\n]+)`")
+_FRAME = re.compile(r"\d+|: |[NMDIR…{}]{1,3}\b|…")
+
+
+def quoted(page: str) -> list[str]:
+    return _TOLD.findall((ROOT / "docs" / page).read_text())
+
+
+def cells() -> list[str]:
+    """Return what the tables quote in their column of what is seen."""
+    found = []
+    for line in (ROOT / "docs" / PAGES[0]).read_text().splitlines():
+        columns = line.split(" | ")
+        if line.startswith("| ") and len(columns) == 4:
+            found += [text for text in _TOLD.findall(columns[2]) if not text.startswith(("pdp ", "/"))]
+    return found
+
+
+@pytest.mark.parametrize("text", sorted(set(cells())))
+def test_what_an_operator_sees_is_written_somewhere_in_the_software(text: str) -> None:
+    pieces = [piece.strip(" ,") for piece in _FRAME.split(text) if len(piece.strip(" ,")) > 3]
+    assert pieces
+    assert all(piece in SOURCE for piece in pieces), pieces
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_page_names_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    commands = {re.match(r"pdp(?: [a-z][a-z-]*)*", text)[0] for text in quoted(page) if text.startswith("pdp ")}  # type: ignore[index]
+    assert commands
+    for command in sorted(commands):
+        assert run((*command.split()[1:], "--help")) == 0, command
+        capsys.readouterr()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_option_that_a_page_gives_to_a_command_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for text in quoted(page):
+        command = re.match(r"pdp((?: [a-z][a-z-]*)+)", text)
+        if command is None:
+            continue
+        assert run((*command[1].split(), "--help")) == 0
+        shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
+        assert [option for option in re.findall(r"--[a-z-]+", text) if option not in shown] == [], text
+
+
+def test_the_reasons_that_the_page_names_are_reasons() -> None:
+    words = {text for text in quoted(PAGES[0]) if re.fullmatch(r"[a-z]+_[a-z_]+", text)}
+    known = {reason.value for reason in Reason}
+    others = {text for text in words - known if text not in SOURCE}
+    assert others == set()
