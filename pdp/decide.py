@@ -17,7 +17,7 @@ from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome
 from pdp.engine.explain import nearest_miss
 from pdp.engine.obligations import merge, recheck_after_s
-from pdp.engine.recall import recall
+from pdp.engine.recall import BROUGHT, recall
 from pdp.engine.roles import Timed
 from pdp.errors import BadRequestError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S, MAX_RECHECK_S, MAX_STALENESS_S
@@ -32,8 +32,6 @@ SEGMENTATION: Final = "2"
 _NOTHING: Final[frozenset[str]] = frozenset()
 _OF_SUBJECT: Final = frozenset({"subject.id", "subject.kind", "subject.groups"})
 """The attributes that follow from a subject's principal and groups."""
-_QUESTIONED: Final = ("request.", "change.")
-"""What a question may bring: what an enforcement point asserts, and what a change of the policy touches (our own door)."""
 CLOCK_OFF: Final = (
     f"this clock is over {MAX_CLOCK_SKEW_S:.0f} s off signed time: roles with a start or an end do not count"
 )
@@ -162,7 +160,7 @@ def _malformed(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | N
 def _bad_attribute(snapshot: Snapshot, question: Question) -> tuple[Reason, str] | None:
     known = snapshot.vocabulary.attributes
     for name, value in question.attributes.items():
-        if not name.startswith(_QUESTIONED) or name not in known:
+        if not name.startswith(BROUGHT) or name not in known:
             return Reason.BAD_REQUEST, f"the vocabulary knows no request attribute `{name}`"
         try:
             check_value(name, value, known[name].type)
@@ -269,6 +267,7 @@ def _reach(case: Case, now_ms: int) -> Outcome:
         said=(str(source) if source else NO_SEGMENT, str(question.action), str(question.resource)),
         given=_NOTHING,
         asset=case.asset,
+        brought=question.attributes,
         attributes=case.attributes,
         request=lambda: segmentation_request(case, now_ms),
     )
@@ -284,6 +283,7 @@ def _grant(case: Case, party: Party, now_ms: int) -> Outcome:
         said=(str(party.principal), party.groups, str(question.action), str(question.resource)),
         given=_OF_SUBJECT if party is question.subject else _NOTHING,
         asset=case.asset,
+        brought=question.attributes,
         attributes=case.attributes,
         request=lambda: grant_request(case, party),
     )

@@ -21,10 +21,13 @@ from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.functions import ANY
 from pdp.engine.memory import Kept, Key
 from pdp.engine.plan import ROLE
-from pdp.model.attributes import Attributes
+from pdp.model.attributes import Attributes, Value
 
 FROM_ASSET: Final = "resource."
 """How the names of attributes begin that follow from the asset and its name; nobody else may say one."""
+BROUGHT: Final = ("request.", "change.")
+"""How the names of attributes begin that a question brings with it, and nothing else: what an enforcement point asserts, and
+what a change of the policy touches (our own door)."""
 
 
 def recall(
@@ -35,6 +38,7 @@ def recall(
     said: Key,
     given: frozenset[str],
     asset: object,
+    brought: Attributes,
     attributes: Attributes,
     request: Callable[[], EngineRequest],
 ) -> Outcome:
@@ -47,16 +51,21 @@ def recall(
         said: the texts and groups of the request; together with `asset`, all that it is made of.
         given: the names of attributes that follow from `said`.
         asset: what the inventory holds of the resource.
-        attributes: what conditions may read.
+        brought: the attributes that the question brings.
+        attributes: all that conditions may read.
         request: makes the request.
     """
     compiled = snapshot.contexts.get(context)
     if compiled is None or not compiled.direct:
         return evaluate(snapshot, request(), now_ms)
     memory = snapshot.memory
-    more = memory.once((context, given), lambda: _more(compiled, given))
-    values = tuple([(type(value), value) for value in map(attributes.get, more)]) if more else ()
-    key = (context, said, values)
+    asserted, others = memory.once((context, given), lambda: _more(compiled, given))
+    key = (
+        context,
+        said,
+        _values(asserted, brought) if brought and asserted else (),
+        _values(others, attributes) if others else (),
+    )
     kept = memory.find(key)
     if kept is not None and kept.asset is asset:
         outcome: Outcome = kept.outcome
@@ -80,8 +89,14 @@ def _timeless(snapshot: Snapshot, compiled: CompiledContext, request: EngineRequ
     return True
 
 
-def _more(compiled: CompiledContext, given: frozenset[str]) -> tuple[str, ...]:
-    """Return the attributes that conditions of a context read and that follow neither from `given` nor from the asset."""
+def _values(names: tuple[str, ...], attributes: Attributes) -> tuple[tuple[type, Value | None], ...]:
+    return tuple([(type(value), value) for value in map(attributes.get, names)])
+
+
+def _more(compiled: CompiledContext, given: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the attributes that conditions read and that follow neither from `given` nor from the asset: brought, others."""
     conditions = {id(rule.condition): rule.condition for rule in compiled.rules if rule.condition is not None}
-    names = {name for condition in conditions.values() for name, _ in condition.reads}
-    return tuple(sorted(name for name in names - given if not name.startswith(FROM_ASSET)))
+    read = {name for condition in conditions.values() for name, _ in condition.reads}
+    names = sorted(name for name in read - given if not name.startswith(FROM_ASSET))
+    brought = tuple(name for name in names if name.startswith(BROUGHT))
+    return brought, tuple(name for name in names if not name.startswith(BROUGHT))

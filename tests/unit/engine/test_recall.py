@@ -14,6 +14,7 @@ from pdp.engine.evaluate import EngineRequest
 from pdp.engine.memory import Kept, Memory
 from pdp.engine.recall import recall
 from pdp.limits import RECALL_ENTRIES
+from pdp.model.attributes import Value
 from pdp.model.decision import Effect
 from pdp.model.names import NO_SEGMENT, Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
@@ -125,7 +126,8 @@ def test_another_type_of_the_same_value_is_another_question(first: float) -> Non
     def said(n: float) -> Effect:
         request = EngineRequest(SEGMENTATION, NAMES, {"dst": (NO_SEGMENT,)}, {"request.n": n})
         outcome = recall(
-            snapshot, SEGMENTATION, START_MS, said=NAMES, given=frozenset(), asset=None, attributes=request.attributes,
+            snapshot, SEGMENTATION, START_MS, said=NAMES, given=frozenset(), asset=None,
+            brought=request.attributes, attributes=request.attributes,
             request=lambda: request,
         )  # fmt: skip
         return outcome.effect
@@ -177,3 +179,9 @@ def test_what_read_the_clock_is_asked_anew() -> None:
     world = forgetful(worlds()[0])
     asked = replace(question(), resource=Resource.parse("endpoint/night"))
     assert [decide(world, asked, START_MS + after_ms).allowed for after_ms in (22, 27, 22)] == [False, True, False]
+
+
+def test_what_the_issuer_claims_is_part_of_the_question() -> None:
+    world = forgetful(worlds()[0])
+    claims: list[dict[str, Value]] = [{"subject.acr": "gold"}, {"subject.acr": "silver"}, {}, {"subject.acr": "gold"}]
+    assert [decide(world, question(claims=said), START_MS).allowed for said in claims] == [True, False, False, True]
