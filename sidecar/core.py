@@ -129,6 +129,8 @@ class Core:
         self._decider: Decider | None = None
         self._rechecker: Rechecker | None = None
         self._gate: Gate | None = None
+        self._keys: KeyStore | None = None
+        self._live: LiveChecks | None = None
         self._trail: AuditTrail | None = None
         self._chain: AuditChain | None = None
         self._shipper: AuditShipper | None = None
@@ -236,6 +238,10 @@ class Core:
             found["pdp_sidecar_rechecks_total"] = self._rechecker.checks
             found["pdp_sidecar_cuts_total"] = self._rechecker.cuts
             found["pdp_sidecar_decision_failures_total"] = self._gate.failures
+        if self._keys is not None and self._live is not None:
+            found["pdp_sidecar_key_sets_failing"] = len(self._keys.troubles())
+            found["pdp_sidecar_live_checks_total"] = self._live.counters["asked"]
+            found["pdp_sidecar_live_checks_unanswered_total"] = self._live.counters["unanswered"]
         if self._trail is not None:
             found["pdp_sidecar_audit_records_total"] = self._trail.written
             found["pdp_sidecar_audit_lost_total"] = self._trail.lost
@@ -281,11 +287,10 @@ class Core:
         return self._trail
 
     def _make_gate(self, trust: IssuerTable, replica: Replica, decider: Decider) -> Gate:
-        keys = KeyStore(issuers=trust, directory=self._config.trust.absolute().parent, clock=self.clock)
+        directory = self._config.trust.absolute().parent
+        self._keys = keys = KeyStore(issuers=trust, directory=directory, clock=self.clock)
         self._stack.push_async_callback(keys.close)
-        live = LiveChecks(
-            source=LiveHttp(issuers=trust, directory=self._config.trust.absolute().parent), clock=self.clock
-        )
+        self._live = live = LiveChecks(source=LiveHttp(issuers=trust, directory=directory), clock=self.clock)
         self._stack.push_async_callback(live.close)
         # Of this sidecar alone, which is enough: a proof names our own authority and so opens no other door. In a file, so
         # that a restart does not let a proof in for the second time.

@@ -33,6 +33,7 @@ from pdp.limits import JWKS_TIMEOUT_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
 from pdp.ports import Clock
 
 _NEVER: Final = float("-inf")
+_NOT_YET: Final = "not fetched yet"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,8 +73,16 @@ class KeyStore:
         return await self._sources[issuer.iss].key_set(kid)
 
     def status(self) -> Sequence[KeyStatus]:
-        """Return how each issuer stands, for readiness, metrics and `pdp doctor`."""
+        """Return how each issuer stands."""
         return [source.held.status() for source in self._sources.values()]
+
+    def troubles(self) -> Sequence[str]:
+        """Return what is wrong with the keys of which issuer, for the readiness page, alarms and `pdp doctor` (JW-3, JW-7)."""
+        return [
+            f"keys of `{one.issuer}`: {one.error}; {'the last good set serves' if one.ready else 'its tokens are refused'}"
+            for one in self.status()
+            if one.error and one.error != _NOT_YET
+        ]
 
     async def close(self) -> None:
         """End every fetch under way."""
@@ -101,7 +110,7 @@ class _Held:
         self.keys: KeySet | None = None
         self.succeeded_s = _NEVER
         self.fetches = 0
-        self.error = "not fetched yet"
+        self.error = _NOT_YET
 
     def replace(self, raw: bytes) -> None:
         """Take a fetched set, or note why not; only a whole good set replaces the last one (JW-3, JW-8)."""
@@ -222,7 +231,7 @@ class _HttpKeys:
 
     async def key_set(self, kid: str | None) -> KeySet | Refusal:
         wanted = self._wanted(kid)
-        if wanted or self._expired() or self.held.keys is None:
+        if wanted or self._expired() or isinstance(self.held.answer(), Refusal):
             fetched = await self._refresh()
             if fetched and self._lacks(kid):
                 self._remember(kid)

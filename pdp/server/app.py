@@ -152,7 +152,7 @@ class Application:
             clock=self.clock,
             standing=standing,
             used_proofs=self.replay.scope if basis.issuers.takes_proofs else "",
-            more=place.degradations,
+            more=lambda: (*place.degradations(), *self.key_store.troubles()),
             unfit=lambda: self.watchdog.told,
         )
         # Those that stand are said at the start, once.
@@ -229,6 +229,7 @@ class Application:
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+        show("pdp_key_sets_failing", "Issuers whose keys could not be had", lambda: len(self.key_store.troubles()))
         show("pdp_live_checks", "Times an issuer was asked about a token", self._live("asked"))
         show("pdp_live_checks_unanswered", "Times it did not answer", self._live("unanswered"))
 

@@ -234,6 +234,27 @@ def test_an_endless_answer_ends_at_the_cap() -> None:
 
 
 @pytest.mark.holds("F15")
+def test_an_operator_is_told_of_keys_that_cannot_be_had_and_of_nothing_before_they_were_asked_for() -> None:
+    async def story(server: Server, store: KeyStore, issuer: Issuer, clock: Clock) -> None:
+        assert store.troubles() == []
+        await store.key_set(issuer, kid=None)
+        assert store.troubles() == []
+        server.answer = server.body(b"{}", "500 Oops")
+        clock.s += 300
+        await store.key_set(issuer, kid=None)
+        assert store.troubles() == [f"keys of `{ISS}`: status 500; the last good set serves"]
+        clock.s += 3600
+        await store.key_set(issuer, kid=None)
+        assert store.troubles() == [f"keys of `{ISS}`: status 500; its tokens are refused"]
+        server.answer = server.jwks(FIRST)
+        clock.s += 30
+        await store.key_set(issuer, kid=None)
+        assert store.troubles() == []
+
+    play(story)
+
+
+@pytest.mark.holds("F15")
 def test_one_issuers_trouble_is_not_anothers() -> None:
     async def run() -> None:
         async with serving() as good, serving() as bad:

@@ -152,6 +152,23 @@ def test_an_allow_that_does_not_wait_for_its_record_is_a_weakened_control(tmp_pa
     asyncio.run(run())
 
 
+@pytest.mark.holds("F15", "P13")
+def test_readiness_says_whose_keys_cannot_be_had(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
+            stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+            (tmp_path / "jwks.json").write_text('{"keys": [{"kty": "oct"}]}')
+            await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
+            page = (await client.get("/readyz")).json()
+            assert [text for text in page["degradations"] if "keys of" in text] == [
+                f"keys of `{pdp.issuer.iss}`: key set refused: it holds a symmetric or private key; the last good set serves"
+            ]
+            assert page["ready"]
+            assert "pdp_key_sets_failing 1.0" in (await client.get("/metrics")).text
+
+    asyncio.run(run())
+
+
 @pytest.mark.holds("F8", "P8", "S1")
 def test_an_allow_that_cannot_be_recorded_is_a_deny(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(_self: Any, _contents: Any) -> None:
