@@ -157,6 +157,7 @@ def test_readiness_says_whose_keys_cannot_be_had(tmp_path: Path) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path) as pdp, httpx.AsyncClient(base_url=pdp.probes) as client:
             stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+            await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
             (tmp_path / "jwks.json").write_text('{"keys": [{"kty": "oct"}]}')
             await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
             page = (await client.get("/readyz")).json()
