@@ -59,14 +59,17 @@ AWKWARD = [
 ]
 
 
+@pytest.mark.holds("K3")
 def test_k3_what_differs_anywhere_has_another_key() -> None:
     assert len({key(question) for question in AWKWARD}) == len(AWKWARD)
 
 
+@pytest.mark.holds("K2")
 def test_k2_world_credential_and_server_are_part_of_the_key() -> None:
     assert len({key(), key(world_seq=8), key(by="a.b.d"), key(server="pdp:2")}) == 4
 
 
+@pytest.mark.holds("K1")
 def test_k1_what_means_the_same_has_the_same_key() -> None:
     east = datetime(2026, 1, 1, 1, tzinfo=timezone(timedelta(hours=1)))
     same = [
@@ -99,6 +102,7 @@ def _shape(question: Question) -> Any:
     return question.action, question.resource, question.workload, question.serves, attributes, question.supports
 
 
+@pytest.mark.holds("K2")
 @settings(max_examples=300, deadline=None)
 @given(questions, questions)
 def test_k2_random_pairs_share_a_key_only_if_they_are_equal(one: Question, other: Question) -> None:
@@ -108,6 +112,7 @@ def test_k2_random_pairs_share_a_key_only_if_they_are_equal(one: Question, other
 # K4, K5: what is kept, and how long.
 
 
+@pytest.mark.holds("K5")
 def test_k5_a_new_world_empties_the_cache_and_an_old_answer_is_not_kept() -> None:
     cache = DecisionCache(life_s=2)
     cache.put(key(), ALLOW, sent_s=0)
@@ -131,6 +136,7 @@ def test_an_allow_ends_at_its_life_or_its_recheck_counted_from_the_sending() -> 
     assert cache.get(key(), now_s=11.5) is None
 
 
+@pytest.mark.holds("K4")
 def test_k4_a_deny_is_never_kept() -> None:
     cache = DecisionCache(life_s=2)
     cache.put(key(), replace(ALLOW, effect=Effect.DENY, reason=Reason.NO_GRANT), sent_s=0)
@@ -166,6 +172,7 @@ def test_an_answer_from_a_newer_world_empties_the_cache_of_the_client(pdp: Scrip
     assert len(pdp.asked(EVALUATE)) == 3
 
 
+@pytest.mark.holds("K6")
 def test_k6_another_credential_is_another_question(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, evaluated())
     tokens = iter(["a.b.c", "x.y.z", "x.y.z"])
@@ -175,6 +182,7 @@ def test_k6_another_credential_is_another_question(pdp: ScriptedPdp) -> None:
     assert pdp.credentials == ["Bearer a.b.c", "Bearer x.y.z"]
 
 
+@pytest.mark.holds("K4")
 def test_k4_an_error_is_not_kept(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, decision_pb2.EvaluateResponse(), evaluated())
     with Client(pdp.address, token="a.b.c") as client:
@@ -182,6 +190,7 @@ def test_k4_an_error_is_not_kept(pdp: ScriptedPdp) -> None:
         assert client.check(*READ).allowed
 
 
+@pytest.mark.holds("K6")
 def test_k6_explain_never_answers_from_the_cache(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, evaluated())
     pdp.script("DecisionService/Explain", evaluated(role_path=["role:reader"]))

@@ -131,6 +131,7 @@ def test_a_token_file_that_rotates_is_used_by_the_next_turn(honest: ScriptedPdp,
     assert honest.credentials == ["Bearer a.b.c", "Bearer x.y.z"]
 
 
+@pytest.mark.holds("K4")
 def test_k4_a_cancelled_task_takes_nobodys_answer_with_it(honest: ScriptedPdp) -> None:
     async def body(client: AsyncClient) -> None:
         tasks = [asyncio.create_task(client.check("dataset.read", name(n))) for n in range(4)]
@@ -147,6 +148,7 @@ def test_k4_a_cancelled_task_takes_nobodys_answer_with_it(honest: ScriptedPdp) -
     run(honest, body)
 
 
+@pytest.mark.holds("K4")
 @pytest.mark.parametrize("turns", range(6))
 def test_k4_cancelled_at_every_await_the_next_answer_is_whole(honest: ScriptedPdp, turns: int) -> None:
     async def body(client: AsyncClient) -> None:
@@ -207,6 +209,7 @@ def test_a_batch_answered_short_is_no_answer_to_anybody(pdp: ScriptedPdp) -> Non
     run(pdp, body)
 
 
+@pytest.mark.holds("F2")
 def test_f2_what_waits_behind_a_hanging_call_has_a_deadline_of_its_own(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, pdp.hang)
     pdp.script(BATCH, pdp.hang)
@@ -298,6 +301,7 @@ def test_a_thread_alone_asks_as_if_nothing_were_batched(honest: ScriptedPdp) -> 
     assert len(honest.asked(EVALUATE)) == 3
 
 
+@pytest.mark.holds("F2")
 def test_f2_a_thread_that_waits_behind_a_hanging_call_has_its_own_deadline(pdp: ScriptedPdp) -> None:
     ended = threading.Event()
     pdp.script(EVALUATE, lambda *_: ended.wait(10))

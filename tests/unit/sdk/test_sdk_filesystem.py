@@ -269,6 +269,7 @@ def test_one_question_for_a_whole_prefix(fs: PdpFileSystem, everything: Granting
     assert everything.actions == [READ]
 
 
+@pytest.mark.holds("K5")
 def test_k5_a_new_world_is_asked_again(fs: PdpFileSystem, everything: Granting) -> None:
     fs.cat_file(f"{SALES}/a.csv")
     everything.world_seq = 8
@@ -277,6 +278,7 @@ def test_k5_a_new_world_is_asked_again(fs: PdpFileSystem, everything: Granting) 
         fs.cat_file(f"{SALES}/a.csv")
 
 
+@pytest.mark.holds("K6")
 def test_k6_clients_of_many_callers_are_asked_each_time(lake: Path) -> None:
     client = Granting(ALL, one_identity=False)
     fs = opened(lake, client)
@@ -285,6 +287,7 @@ def test_k6_clients_of_many_callers_are_asked_each_time(lake: Path) -> None:
     assert client.actions == [READ, READ]
 
 
+@pytest.mark.holds("K6")
 def test_k6_no_instance_is_shared(lake: Path) -> None:
     mounts = {SALES: str(lake / "sales")}
     one = fsspec.filesystem("pdp", mounts=mounts, client=Granting(ALL))

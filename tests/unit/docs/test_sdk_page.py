@@ -1,0 +1,81 @@
+"""`docs/sdk.md`: every block is type-checked and runs in order, and every reason code on the page is one."""
+
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import mypy.api
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pdp.errors import Reason
+from pdp.sdk.dataset import SUPPORTS
+from tests.support.pages import ROOT, SDK_PAGE, blocks, reader_of_the_page
+
+PAGE = SDK_PAGE.read_text("utf-8")
+FRAME = {"country": ["DE", "FR", "DE"], "amount": [1.5, 2.5, 3.5]}
+
+
+def test_the_blocks_run_in_order(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def write(path: Path) -> None:
+        pq.write_table(pa.table(FRAME), path)
+
+    with reader_of_the_page(tmp_path, monkeypatch, write) as pdp:
+        namespace: dict[str, Any] = {
+            "root_digest": pdp.root_digest,
+            "trust": pdp.trust,
+            "state_dir": tmp_path / "state",
+        }
+        for block in blocks(SDK_PAGE):
+            if block.needs in {"", "arrow", "local"}:
+                block.run(namespace)
+        namespace["client"].close()
+    told = capsys.readouterr().out
+    assert "True granted" in told
+    assert "segment_denied" in told
+    assert "[True, False]" in told
+    assert "dataset.read dataset/sales ALLOW" in told
+    assert "training on 2" in told
+    assert "rows of sales" in told
+
+
+def test_the_block_for_pytest_is_a_test_that_passes(tmp_path: Path) -> None:
+    (block,) = (block for block in blocks(SDK_PAGE) if block.needs == "pytest")
+    (tmp_path / "test_page.py").write_text(block.text)
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    shutil.copytree(ROOT / "policies", tmp_path / "policies")
+    words = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(tmp_path)]
+    ended = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=60)
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_the_blocks_are_well_typed(tmp_path: Path) -> None:
+    given = "from pathlib import Path\n\nroot_digest, trust, state_dir = '', Path(), Path()\n"
+    texts = [block.text for block in blocks(SDK_PAGE) if block.needs in {"", "arrow", "local"}]
+    (tmp_path / "page.py").write_text(given + "\n".join(texts))
+    # The cache of `make lint`: what the page imports is checked already.
+    settings = ["--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(ROOT / ".mypy_cache")]
+    told, faults, code = mypy.api.run([*settings, str(tmp_path / "page.py")])
+    assert code == 0, told + faults
+
+
+def test_every_kind_of_block_is_run_by_a_test() -> None:
+    assert {block.needs for block in blocks(SDK_PAGE)} == {"", "arrow", "local", "pytest", "real"}
+
+
+def test_every_reason_of_the_table_is_one() -> None:
+    table = PAGE.partition("## When it does not work")[2]
+    named = re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)
+    assert len(named) > 15
+    assert set(named) <= {reason.value for reason in Reason}
+
+
+def test_every_obligation_that_is_carried_out_is_told() -> None:
+    table = PAGE.partition("| obligation | what happens |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `([a-z_]+)` \|", table, re.MULTILINE)) == set(SUPPORTS)
