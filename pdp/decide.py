@@ -32,6 +32,7 @@ SEGMENTATION: Final = "2"
 _NOTHING: Final[frozenset[str]] = frozenset()
 _OF_SUBJECT: Final = frozenset({"subject.id", "subject.kind", "subject.groups"})
 """The attributes that follow from a subject's principal and groups."""
+_STRICTEST_S: Final = min(MAX_STALENESS_S.values())
 CLOCK_OFF: Final = (
     f"this clock is over {MAX_CLOCK_SKEW_S:.0f} s off signed time: roles with a start or an end do not count"
 )
@@ -79,7 +80,7 @@ def explain(world: World, question: Question, now_ms: int, *, clock_off: bool = 
 
 def bounded(decision: Decision, world: World, question: Question, staleness_s: float) -> Decision:
     """Turn an allow into deny `world_stale` if the world is older than the asset's sensitivity bears (FAILURE.md P6)."""
-    if not decision.allowed or staleness_s <= max_staleness_s(world, question):
+    if not decision.allowed or staleness_s <= _STRICTEST_S or staleness_s <= max_staleness_s(world, question):
         return decision
     return decision.refused(Reason.WORLD_STALE, "the newest signed head is older than this asset's sensitivity allows")
 

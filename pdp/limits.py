@@ -208,6 +208,8 @@ MAX_RECHECK_S: Final = 30.0
 EXT_AUTHZ_BUDGET_S: Final = 0.2
 """Our time for one ext_authz answer: below Envoy's filter timeout (ENFORCEMENT.md EX-17)."""
 MAX_BODY_BYTES: Final = 4 * 1024 * 1024
+IDS_DRAWN: Final = 256
+"""Ids for which random bytes are drawn at once."""
 DRAIN_GRACE_S: Final = 10.0
 """How long calls in flight may take to end after SIGTERM, where the configuration does not say."""
 MAX_GRACE_S: Final = 600.0

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 
 from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.follow_grpc import GrpcFeedSource
+from pdp.adapters.ids import new_id
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replay_sqlite import SqliteReplay
@@ -145,7 +146,7 @@ class Core:
         trust = load_trust(self._config.trust)
         replica = await self._make_replica()
         trail = self._open_audit(trust)
-        self._decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=_decision_id)
+        self._decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
         self._gate = self._make_gate(trust, replica, self._decider)
         self._rechecker = Rechecker(decider=self._decider, time=self.clock, jitter=random, concerns=Watches(replica))
         self._background("re-checks", self._rechecker.run())
@@ -337,10 +338,6 @@ def _started(part: _Part | None) -> _Part:
     if part is None:
         raise RuntimeError("the core has not started")
     return part
-
-
-def _decision_id() -> str:
-    return secrets.token_hex(16)
 
 
 def private_directory(path: Path) -> None:

@@ -91,7 +91,7 @@ class DecisionRecord(Drafted):
             f'","door":{_quoted(around.door)},"effect":"{_effect(made.effect)}","groups":{_set(asked.subject.groups)}'
             f',"kind":"decision","n":',
             f',"now_ms":{around.now_ms},"obligations":{_obligations(made.obligations)},"prev":"',
-            f'","principal":{_quoted(str(asked.subject.principal))},"reason":"{made.reason.value}"'
+            f'","principal":{_quoted(str(asked.subject.principal))},"reason":"{made.reason}"'
             f',"resource":{_quoted(str(asked.resource))},"resource_digest":{_quoted(self._digest)}'
             f',"serves":{_name(asked.serves)},"staleness_ms":{around.staleness_ms},"supports":{_set(asked.supports)}'
             f',"time_ms":{around.time_ms},"v":{VERSION},"version":{_quoted(asked.resource.version)}'
@@ -177,6 +177,7 @@ def _effect(effect: Effect) -> str:
 # --- parts of a record's text ---------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
 def _line(text: str) -> str:
     return _quoted(one_line(text)) if text else '""'
 

@@ -145,11 +145,11 @@ class Snapshot:
 
     def under(self, timed: Timed) -> "Snapshot":
         """Return this snapshot with links that have a start or an end counting as `timed` says."""
-        return self.memory.once(("under", timed), lambda: self._under(timed))
-
-    def _under(self, timed: Timed) -> "Snapshot":
-        graphs = {section: replace(graph, timed=timed) for section, graph in self.graphs.items()}
-        return replace(self, graphs=MappingProxyType(graphs))
+        made: Snapshot | None = self.memory.derived.get(("under", timed))
+        if made is None:
+            graphs = {section: replace(graph, timed=timed) for section, graph in self.graphs.items()}
+            made = self.memory.derived["under", timed] = replace(self, graphs=MappingProxyType(graphs))
+        return made
 
 
 def compile_texts(model_text: str, vocabulary_text: str, rows: Sequence[Row]) -> Snapshot | tuple[Finding, ...]:

@@ -1,12 +1,10 @@
 """What a snapshot remembers of its own answers: see `recall.py`, which alone reads and writes it."""
 
-from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from pdp.limits import RECALL_ENTRIES
 
 Key = tuple[Any, ...]
-Derived = TypeVar("Derived")
 
 
 class Kept(NamedTuple):
@@ -22,19 +20,13 @@ class Memory:
     Any thread may use it.
     """
 
-    __slots__ = ("_derived", "_newer", "_older")
+    __slots__ = ("_newer", "_older", "derived")
 
     def __init__(self) -> None:
         self._newer: dict[Key, Kept] = {}
         self._older: dict[Key, Kept] = {}
-        self._derived: dict[Key, Any] = {}
-
-    def once(self, key: Key, make: Callable[[], Derived]) -> Derived:
-        """Return what `make` derives from the policy, made once; `key` is one of a few."""
-        found: Derived | None = self._derived.get(key)
-        if found is None:
-            found = self._derived[key] = make()
-        return found
+        self.derived: dict[Key, Any] = {}
+        """What is a function of the policy alone, by one of a few keys; whoever misses a value makes it."""
 
     def find(self, key: Key) -> Kept | None:
         """Return what is kept under `key`, of whichever asset."""

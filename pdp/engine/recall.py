@@ -59,7 +59,10 @@ def recall(
     if compiled is None or not compiled.direct:
         return evaluate(snapshot, request(), now_ms)
     memory = snapshot.memory
-    asserted, others = memory.once((context, given), lambda: _more(compiled, given))
+    named = memory.derived.get((context, given))
+    if named is None:
+        named = memory.derived[context, given] = _more(compiled, given)
+    asserted, others = named
     key = (
         context,
         said,

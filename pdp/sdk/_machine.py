@@ -18,6 +18,7 @@ from typing import Any, TypeVar
 from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
+from pdp.adapters.ids import new_id
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.replica_store import SqliteReplicaStore
@@ -177,7 +178,7 @@ class Machine:
         root = await obtain_root(state_dir=state, pinned=self._local.root_digest, source=source, hello=hello)
         self.replica = Replica(verifier=TrustVerifier(root, self._local.tenant), world=empty_world(self._local.tenant))
         trail, chain = self._open_audit()
-        self.decider = Decider(replica=self.replica, audit=trail, clock=self.clock, new_id=_decision_id)
+        self.decider = Decider(replica=self.replica, audit=trail, clock=self.clock, new_id=new_id)
         keys = KeyStore(issuers=self.trust, directory=self._local.trust.absolute().parent, clock=self.clock)
         self._stack.push_async_callback(keys.close)
         live = LiveChecks(
@@ -242,10 +243,6 @@ def _peer(certificate: Path | None) -> PeerCertificate | None:
     if isinstance(peer, Refusal):
         raise ConfigError(f"{certificate}: {peer.detail}")
     return peer
-
-
-def _decision_id() -> str:
-    return secrets.token_hex(16)
 
 
 def _version() -> str:

@@ -8,7 +8,6 @@ the decision log, and the stores; a second signal ends the grace at once.
 
 import asyncio
 import contextlib
-import secrets
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -21,6 +20,7 @@ from grpc_reflection.v1alpha import reflection
 from pdp import __version__
 from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.clock import SystemClock
+from pdp.adapters.ids import new_id
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
@@ -59,11 +59,6 @@ from pdp.world import empty_world
 _log = structlog.get_logger("pdp")
 RECEIVED: Final = "received"
 PROBES: Final = "probes.listen (--probes)"
-
-
-def new_id() -> str:
-    """Return an id that nobody can guess: of a decision, a lock, a proposal."""
-    return secrets.token_hex(16)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

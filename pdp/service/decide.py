@@ -94,8 +94,10 @@ class Decider:
         """
         await self.reach(at_least, wait_s)
         moment = self.moment()  # INVARIANT: one for all; every answer of this call is of the same world and time.
-        decisions = [moment.decide(question, explain=explain) for question in questions]
-        answers = tuple(Answer(decision=decision, decision_id=self._new_id()) for decision in decisions)
+        new_id = self._new_id
+        answers = tuple(
+            [Answer(decision=moment.decide(item, explain=explain), decision_id=new_id()) for item in questions]
+        )
         return await self._release(answers, _records(answers, questions, moment, door=door, caller=caller))
 
     async def reach(self, at_least: int, wait_s: float) -> None:
