@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from pdp.decide import SEGMENTATION, Case, grant_request, open_case, segmentation_request
+from pdp.decide import GRANTS, SEGMENTATION, Case, grant_request, open_case, segmentation_request
 from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, fresh, subjects, written
 from pdp.engine.compiler import Snapshot
 from pdp.engine.obligations import merge
@@ -60,7 +60,7 @@ def who_can(
     Raises:
         PortcullisError: no such action, or a resource that is not registered: an empty list would say too much.
     """
-    snapshot = _policy(world)
+    snapshot = _policy(world, terms, "sub")
     if world.asset(resource) is None:
         raise PortcullisError(Reason.NOT_FOUND, f"`{resource}` is not in the inventory", advice="pdp asset list")
     lister = _Lister(world, snapshot, now_ms, terms)
@@ -71,7 +71,7 @@ def who_can(
 
 def what_can(world: World, party: Party, now_ms: int, terms: Terms = ANY_TERMS) -> Iterator[Listed | None]:
     """Yield for each asset of the inventory and action on it the entry of `party`, or None; by asset, then action."""
-    snapshot = _policy(world)
+    snapshot = _policy(world, terms)
     lister = _Lister(world, snapshot, now_ms, terms)
     for name in sorted({*world.assets, *BUILTIN_ASSETS}):
         yield from lister.actions(party, Resource.parse(name))
@@ -81,16 +81,19 @@ def actions(
     world: World, party: Party, resource: Resource, now_ms: int, terms: Terms = ANY_TERMS
 ) -> Iterator[Listed | None]:
     """Yield for each action on `resource` the entry of `party`, or None; nothing at all if it is not registered."""
-    snapshot = _policy(world)
+    snapshot = _policy(world, terms)
     if world.asset(resource) is not None:
         yield from _Lister(world, snapshot, now_ms, terms).actions(party, resource)
 
 
-def _policy(world: World) -> Snapshot:
+def _policy(world: World, terms: Terms, *fields: str) -> Snapshot:
+    """Return the policy, if all that a list over `fields` and its sources would be about can be enumerated."""
     if world.snapshot is None:
         raise PortcullisError(Reason.WORLD_STALE, "no policy is held yet", advice="ask again when the PDP is ready")
-    for context in world.snapshot.contexts:
-        check_enumerable(world.snapshot, context)
+    for field_name in fields:
+        check_enumerable(world.snapshot, GRANTS, field_name)
+    if terms.anywhere:
+        check_enumerable(world.snapshot, SEGMENTATION, "src")
     return world.snapshot
 
 

@@ -12,7 +12,7 @@ from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.functions import ANY, member_match
-from pdp.engine.plan import EQUAL, ROLE
+from pdp.engine.name_uses import FieldUses, field_uses
 from pdp.engine.tables import is_pattern, split_version
 from pdp.errors import BadRequestError
 from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES
@@ -20,9 +20,11 @@ from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES
 EVERYONE: Final = "*"
 """The class of every principal that the policy does not name."""
 
+OTHERS: Final = "any other"
+"""The class of every name that a policy of plain names does not write."""
+
 _FRESH: Final = "any"
 _DEEP: Final = "/**"
-_KINDS: Final = frozenset({EQUAL, ROLE, "actionMatch", "resourceMatch", "envMatch"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, order=True)
@@ -38,46 +40,41 @@ class NameClass:
     memberships: tuple[str, ...] = ()
 
 
-def check_enumerable(snapshot: Snapshot, context: str) -> None:
-    """Refuse a context whose matcher tells names apart in a way that is no class of names.
+def check_enumerable(snapshot: Snapshot, context: str, *fields: str) -> None:
+    """Refuse if the names of some of `fields` (all of the request, if none is given) fall into no classes.
 
-    Every part of the matcher must compare a column of the rows with a field of the request, by equality, a role graph or a
-    function of our own names: then the classes here are all there are. Of other matchers single questions are answered
-    (`evaluate`), but no lists and comparisons.
+    Single questions are answered all the same, and so are lists over names that are given (`search`).
 
     Raises:
-        BadRequestError: it is another matcher.
+        BadRequestError: with the field, and what stands in the way (`name_uses.py`).
     """
     compiled = snapshot.contexts.get(context)
     if compiled is None:
         return
-    terms = [term for column in compiled.plan.columns for term in column.terms]
-    if snapshot.model.plain or not compiled.direct or any(term.path or term.kind not in _KINDS for term in terms):
-        message = f"the matcher `m{context}` cannot be enumerated: lists and comparisons need columns of our own names"
-        raise BadRequestError(message)
+    uses = field_uses(snapshot, compiled)
+    for name in fields or compiled.context.request:
+        if name in uses and uses[name].obstacle:
+            message = f"the names of `r{context}.{name}` cannot be enumerated under `m{context}`: {uses[name].obstacle}"
+            raise BadRequestError(message)
 
 
 def written(snapshots: Iterable[Snapshot], context: str, field: str) -> set[str]:
-    """Return every name that rows write where they test `field` of a context: in its columns and in its role graphs."""
-    names: set[str] = set()
-    for snapshot in snapshots:
-        compiled = snapshot.contexts.get(context)
-        if compiled is None or field not in compiled.context.request:
-            continue
-        position = compiled.context.request.index(field)
-        for column in compiled.plan.columns:
-            terms = [term for term in column.terms if term.field == position]
-            if terms:
-                names.update(rule.row.fields[column.position] for rule in compiled.rules)
-            for term in terms:
-                if term.kind == ROLE:
-                    names.update(*_graph_names(snapshot, term.section))
-    return names
+    """Return every name that rows or matcher write where they test `field` of a context, role graphs included."""
+    return set().union(*(uses.names for uses in uses_of(snapshots, context, field)))
 
 
-def _graph_names(snapshot: Snapshot, section: str) -> tuple[set[str], ...]:
-    links = snapshot.graphs[section].links
-    return set(links), {link.target for each in links.values() for link in each}
+def uses_of(snapshots: Iterable[Snapshot], context: str, field: str) -> tuple[FieldUses, ...]:
+    """Return how each of the snapshots that knows the field looks at it."""
+    known = ((snapshot, snapshot.contexts.get(context)) for snapshot in snapshots)
+    found = (field_uses(snapshot, compiled).get(field) for snapshot, compiled in known if compiled is not None)
+    return tuple(uses for uses in found if uses is not None)
+
+
+def plain_names(uses: Iterable[FieldUses]) -> tuple[NameClass, ...]:
+    """Return the classes of a field whose names are any text: each that is written, and all others as one."""
+    known = {name for each in uses for name in each.names | each.domains} - {""}
+    others = NameClass(label=OTHERS, member=fresh("", known), named=False)
+    return (*(NameClass(label=name, member=name, named=True) for name in sorted(known)), others)
 
 
 def subjects(names: Iterable[str], *, everyone: bool = True) -> tuple[NameClass, ...]:

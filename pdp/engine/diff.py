@@ -13,17 +13,26 @@ Laws (tests/spec/test_diff.py): without cells the two answer every question alik
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import cached_property
 from itertools import product
 from typing import Final
 
-from pdp.engine.casbin_text import EffectRule, Row
-from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, environments, objects, subjects, written
+from pdp.engine.casbin_text import Row
+from pdp.engine.cell_state import NOTHING, State, general_state, state_of
+from pdp.engine.classes import (
+    EVERYONE,
+    NameClass,
+    check_enumerable,
+    environments,
+    objects,
+    plain_names,
+    subjects,
+    uses_of,
+)
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
-from pdp.engine.conditions import Condition
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.functions import ANY, FUNCTIONS
 from pdp.engine.obligations import merge
@@ -34,7 +43,7 @@ from pdp.engine.valuations import valuations
 from pdp.errors import BadRequestError, Reason
 from pdp.limits import MAX_DIFF_CELLS
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
-from pdp.model.decision import Effect, Obligation
+from pdp.model.decision import Effect
 from pdp.model.names import GROUPING_PREFIXES
 
 _ACTION: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
@@ -93,50 +102,6 @@ def _badness(cell: Cell) -> tuple[int, bool, int, str, tuple[str, ...]]:
     return ORDER.index(cell.change), not cell.always, prod, cell.context, cell.values
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a cell's rules say, without those that cannot matter.
-
-    `allows` are condition and obligations of the grants, None where those that always hold contradict each other.
-    """
-
-    denied: bool
-    allows: frozenset[tuple[str, tuple[Obligation, ...] | None]]
-    denies: frozenset[str]
-    conditions: tuple[Condition, ...] = field(compare=False)
-
-
-_NOTHING: Final = _State(denied=False, allows=frozenset(), denies=frozenset(), conditions=())
-
-
-def _state(rules: Sequence[Rule], effect: EffectRule) -> _State:
-    denying = [rule for rule in rules if not rule.allow] if effect is EffectRule.ALLOW_AND_DENY else []
-    allowing = [rule for rule in rules if rule.allow]
-    if any(rule.condition is None for rule in denying):
-        return _State(denied=True, allows=frozenset(), denies=frozenset(), conditions=())
-    held = merge(duty for rule in allowing if rule.condition is None for duty in rule.obligations)
-    always = any(rule.condition is None for rule in allowing)
-    kept = [rule for rule in allowing if rule.condition is not None and not (always and _adds_nothing(rule, held))]
-    allows: set[tuple[str, tuple[Obligation, ...] | None]] = {(_text(rule), rule.obligations) for rule in kept}
-    if always:
-        allows.add(("", held))
-    return _State(
-        denied=False,
-        allows=frozenset(allows),
-        denies=frozenset(_text(rule) for rule in denying),
-        conditions=tuple(rule.condition for rule in (*kept, *denying) if rule.condition),
-    )
-
-
-def _text(rule: Rule) -> str:
-    return rule.condition.text if rule.condition else ""
-
-
-def _adds_nothing(rule: Rule, held: tuple[Obligation, ...] | None) -> bool:
-    """Tell whether a conditional grant changes nothing beside grants that always hold."""
-    return held is None or merge((*held, *rule.obligations)) == held
-
-
 class _Comparison:
     """Two snapshots, one context."""
 
@@ -144,6 +109,7 @@ class _Comparison:
         self._both = (before, after)
         for snapshot in self._both:
             check_enumerable(snapshot, suffix)
+            _refuse_clock(snapshot, suffix)
         self._suffix = suffix
         self._now_ms = now_ms
         self._contexts = tuple(one.contexts.get(suffix) for one in self._both)
@@ -162,7 +128,10 @@ class _Comparison:
                 message = f"more than {MAX_DIFF_CELLS} cells may change; compare in smaller steps"
                 raise BadRequestError(message)
             touched.update(dict.fromkeys(product(*part)))
-        found = [cell for values in touched if _sensible(values) and (cell := self._compared(values)) is not None]
+        plain = any(snapshot.model.plain for snapshot in self._both)
+        found = [
+            cell for values in touched if (plain or _sensible(values)) and (cell := self._compared(values)) is not None
+        ]
         yield from self._explained(found)
 
     @cached_property
@@ -174,17 +143,20 @@ class _Comparison:
     @cached_property
     def _classes(self) -> tuple[tuple[NameClass, ...], ...]:
         """For each field of the request, the classes of its values."""
-        return tuple(tuple(self._classes_of(position, name)) for position, name in enumerate(self._fields))
+        return tuple(tuple(self._classes_of(name)) for name in self._fields)
 
-    def _classes_of(self, position: int, name: str) -> Iterator[NameClass]:
-        terms = [term for one in self._contexts if one for column in one.plan.columns for term in column.terms]
-        kinds = {term.kind for term in terms if term.field == position}
-        names = written(self._both, self._suffix, name)
-        if not kinds and all(term.domain != position for term in terms):
+    def _classes_of(self, name: str) -> Iterator[NameClass]:
+        uses = uses_of(self._both, self._suffix, name)
+        kinds = {kind for each in uses for kind in each.kinds}
+        names = {written for each in uses for written in each.names}
+        is_domain = any(each.is_domain for each in uses)
+        if not kinds and not is_domain:
             yield NameClass(label=EVERYONE, member="any", named=False)  # no rule reads this field
+        elif any(snapshot.model.plain for snapshot in self._both):
+            yield from plain_names(uses)
         elif "actionMatch" in kinds:
             yield from map(_exactly, self._actions())
-        elif "envMatch" in kinds or any(term.domain == position for term in terms):
+        elif "envMatch" in kinds or is_domain:
             found = [environments(one, self._both) for one in self._contexts if one]
             texts = names if EQUAL in kinds else set[str]()
             yield from map(
@@ -208,7 +180,7 @@ class _Comparison:
     def _touched(self) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
         """Yield products of classes that together hold every cell that can change."""
         first, second = self._contexts
-        if first is None or second is None or not _same_question(first, second):
+        if first is None or second is None or not _same_question(first, second) or not (first.direct and second.direct):
             yield self._classes
             return
         rules = self._changed_rules(first, second)
@@ -297,12 +269,14 @@ class _Comparison:
                 return self._cell(values, now_ms, (one, other))
         return None
 
-    def _state(self, side: int, values: tuple[NameClass, ...], now_ms: int) -> _State:
+    def _state(self, side: int, values: tuple[NameClass, ...], now_ms: int) -> State:
         context = self._contexts[side]
         request = self._request(values, NO_ATTRIBUTES)
         if context is None or context.context.request != self._fields or not self._knows(side, values):
-            return _NOTHING
-        return _state(matching(self._both[side], request, now_ms), context.context.effect)
+            return NOTHING
+        if not context.direct:
+            return general_state(self._both[side], request, now_ms)
+        return state_of(matching(self._both[side], request, now_ms), context.context.effect)
 
     def _knows(self, side: int, values: tuple[NameClass, ...]) -> bool:
         """Tell whether an action is in the vocabulary: one that is not is refused before any rule is asked."""
@@ -315,7 +289,7 @@ class _Comparison:
         members = tuple(one.member for one in values)
         return EngineRequest(context=self._suffix, values=members, memberships=further, attributes=attributes)
 
-    def _cell(self, values: tuple[NameClass, ...], now_ms: int, states: tuple[_State, _State]) -> Cell:
+    def _cell(self, values: tuple[NameClass, ...], now_ms: int, states: tuple[State, State]) -> Cell:
         conditions = [condition for state in states for condition in state.conditions]
         fixed = self._fixed(values)
         key = (states, tuple(fixed.items()), now_ms)
@@ -399,6 +373,14 @@ class _Comparison:
 _UNKNOWN: Final = Outcome(effect=Effect.DENY, reason=Reason.UNKNOWN_ACTION)
 
 
+def _refuse_clock(snapshot: Snapshot, suffix: str) -> None:
+    """Refuse a matcher that reads the clock beside conditions and roles: when its answers change is not looked for."""
+    compiled = snapshot.contexts.get(suffix)
+    if compiled is not None and compiled.reads_now:
+        message = f"`m{suffix}` calls `timeMatch`: what changes at which time cannot be compared"
+        raise BadRequestError(message)
+
+
 def _key(cell: Cell, position: int, label: str = "") -> tuple[object, ...]:
     values = (*cell.values[:position], label or cell.values[position], *cell.values[position + 1 :])
     return values, cell.change, cell.always, cell.from_ms
@@ -428,7 +410,8 @@ def _same_question(one: CompiledContext, other: CompiledContext) -> bool:
 
 
 def _subject_section(contexts: Iterable[CompiledContext | None], position: int) -> str:
-    terms = (term for one in contexts if one for column in one.plan.columns for term in column.terms)
+    branches = (branch for one in contexts if one for branch in one.plan.branches)
+    terms = (term for branch in branches for column in branch.columns for term in column.terms)
     return next((term.section for term in terms if term.kind == ROLE and term.field == position), "")
 
 

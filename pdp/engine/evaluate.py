@@ -22,7 +22,7 @@ The executable specification of all this is `reference.py`.
 INVARIANT: nothing here raises for a well-typed request; a name that matches nothing is a deny.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from pdp.engine.casbin_text import EffectRule, Row
@@ -104,8 +104,23 @@ class _Case:
     def general(self) -> Outcome:
         """Return the outcome of a matcher of several branches, of residuals, or of an ordered effect."""
         self.reads_now = self._compiled.reads_now
+        truths = self.truths()
+        if truths is None:
+            return self._outcome(Reason.BUDGET_EXCEEDED, [])
+        matched = [rule for rule, truth in truths.items() if truth is not False]
+        unsure = frozenset(rule for rule in matched if truths[rule] is None)
+        if self._compiled.context.effect.ordered:
+            return self._first(sorted(matched, key=in_order), unsure)
+        return self.judge(matched, unsure)
+
+    def forget(self) -> None:
+        """Begin with no step taken and no name followed: only a general matcher needs either."""
         self._known: dict[tuple[str, tuple[int | None, object], str], set[str]] = {}
         self._steps = 0
+
+    def truths(self) -> dict[Rule, Truth] | None:
+        """Return what the matcher says of each rule that some branch finds; None if that would take too many steps."""
+        self.forget()
         truths: dict[Rule, Truth] = {}
         for branch in self._compiled.branches:
             guard = kleene_and(test(self, NO_RULE) for test in branch.guards)
@@ -117,12 +132,8 @@ class _Case:
             else:
                 rules, tests = self._compiled.rules, branch.whole
             if not self._visit(rules, tests, guard, truths):
-                return self._outcome(Reason.BUDGET_EXCEEDED, [])
-        matched = [rule for rule, truth in truths.items() if truth is not False]
-        unsure = frozenset(rule for rule in matched if truths[rule] is None)
-        if self._compiled.context.effect.ordered:
-            return self._first(sorted(matched, key=_order), unsure)
-        return self.judge(matched, unsure)
+                return None
+        return truths
 
     def typed(self, branch: CompiledBranch) -> bool:
         """Tell whether every value that the index looks up is of the kind that it holds."""
@@ -268,7 +279,45 @@ class _Case:
         return graph.path(self._names(term), rule.row.fields[column.position], domain, self.now_ms)
 
 
-def _order(rule: Rule) -> tuple[int, str, int]:
+class _Assuming(_Case):
+    """An evaluation in which somebody else says whether a condition within the matcher holds."""
+
+    __slots__ = ("_assume",)
+
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        compiled: CompiledContext,
+        request: EngineRequest,
+        now_ms: int,
+        assume: Callable[[Condition], Truth],
+    ) -> None:
+        super().__init__(snapshot, compiled, request, now_ms)
+        self._assume = assume
+
+    def condition(self, condition: object) -> Truth:
+        return self._assume(condition) if isinstance(condition, Condition) else True
+
+
+def truths(
+    snapshot: Snapshot, request: EngineRequest, now_ms: int, assume: Callable[[Condition], Truth]
+) -> dict[Rule, Truth] | None:
+    """Return what the matcher of a context says of its rules, the condition of a rule apart; a rule left out does not match.
+
+    `assume` answers for the conditions within the matcher. None if that takes more steps than a decision may.
+    """
+    return _Assuming(snapshot, snapshot.contexts[request.context], request, now_ms, assume).truths()
+
+
+def asker(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Callable[[Test, Rule], Truth]:
+    """Return what answers a single test of the matcher about a rule: for explanations."""
+    case = _Case(snapshot, snapshot.contexts[request.context], request, now_ms)
+    case.forget()
+    return lambda test, rule: test(case, rule)
+
+
+def in_order(rule: Rule) -> tuple[int, str, int]:
+    """Return the place of a rule where the first that decides does."""
     return rule.priority, rule.row.file, rule.row.line
 
 

@@ -13,6 +13,7 @@ from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.conditions import Condition
 from pdp.engine.evaluate import EngineRequest
+from pdp.engine.explain_general import general_miss
 from pdp.engine.functions import ANY, FUNCTIONS
 from pdp.engine.plan import EQUAL, LITERAL, ROLE, Column, Term
 from pdp.model.decision import NearestMiss
@@ -28,8 +29,10 @@ _LIKELY: Final = ("condition", "time", "environment", "role", "segment", "action
 def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> NearestMiss | None:
     """Return the deny row that refused `request`, or else the allow row that came closest to granting it."""
     compiled = snapshot.contexts.get(request.context)
-    if compiled is None or len(request.values) != len(compiled.context.request) or not _tellable(compiled, request):
+    if compiled is None or len(request.values) != len(compiled.context.request):
         return None
+    if not _tellable(snapshot, compiled, request):
+        return general_miss(snapshot, request, now_ms)
     case = _Case(snapshot, compiled, request, now_ms)
     if compiled.context.effect is EffectRule.ALLOW_AND_DENY:
         for rule in compiled.rules:
@@ -38,10 +41,11 @@ def nearest_miss(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> Nea
     return case.nearest()
 
 
-def _tellable(compiled: CompiledContext, request: EngineRequest) -> bool:
-    """Tell whether the parts of a rule are columns that names are compared with: a residual has no name for its part."""
+def _tellable(snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest) -> bool:
+    """Tell whether a rule can be told in words of ours (role, action, resource); others are told in those of the matcher."""
     paths = any(term.path for column in compiled.plan.columns for term in column.terms)
-    return compiled.plan.simple and not paths and all(type(value) is str for value in request.values)
+    texts = all(type(value) is str for value in request.values)
+    return compiled.direct and not snapshot.model.plain and not paths and texts
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ reads an attribute that only the question will bring. A condition that can be de
 Law (tests/spec/test_search.py): `evaluate` agrees with the first two for whatever values the open attributes take.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -22,12 +22,12 @@ from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import ANY
 from pdp.engine.index import search
 from pdp.engine.obligations import merge
+from pdp.engine.open_rules import Open, first_that_decides, open_rules, weighed
 from pdp.engine.plan import Term
 from pdp.model.decision import Obligation
 from pdp.model.listed import Access
 
-Open = Callable[[str], bool]
-"""Tells whether an attribute is one that only the question will bring."""
+__all__ = ["NEVER", "Open", "Possible", "matching", "possible"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +65,9 @@ def _names(compiled: CompiledContext, request: EngineRequest, term: Term) -> tup
 
 def possible(snapshot: Snapshot, request: EngineRequest, open_: Open, now_ms: int) -> Possible:
     """Return what the policy could answer to `request`, whose attributes for which `open_` is true are yet to come."""
+    compiled = snapshot.contexts.get(request.context)
+    if compiled is not None and not compiled.direct:
+        return _possible_in_general(snapshot, compiled, request, open_, now_ms)
     rules = matching(snapshot, request, now_ms)
     if not rules:
         return NEVER
@@ -85,6 +88,32 @@ def possible(snapshot: Snapshot, request: EngineRequest, open_: Open, now_ms: in
         depends_on=tuple(sorted({rule.condition.text for rule in _deciding(allowing, denying) if rule.condition})),
         rules=tuple(rule.row.id for rule in (*because, *denying.open)),
         role_path=_path(snapshot, request, because[0], now_ms),
+        obligations=obligations,
+    )
+
+
+def _possible_in_general(
+    snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest, open_: Open, now_ms: int
+) -> Possible:
+    """Return the same for any matcher and effect: what each rule could yet be, combined as the effect says."""
+    found, effect = open_rules(snapshot, request, open_, now_ms), compiled.context.effect
+    if found is None:
+        return NEVER
+    access, deciding = first_that_decides(found) if effect.ordered else weighed(found, effect)
+    held = [each.rule for each in deciding if each.rule.allow and each.held][: 1 if effect.ordered else None]
+    obligations = merge(_duties(held))
+    if access is Access.DENY or obligations is None:
+        return NEVER
+    hoped = [each for each in found if each.rule.allow and each.open]
+    if not effect.ordered and held and merge(_duties((*held, *(each.rule for each in hoped)))) is None:
+        access, deciding = Access.CONDITIONAL, (*deciding, *hoped)
+    because = held or [each.rule for each in deciding]
+    waits_for = {condition.text for each in deciding for condition in each.waits_for}
+    return Possible(
+        access=access,
+        depends_on=tuple(sorted(waits_for)) if access is Access.CONDITIONAL else (),
+        rules=tuple(each.rule.row.id for each in deciding),
+        role_path=_path(snapshot, request, because[0], now_ms) if because else (),
         obligations=obligations,
     )
 
@@ -136,5 +165,7 @@ def _path(snapshot: Snapshot, request: EngineRequest, rule: Rule, now_ms: int) -
         return ()
     term = column.terms[0]
     domain = ANY if term.domain is None else request.values[term.domain]
+    if type(domain) is not str or type(request.values[term.field]) is not str:
+        return ()
     graph = snapshot.graphs[term.section]
     return graph.path(_names(compiled, request, term), rule.row.fields[column.position], domain, now_ms)

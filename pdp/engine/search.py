@@ -1,14 +1,15 @@
 """Lists from one context of a policy: who can, what can, which actions. Complete, in order, and never guessed.
 
 A list is `possible` asked of every class of names that the policy tells apart (`classes.py`), so it says what `evaluate`
-would say, by construction: the same index, the same role graphs, the same conditions. An entry is an allow, or it is
-*conditional*: it depends on attributes that only a question brings, and names the conditions.
+would say, by construction: the same index, the same role graphs, the same conditions, for any matcher. An entry is an
+allow, or it is *conditional*: it depends on attributes that only a question brings, and names the conditions. Whether the
+names fall into classes is the matcher's doing (`check_enumerable`); over names that are given every list is complete.
 """
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-from pdp.engine.classes import NameClass, check_enumerable
+from pdp.engine.classes import NameClass
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.possible import Open, Possible, possible
@@ -35,11 +36,7 @@ def search(
         names: the candidates: classes that the policy tells apart, or names of an inventory.
         open_: tells which attributes only the question will bring.
         now_ms: wall-clock time, milliseconds since the epoch.
-
-    Raises:
-        BadRequestError: a matcher of which there are no lists.
     """
-    check_enumerable(snapshot, request.context)
     compiled = snapshot.contexts.get(request.context)
     if compiled is None or field not in compiled.context.request:
         return

@@ -17,6 +17,7 @@ class Judge(NamedTuple):
 _ENGINE: Final = (
     "tests/unit/engine/test_evaluate.py",
     "tests/unit/engine/test_general.py",
+    "tests/spec/test_casbin_examples.py",
     "tests/spec/test_reference.py",
     "tests/spec/test_general_laws.py",
     "tests/spec/test_delta.py",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable, Iterable
+from dataclasses import fields as dataclass_fields
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,9 @@ from pdp.engine.casbin_text import EffectRule, Row, parse_model, parse_rows
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.delta import apply_delta
 from pdp.engine.evaluate import Outcome, evaluate
+from pdp.engine.explain import nearest_miss
+from pdp.engine.expression import Expression, parse, walk
+from pdp.engine.expression_text import printed
 from pdp.engine.question import EngineRequest
 from pdp.errors import Reason
 from pdp.model.decision import Effect
@@ -149,6 +153,35 @@ def _built_in(value: object) -> bool:
     return value is not None
 
 
+def what_is_printed_of_a_matcher_is_the_matcher(world: CasbinWorld) -> None:
+    texts = [parse(fields["rule"]) for fields in map(world.named, world.rows) if "rule" in fields]
+    for tree in (world.model.contexts[""].matcher, *texts):
+        again = parse(printed(tree))
+        assert printed(again) == printed(tree)
+        assert [_bare(node) for node in walk(again)] == [_bare(node) for node in walk(tree)]
+
+
+def _bare(node: Expression) -> tuple[object, ...]:
+    """Return what a node is, without its place and what is below it."""
+    inner = {"at", "operands", "operand", "left", "right", "items", "arguments", "source"}
+    return type(node), *(getattr(node, field.name) for field in dataclass_fields(node) if field.name not in inner)
+
+
+def a_denial_is_explained_by_a_rule_that_does_not_hold(world: CasbinWorld) -> None:
+    """The nearest miss is an allow row that fails what the sentence says, or a deny row where one decided."""
+    by_id = {row.id: row for row in world.rows}
+    snapshot = compiled(world)
+    for question, outcome in zip(world.questions, answers(world), strict=True):
+        miss = nearest_miss(snapshot, question, world.now_ms)
+        if outcome.reason is Reason.DENIED_BY_RULE:
+            assert miss is not None
+        if miss is not None and outcome.effect is Effect.DENY:
+            effect = by_id[miss.rule].fields[-1]
+            assert (miss.failed == "deny") is (effect == "deny")
+            assert miss.failed != "deny" or miss.rule in outcome.determining
+            assert effect == "deny" or miss.rule not in outcome.determining or outcome.reason is Reason.CONDITION_ERROR
+
+
 def asked(values: tuple[Any, ...]) -> EngineRequest:
     return EngineRequest(context="", values=values, memberships={}, attributes={})
 
@@ -162,4 +195,6 @@ LAWS: tuple[Law, ...] = (
     printing_and_reading_rows_gives_the_same_rows,
     a_folded_policy_is_the_compiled_one,
     the_compatible_enforcer_answers_as_the_engine_one_by_one_and_in_a_batch,
+    what_is_printed_of_a_matcher_is_the_matcher,
+    a_denial_is_explained_by_a_rule_that_does_not_hold,
 )

@@ -105,6 +105,10 @@ class CasbinWorld:
     def csv(self) -> str:
         return "\n".join(print_row(row) for row in self.rows) + "\n"
 
+    def named(self, row: Row) -> dict[str, str]:
+        """Return the fields of a policy row by their names; none for any other row."""
+        return dict(zip(self.model.contexts[""].policy, row.fields, strict=True)) if row.section == "p" else {}
+
     def rng(self, salt: str) -> Random:
         """Return a source of further choices about this world: the same for the same seed and salt."""
         return Random(f"{self.seed}:{salt}")  # noqa: S311 - worlds, not keys

@@ -66,6 +66,14 @@ _MATCHERS = (
     ),
     f"{_OBJECT} && when(p.when)",
     "envMatch(r.env, p.env) and (g2(r.obj, p.obj) or p.obj == r.obj) and when(p.when)",
+    # Several branches, guards, and conditions within the matcher: what the index alone does not answer.
+    (
+        f"g(r.sub, p.role, r.env) && actionMatch(r.act, p.act) && {_OBJECT} && envMatch(r.env, p.env) && when(p.when)"
+        ' || r.sub == "user:u1" && r.act == p.act && when(p.when)'
+    ),
+    f"g(r.sub, p.role, r.env) && {_OBJECT} && (when(p.when) || envMatch(r.env, p.env) && r.act != p.act)",
+    f"r.sub != p.role && actionMatch(r.act, p.act) && {_OBJECT} && !when(p.when)",
+    f'r.env in ("dev", "prod") && g(r.sub, p.role, r.env) && {_OBJECT} && when(p.when)',
 )
 
 

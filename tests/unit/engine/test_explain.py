@@ -1,9 +1,11 @@
 import pytest
 
-from pdp.engine.compiler import Snapshot
+from pdp.engine.casbin_text import parse_model, parse_rows
+from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.explain import nearest_miss
 from pdp.model.attributes import instant_ms
+from pdp.model.vocabulary import Vocabulary
 from tests.unit.engine.conftest import Workbench
 
 ROWS = """
@@ -126,3 +128,88 @@ def test_a_deny_says_whether_its_condition_holds_or_cannot_be_ruled_out(bench: W
     unknown = "cannot be evaluated: `resource.scan_status` is not known, and what cannot be ruled out counts"
     assert ask(bench, rows) == ("rows.csv:3", "deny", sentence + unknown)
     assert ask(bench, rows, **{"resource.scan_status": "bad"}) == ("rows.csv:3", "deny", f"{sentence}holds")
+
+
+ABAC = """[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act, rule, eft
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = r.sub.name == "root" || g(r.sub.name, p.sub) && keyMatch(r.obj, p.obj) && r.act == p.act && eval(p.rule)
+"""
+FIRST = "`p, admin, /a/*, read, r.sub.age > 18, allow` allows; "
+ABAC_ROWS = (
+    "p, admin, /a/*, read, r.sub.age > 18, allow\np, admin, /b/*, read, \"r.sub.city in ['Bern', 'Rome']\", allow\n"
+    "p, admin, /a/secret, read, r.sub.age < 90, deny\ng, ana, admin\n"
+)
+
+
+@pytest.mark.parametrize(
+    ("subject", "what", "action", "told"),
+    [
+        (
+            {"name": "ana", "age": 18},
+            "/a/1",
+            "read",
+            (
+                "p.csv:1",
+                "matcher",
+                "`p, admin, /a/*, read, r.sub.age > 18, allow` allows; `eval(p.rule)` does not hold",
+            ),
+        ),
+        (
+            {"name": "eve", "age": 30},
+            "/a/1",
+            "read",
+            (
+                "p.csv:1",
+                "matcher",
+                FIRST + "`g(r.sub.name, p.sub)` does not hold: `r.sub.name` is `eve`",
+            ),
+        ),
+        (
+            {"name": "ana", "age": 30},
+            "/c/1",
+            "write",
+            (
+                "p.csv:1",
+                "question",
+                FIRST + '`r.sub.name == "root"` does not hold: `r.sub.name` is `ana`',
+            ),
+        ),
+        (
+            {"name": "ana", "age": 30},
+            "/a/secret",
+            "read",
+            ("p.csv:3", "deny", "`p, admin, /a/secret, read, r.sub.age < 90, deny` denies"),
+        ),
+        (
+            {"name": "ana"},
+            "/a/secret",
+            "read",
+            (
+                "p.csv:3",
+                "deny",
+                "`p, admin, /a/secret, read, r.sub.age < 90, deny` denies; it cannot be ruled out, and so it counts",
+            ),
+        ),
+    ],
+)
+def test_any_matcher_says_which_part_of_it_does_not_hold(
+    subject: object, what: str, action: str, told: tuple[str, str, str]
+) -> None:
+    model, found = parse_model(ABAC, file="model.conf")
+    assert model is not None, found
+    rows, problems = parse_rows(ABAC_ROWS, file="p.csv", model=model)
+    assert not problems
+    compiled = compile_policy(model, Vocabulary(types={}, attributes={}), rows)
+    assert isinstance(compiled, Snapshot), [str(item) for item in compiled]
+    miss = nearest_miss(
+        compiled, EngineRequest(context="", values=(subject, what, action), memberships={}, attributes={}), 0
+    )
+    assert miss is not None
+    assert (miss.rule, miss.failed, miss.text) == told

@@ -81,7 +81,10 @@ def test_subjects_are_principals_groups_patterns_and_everyone_else() -> None:
     "matcher",
     [
         "g(r.sub, p.role, r.env) && keyMatch(r.obj, p.obj)",
-        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.act != p.act",
+        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.act >= p.act",
+        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.sub != r.obj",
+        "g(r.sub, p.role, r.env) && resourceMatch(r.obj, p.obj) && g2(r.sub, r.obj)",
+        "r.sub.name == p.role && resourceMatch(r.obj, p.obj)",
     ],
 )
 def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench, matcher: str) -> None:
@@ -93,7 +96,10 @@ def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench
     assert not problems
     snapshot = compile_policy(model, bench.vocabulary, rows)
     assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
-    with pytest.raises(BadRequestError, match="cannot be enumerated"):
+    with pytest.raises(
+        BadRequestError, match=r"names of `r\.\w+` cannot be enumerated under `m`: .*(compared|matches)"
+    ):
         check_enumerable(snapshot, "")
+    check_enumerable(snapshot, "", "env")
     check_enumerable(snapshot, "2")
     check_enumerable(snapshot, "9")
