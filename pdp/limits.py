@@ -47,6 +47,8 @@ MAX_EXPRESSION_DEPTH: Final = 64
 """Nesting of a matcher."""
 MAX_ROLE_DEPTH: Final = 64
 """Links from a subject to its farthest role (CASBIN.md D-39)."""
+WORDS_KEPT: Final = 1_024
+"""Pairs of action and environment for which a policy remembers where their rules stand."""
 ROLE_NODES_KEPT: Final = 4_096
 """Names for which a world remembers which patterns of a role section cover them, about 1 MB; others are looked up again."""
 MAX_BRANCHES: Final = 16

@@ -32,6 +32,7 @@ from pdp.engine.index import (
     MixedStep,
     Path,
     RoleStep,
+    Search,
     Step,
     TableStep,
     insert,
@@ -49,6 +50,8 @@ from pdp.model.decision import Obligation
 from pdp.model.vocabulary import Vocabulary
 
 MODEL_FILE: Final = "model.conf"
+WORDS: Final = frozenset({"actionMatch", "envMatch"})
+"""Tests whose values are words of the vocabulary: few."""
 VOCABULARY_FILE: Final = "vocabulary.yaml"
 
 
@@ -91,6 +94,10 @@ class CompiledBranch:
     residual: tuple[Test, ...] = ()
     terms: tuple[Term, ...] = ()
     whole: tuple[Test, ...] = ()
+    search: Search = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "search", Search(self.root, self.steps))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -467,7 +474,8 @@ def _step(column: Column) -> Step:
         return RoleStep(roles[0])
     named = [term.field for term in others if term.kind == "resourceMatch"]
     if len(column.terms) == 1 and not named:
-        return ExactStep(others[0].field, _KEYS[others[0].kind])
+        kind = others[0].kind
+        return ExactStep(others[0].field, _KEYS[kind], of_words=kind in WORDS)
     exact = [(term.field, _KEYS[term.kind]) for term in others]
     return MixedStep(exact=exact, pattern=named[0] if named else None, roles=roles)
 
@@ -479,7 +487,7 @@ class EntryReader:
         self._position = column.position
         self._kinds = tuple(dict.fromkeys(term.kind for term in column.terms))
         self._own = "resourceMatch" in self._kinds
-        self._words = not {"actionMatch", "envMatch"}.isdisjoint(self._kinds)
+        self._words = not WORDS.isdisjoint(self._kinds)
         self._known: dict[str, Sequence[Entry]] = {}
         """Words stand in many rows, and their keys are made once. Patterns rarely do, and are not kept."""
 

@@ -20,11 +20,15 @@ INVARIANT: levels are written by the compiler, before the snapshot that holds th
 """
 
 from collections.abc import Callable, Sequence
+from functools import lru_cache, partial
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from pdp.engine.functions import attribute
 from pdp.engine.plan import Term
 from pdp.engine.tables import Trie, split_version, table_of
+from pdp.limits import WORDS_KEPT
 
 Values = Sequence[Any]
 """The values of a request: canonical names, or in a general model whatever the caller gave."""
@@ -94,15 +98,16 @@ class _PlainStep:
 class ExactStep(_PlainStep):
     """A step whose keys follow from one value of the request: equality, an environment, an action."""
 
-    __slots__ = ("_field", "_keys")
+    __slots__ = ("_keys", "field", "of_words")
 
-    def __init__(self, field: int, keys: Callable[[str], tuple[str, ...]]) -> None:
-        self._field = field
+    def __init__(self, field: int, keys: Callable[[str], tuple[str, ...]], *, of_words: bool) -> None:
+        self.field = field
+        self.of_words = of_words
         self._keys = keys
 
-    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
+    def advance(self, levels: Sequence[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
         """Return what follows the keys of this step."""
-        keys = self._keys(values[self._field])
+        keys = self._keys(values[self.field])
         found = []
         for level in levels:
             if type(level) is Lone:
@@ -124,7 +129,7 @@ class RoleStep(_PlainStep):
     def __init__(self, term: Term) -> None:
         self._term = term
 
-    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
+    def advance(self, levels: Sequence[Level], values: Values, standing: Standing) -> list[Level]:  # noqa: ARG002 - as each step
         """Return what follows the names of this step."""
         names = standing(self._term)
         found = []
@@ -154,7 +159,7 @@ class MixedStep:
         self._pattern = pattern
         self._roles = tuple(roles)
 
-    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:
+    def advance(self, levels: Sequence[Level], values: Values, standing: Standing) -> list[Level]:
         """Return what follows the keys of this step, and the patterns that cover its name."""
         found: list[Level] = []
         keys: set[str] | None = None
@@ -218,7 +223,7 @@ class TableStep:
         self._texts = frozenset(texts)
         self.kinds = tuple(dict.fromkeys(term.kind for term in patterns))
 
-    def advance(self, levels: list[Level], values: Values, standing: Standing) -> list[Level]:
+    def advance(self, levels: Sequence[Level], values: Values, standing: Standing) -> list[Level]:
         """Return what follows the keys of this step, and the patterns that match."""
         keys = set(self._texts)
         for term in self._roles:
@@ -258,18 +263,50 @@ def asked(term: Term, values: Values) -> Any:
 Step = ExactStep | RoleStep | MixedStep | TableStep
 
 
-def search(root: Level, steps: Sequence[Step], values: Values, standing: Standing) -> list[Any]:
-    """Return the rules behind `steps` for the values of a request, each once."""
-    found = [] if root is None else [root]
+class Search:
+    """The look-up of one branch of a matcher: its steps, from the root of its index.
+
+    The first steps ask for words of the vocabulary, an action and an environment, of which there are few: what follows them
+    is remembered by these words, which is a tenth of a decision. The index never changes, so that nothing makes it untrue.
+    """
+
+    __slots__ = ("_first", "_steps", "_words")
+
+    def __init__(self, root: Level, steps: Sequence[Step]) -> None:
+        words = list(takewhile(lambda step: isinstance(step, ExactStep) and step.of_words, steps))
+        self._steps = tuple(steps[len(words) :])
+        fields = [step.field for step in words if isinstance(step, ExactStep)]
+        self._words = itemgetter(*fields) if fields else _no_words
+        self._first = lru_cache(WORDS_KEPT)(partial(_first, root, words, fields))
+
+    def rules(self, values: Values, standing: Standing) -> list[Any]:
+        """Return the rules whose every indexed conjunct holds for the values of a request, each once."""
+        found: Sequence[Level] = self._first(self._words(values))
+        for step in self._steps:
+            if not found:
+                return []
+            found = step.advance(found, values, standing)
+        if len(found) == 1:
+            return list(rules_at(found[0]))
+        # A row may be found by two of its keys (`dataset.read|*`): once is enough.
+        return list(dict.fromkeys(rule for end in found for rule in rules_at(end)))
+
+
+def _no_words(_values: Values) -> str:
+    return ""
+
+
+def _first(root: Level, steps: Sequence[Step], fields: Sequence[int], words: Any) -> tuple[Level, ...]:
+    """Return what follows the steps that ask for words."""
+    found: Sequence[Level] = () if root is None else (root,)
+    values: Any = dict(zip(fields, words if len(fields) > 1 else (words,), strict=False))
     for step in steps:
-        if not found:
-            return found
-        found = step.advance(found, values, standing)
-    if len(found) == 1:
-        (end,) = found
-        return list(end) if type(end) is list else found
-    # A row may be found by two of its keys (`dataset.read|*`): once is enough.
-    return list(dict.fromkeys(rule for end in found for rule in rules_at(end)))
+        found = step.advance(found, values, _stands_for_nothing)
+    return tuple(found)
+
+
+def _stands_for_nothing(_term: Term) -> set[str]:
+    return set()
 
 
 def rules_at(end: Any) -> Sequence[Any]:

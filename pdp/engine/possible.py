@@ -20,7 +20,6 @@ from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import ANY
-from pdp.engine.index import search
 from pdp.engine.obligations import merge
 from pdp.engine.open_rules import Open, first_that_decides, open_rules, weighed
 from pdp.engine.plan import Term
@@ -54,7 +53,7 @@ def matching(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> tuple[R
         domain = ANY if term.domain is None else request.values[term.domain]
         return snapshot.graphs[term.section].standing(_names(compiled, request, term), domain, now_ms)[0]
 
-    rules: list[Rule] = search(compiled.root, compiled.steps, request.values, standing)
+    rules: list[Rule] = compiled.branches[0].search.rules(request.values, standing)
     return tuple(sorted(rules, key=lambda rule: (rule.row.file, rule.row.line)))
 
 
