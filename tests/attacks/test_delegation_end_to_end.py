@@ -80,7 +80,7 @@ def test_the_whole_chain_is_in_the_record(play: Callable[[Story], None]) -> None
         chains = {record["reason"]: [actor["principal"] for actor in record["actors"]] for record in decided}
         assert chains["granted"] == [f"agent:{ETL}", f"agent:{CRON}"]
         assert chains["delegation_denied"] == [f"agent:{STRANGER}", f"agent:{CRON}"]
-        assert {record["subject"]["principal"] for record in decided} == {f"user:{BOB}"}
+        assert {record["principal"] for record in decided} == {f"user:{BOB}"}
 
     play(story)
 
