@@ -64,6 +64,9 @@ class Headers:
         )
 
 
+PARTIAL = "x-envoy-auth-partial-body"
+"""The mark of a question that carries a part of the body only."""
+
 _READ = frozenset(name.encode("ascii") for name in (*_ONCE, *_CREDENTIALS))
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 
@@ -243,6 +246,10 @@ def ask_of(request: auth.CheckRequest) -> tuple[Ask, frozenset[str]]:
     for raw in http.header_map.headers:  # raw headers were asked for: repeated ones stay apart
         if raw.key != CERTIFICATE_HEADER:
             headers.add(raw.key.lower(), (raw.raw_value or raw.value.encode()).decode("latin-1"))
+    if PARTIAL in headers.values:
+        headers.fault = (
+            True  # half a body was judged worth asking about: what the model gets is more than anyone saw (EX-14)
+        )
     if attributes.source.certificate:
         digest = "0" * 64  # this door carries none; the certificate itself is read
         headers.add(CERTIFICATE_HEADER, f'Hash={digest};Cert="{attributes.source.certificate}"')

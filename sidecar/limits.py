@@ -39,6 +39,8 @@ class SidecarLimits:
         restart_first_s: First pause before Envoy is started again.
         restart_cap_s: Longest such pause.
         steady_s: Envoy running this long resets the pause.
+        hang_look_s: How often Envoy is asked whether it lives, and its time to answer.
+        hang_misses: So many unanswered questions in a row are a hung Envoy, which is ended.
         start_s: Time for Envoy to become ready.
         stop_s: Time between SIGTERM and SIGKILL.
         drain_s: Time for running streams to end by themselves at shutdown.
@@ -76,6 +78,8 @@ class SidecarLimits:
     restart_first_s: float = 0.1
     restart_cap_s: float = 10.0
     steady_s: float = 30.0
+    hang_look_s: float = 2.0
+    hang_misses: int = 5
     start_s: float = 15.0
     stop_s: float = 3.0
     drain_s: float = 5.0

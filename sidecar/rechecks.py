@@ -191,8 +191,12 @@ class Rechecker:
                 async with asyncio.timeout(pause):
                     await self._replan.wait()  # an earlier due time has come in
             except TimeoutError:
-                for session in tuple(self._sessions.due(self._time.mono_s())):
-                    self._enforce(session)
+                self.check_due()
+
+    def check_due(self) -> None:
+        """Re-decide what is due now."""
+        for session in tuple(self._sessions.due(self._time.mono_s())):
+            self._enforce(session)
 
     def cut_all(self, reason: Reason) -> None:
         """Cut everything (shutdown)."""

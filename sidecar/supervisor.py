@@ -165,7 +165,10 @@ class EnvoyProcess:
 
     async def _run_once(self) -> None:
         child = await self._spawn()
-        watchers = [asyncio.create_task(self._watch_ready()), asyncio.create_task(self._watch_lines(child))]
+        watchers = [
+            asyncio.create_task(work)
+            for work in (self._watch_ready(), self._watch_lines(child), self._watch_life(child))
+        ]
         try:
             await child.wait()
         finally:
@@ -195,6 +198,25 @@ class EnvoyProcess:
                     self._set_ready(ready=True)
                     return
             await asyncio.sleep(_POLL_S)
+
+    async def _watch_life(self, child: asyncio.subprocess.Process) -> None:
+        """End an Envoy that has stopped answering: a hung one keeps its port, and no client would ever reach its successor."""
+        await self._ready.wait()
+        silent = 0
+        while silent < LIMITS.hang_misses:
+            await asyncio.sleep(LIMITS.hang_look_s)
+            silent = 0 if await self._answers() else silent + 1
+        self._on_line("envoy does not answer any more: it is ended and started again")
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()  # what hangs does not hear SIGTERM
+
+    async def _answers(self) -> bool:
+        try:
+            async with asyncio.timeout(LIMITS.hang_look_s):
+                await admin_get(self._sockets.admin, "/ready")
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, EnvoyError):
+            return False
+        return True
 
     async def _watch_lines(self, child: asyncio.subprocess.Process) -> None:
         if child.stderr is None:

@@ -7,7 +7,7 @@ import pytest
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 
 from pdp.errors import Reason
-from sidecar.ext_authz import AuthorizationService, AuthzServer, check_response, response_bytes
+from sidecar.ext_authz import AuthorizationService, AuthzServer, ask_of, check_response, response_bytes
 from sidecar.gate import Gate, Verdict
 from sidecar.routes import Served, oip
 from tests.support.enforcement import Decider, identify
@@ -192,3 +192,13 @@ def test_a_defect_in_the_grpc_shell_is_a_deny() -> None:
 
     answer = asyncio.run(AuthorizationService(Defect()).Check(question(), None))  # type: ignore[arg-type]
     assert answer.status.code == 7
+
+
+@pytest.mark.parametrize("name", ["x-envoy-auth-partial-body", "X-Envoy-Auth-Partial-Body"])
+def test_half_a_body_is_not_decided_on(name: str) -> None:
+    """EX-14: a foreign Envoy that sends a part of the body and forwards all of it."""
+    request = auth.CheckRequest()
+    request.attributes.request.http.method = "POST"
+    request.attributes.request.http.path = "/v2/models/fraud/infer"
+    request.attributes.request.http.headers.update({"authorization": "Bearer good", name: "true"})
+    assert ask_of(request)[0].target == ""
