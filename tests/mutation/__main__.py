@@ -19,8 +19,10 @@ from hypothesis import Phase, settings
 from tests.mutation.mutants import ROOT, Mutant, install, mutants, unchanged
 from tests.mutation.table import TABLE, Judge
 
-PATIENCE_S = 300
-"""A mutant that does not end is noticed; no honest run of the tests for one file takes this long."""
+PATIENCE_S = 120
+"""Processor time: a mutant that does not end is noticed; no honest run of the tests for one file takes this much."""
+WAIT_S = 900
+"""Time on the wall for one that only waits. It is told apart: on a busy machine it says nothing about the mutant."""
 NOTICED, BROKEN = 1, 99
 """How a child ends when a test failed, and when the change could not be put in place (a defect of this runner)."""
 
@@ -62,12 +64,16 @@ class Runner:
         if child == 0:
             os._exit(self._judged(mutant, items))
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        if code == -signal.SIGALRM:
+            sys.stdout.write(f"  {mutant}: neither noticed nor let pass in {WAIT_S} s\n")
+            sys.stdout.flush()
         if code == BROKEN:
             raise RuntimeError(f"{mutant}: this change could not be put in place")
         return code == 0
 
     def _judged(self, mutant: Mutant, items: list[pytest.Item]) -> int:
-        signal.alarm(PATIENCE_S)
+        signal.setitimer(signal.ITIMER_PROF, PATIENCE_S)
+        signal.alarm(WAIT_S)
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, 1)
         os.dup2(null, 2)
