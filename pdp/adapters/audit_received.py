@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from pdp.adapters.audit_file import AuditFile, segments
-from pdp.audit.chain import START, Broken, Link, Malformed, scan, unseal
+from pdp.audit.chain import START, Broken, Link, Malformed, check_follows, scan, unseal
 from pdp.errors import PortcullisError, Reason
 
 
@@ -104,7 +104,8 @@ class ReceivedChain:
                     raise Malformed("a record says when and what")
                 if own.n <= self.head.n:
                     continue  # sent again after an answer was lost
-                _, head = unseal(content, head)
+                check_follows(record, own, head)
+                head = own
                 checked.append((content, record, own))
         except Malformed as error:
             raise PortcullisError(Reason.BAD_REQUEST, f"not an audit record: {error}") from error

@@ -195,9 +195,19 @@ def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], L
     record, own = _read(content)
     if _digest(_exchanged(content, own.digest, _BLANK)) != own.digest:
         raise Broken(f"record {own.n} was changed: its digest does not match")
-    if after is not None and (own.n, record["prev"]) != (after.n + 1, after.digest):
-        raise Broken(f"record {own.n} does not follow record {after.n}")
+    if after is not None:
+        check_follows(record, own, after)
     return record, own
+
+
+def check_follows(record: Mapping[str, Any], own: Link, after: Link) -> None:
+    """Refuse a record, already unsealed, that is not the successor of `after`.
+
+    Raises:
+        Broken: it is not.
+    """
+    if (own.n, record["prev"]) != (after.n + 1, after.digest):
+        raise Broken(f"record {own.n} does not follow record {after.n}")
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], Link]:
