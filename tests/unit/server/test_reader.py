@@ -1,0 +1,130 @@
+"""Messages to questions: the right to assert is looked at once for a batch, and again where the world may have moved on."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from pdp.errors import PortcullisError, Reason
+from pdp.identity.types import Refusal
+from pdp.model.names import Principal
+from pdp.model.request import CredentialFacts, Party, Question
+from pdp.replica import Replica
+from pdp.server.callers import ASSERT, Caller, Gate, Right
+from pdp.server.grpc.reader import Reader
+from pdp.service.authenticate import Authenticator
+from pdp.v1 import decision_pb2, types_pb2
+from tests.support.worlds import make_world
+
+BOB = decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:bob@x", groups=["group:a"]))
+SPOILED = decision_pb2.Subject(credential="Bearer spoiled")
+
+
+@dataclass
+class Entitled:
+    """A gate that lets callers assert as often as it is told to, and counts how often it was asked."""
+
+    asked: list[Right] = field(default_factory=list)
+    until: int = 1_000
+
+    async def authorise(self, _caller: Caller, wanted: Right) -> None:
+        self.asked.append(wanted)
+        if len(self.asked) > self.until:
+            raise PortcullisError(Reason.NO_GRANT, "not any more")
+
+
+@dataclass
+class Known:
+    """An identity as the reader needs one: the real one can be made by `pdp.identity` alone."""
+
+    party: Party = field(default_factory=lambda: Party(principal=Principal.parse("user:gate@x")))
+    actors: tuple[Party, ...] = ()
+    workload: Principal | None = None
+    attributes: dict[str, Any] = field(default_factory=dict)
+    facts: CredentialFacts = field(default_factory=CredentialFacts)
+
+
+class Refusing:
+    """An authenticator to whom no credential is good."""
+
+    async def authenticate(self, *_: Any, **__: Any) -> Refusal:
+        return Refusal(reason=Reason.TOKEN_MALFORMED)
+
+
+@dataclass
+class Held:
+    world: Any = field(default_factory=lambda: make_world("p, role:a, dataset.read, dataset/**, dev, , , allow\n", {}))
+
+
+def question(subject: decision_pb2.Subject | None = None, **fields: Any) -> decision_pb2.Question:
+    asked = decision_pb2.Question(action="dataset.read", resource="dataset/a", supports_all=True, subject=subject)
+    asked.MergeFrom(decision_pb2.Question(**fields))
+    return asked
+
+
+def read(gate: Entitled, *messages: decision_pb2.Question) -> list[Question | Refusal]:
+    reader = Reader(
+        gate=cast("Gate", gate), authenticator=cast("Authenticator", Refusing()), replica=cast("Replica", Held())
+    )
+    caller = Caller(identity=cast("Any", Known()), authorization="Bearer own")
+    return asyncio.run(reader.read_many(messages, caller))
+
+
+def test_the_right_to_assert_is_asked_for_once_in_a_batch() -> None:
+    gate = Entitled()
+    found = read(gate, *[question(BOB)] * 50)
+    assert gate.asked == [ASSERT]
+    assert {str(item.subject.principal) for item in found if isinstance(item, Question)} == {"user:bob@x"}
+    assert len(found) == 50
+
+
+def test_who_asks_for_itself_needs_no_right_to_assert() -> None:
+    gate = Entitled()
+    own = decision_pb2.Subject(credential="Bearer own")
+    found = read(
+        gate, question(), question(own), question(attributes={"request.purpose": types_pb2.Value(string_value="x")})
+    )
+    assert gate.asked == []
+    assert {str(item.subject.principal) for item in found if isinstance(item, Question)} == {"user:gate@x"}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        question(workload="workload:spiffe://t/other"),
+        question(attributes={"request.n": types_pb2.Value(int_value=1)}),
+        question(BOB),
+    ],
+)
+def test_one_question_that_asserts_in_the_midst_of_others_is_not_overlooked(asked: decision_pb2.Question) -> None:
+    with pytest.raises(PortcullisError) as refused:
+        read(Entitled(until=0), question(), asked, question())
+    assert refused.value.reason is Reason.NO_GRANT
+
+
+def test_behind_a_credential_that_was_waited_for_the_right_is_looked_at_again() -> None:
+    """The keys of its issuer may have taken seconds to come: in that time a lock may have met the caller."""
+    with pytest.raises(PortcullisError) as refused:
+        read(Entitled(until=1), question(BOB), question(SPOILED), question(BOB))
+    assert refused.value.reason is Reason.NO_GRANT
+    gate = Entitled()
+    found = read(gate, question(BOB), question(SPOILED), question(BOB), question(BOB))
+    assert [type(item) for item in found] == [Question, Refusal, Question, Question]
+    assert len(gate.asked) == 2
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf")])
+def test_a_number_that_no_record_could_hold_is_refused(number: float) -> None:
+    asked = question(attributes={"request.x": types_pb2.Value(double_value=number)})
+    with pytest.raises(PortcullisError, match=r"question 1: attribute `request.x` must be finite"):
+        read(Entitled(), question(), asked)
+
+
+def test_a_party_with_many_groups_is_the_same_party() -> None:
+    groups = [f"group:g{n}" for n in range(40)]
+    many = decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:bob@x", groups=groups))
+    first, second = read(Entitled(), question(many), question(many))
+    assert isinstance(first, Question)
+    assert isinstance(second, Question)
+    assert first.subject == second.subject == Party(principal=Principal.parse("user:bob@x"), groups=frozenset(groups))
