@@ -3,7 +3,7 @@
 import io
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 
 class DecidedFile(io.IOBase):
@@ -21,7 +21,9 @@ class DecidedFile(io.IOBase):
 
     def read(self, size: int = -1) -> Any:
         """Read."""
-        return self._decided().read(size)
+        if time.monotonic() >= self._until_s:
+            self._until_s = self._again()
+        return self._file.read(size)
 
     def readinto(self, buffer: Any) -> int:
         """Read into a buffer."""
@@ -54,6 +56,12 @@ class DecidedFile(io.IOBase):
 
     def close(self) -> None:
         """Close."""
+        self._file.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     @property

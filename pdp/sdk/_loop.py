@@ -26,6 +26,9 @@ class LoopBatcher:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._queue: deque[Asked] = deque()
         self._flights: dict[asyncio.Task[None], list[Asked]] = {}
+        self._waiting: deque[Asked] = deque()
+        """Everything not settled yet, in the order of its deadlines, and what is settled and lies between."""
+        self._timer: asyncio.TimerHandle | None = None
         self._due = False
         self._token: str | None = None
 
@@ -41,16 +44,16 @@ class LoopBatcher:
             return asked
         done: asyncio.Future[None] = loop.create_future()
         asked.wake = lambda: _wake(done)
-        timer = loop.call_later(asked.deadline_s - self._desk.mono_s(), lambda: asked.settle(self._desk.late()))
         self._queue.append(asked)
+        self._waiting.append(asked)
         self._start_soon(loop)
+        if self._timer is None:
+            self._set_timer(loop)
         try:
             await done
         except asyncio.CancelledError:
             asked.settle(self._desk.late())  # nobody waits: it need not travel any more
             raise
-        finally:
-            timer.cancel()
         return asked.result()
 
     def own_loop(self) -> asyncio.AbstractEventLoop:
@@ -77,6 +80,8 @@ class LoopBatcher:
         for asked in (*self._queue, *(one for batch in self._flights.values() for one in batch)):
             asked.settle(closed_error())
         self._queue.clear()
+        if self._timer is not None:
+            self._timer.cancel()
         for task in self._flights:
             task.cancel()
 
@@ -96,6 +101,24 @@ class LoopBatcher:
     def _forget_token(self) -> None:
         self._token = None
 
+    def _set_timer(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Wake at the first deadline. All have the same patience, so one timer does for all, where one each costs 5 us."""
+        self._forget_settled()
+        self._timer = None
+        if self._waiting:
+            left_s = self._waiting[0].deadline_s - self._desk.mono_s()
+            self._timer = loop.call_later(max(0.0, left_s), self._ring, loop)
+
+    def _ring(self, loop: asyncio.AbstractEventLoop) -> None:
+        now_s = self._desk.mono_s()
+        while self._waiting and self._waiting[0].deadline_s <= now_s:
+            self._waiting.popleft().settle(self._desk.late())
+        self._set_timer(loop)
+
+    def _forget_settled(self) -> None:
+        while self._waiting and self._waiting[0].outcome is not None:
+            self._waiting.popleft()
+
     def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._due and len(self._flights) < COALESCE_FLIGHTS:
             self._due = True
@@ -112,7 +135,9 @@ class LoopBatcher:
 
     def _landed(self, task: "asyncio.Task[None]") -> None:
         for asked in self._flights.pop(task):
-            asked.settle(_failed(task))  # unless it is settled already
+            if asked.outcome is None:
+                asked.settle(_failed(task))
+        self._forget_settled()
         if self._queue:
             self._start_soon(task.get_loop())
 

@@ -14,6 +14,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,6 +25,7 @@ from pdp.sdk.errors import BadQuestion
 SCHEME: Final = "pdp"
 SNAPSHOT: Final = "{snapshot}"
 _SEGMENT: Final = re.compile(r"[^\x00-\x1f\x7f\\/]+")
+_PATHS_KEPT: Final = 4_096
 _TYPES: Final = frozenset({"dataset", "model", "artifact"})
 
 
@@ -68,6 +70,7 @@ class Mounts:
 
     def __init__(self, mounts: Mapping[str, Mount]) -> None:
         self._mounts = dict(mounts)
+        self._found: dict[str, Place] = {}
 
     @classmethod
     def resolve(cls, given: "Mapping[str, Any] | Mounts | None") -> "Mounts":
@@ -86,12 +89,26 @@ class Mounts:
 
     def find(self, path: str) -> Place | None:
         """Return where `path` lies, or None: it is above all mounts, or beside them."""
+        known = self._found.get(path)
+        if known is not None:
+            return known
         parts = path.split("/")
         for end in range(len(parts), 1, -1):
             mount = self._mounts.get("/".join(parts[:end]))
             if mount is not None:
-                return Place(mount=mount, rest="/".join(parts[end:]))
+                return self._remember(path, Place(mount=mount, rest="/".join(parts[end:])))
         return None
+
+    def known(self, path: str) -> Place | None:
+        """Return where `path` lies if that was found before; what is known here is clean."""
+        return self._found.get(path)
+
+    def _remember(self, path: str, place: Place) -> Place:
+        """Keep where a path lies: mounts never change. A full memory begins anew."""
+        if len(self._found) >= _PATHS_KEPT:
+            self._found.clear()
+        self._found[path] = place
+        return place
 
     def below(self, path: str) -> dict[str, Mount]:
         """Return the mounts below `path` by their full names."""
@@ -99,12 +116,18 @@ class Mounts:
 
 
 def clean_path(path: str | os.PathLike[str]) -> str:
+    """Return the path of a `pdp://` URL, as `_clean` says."""
+    return _clean(os.fspath(path))
+
+
+@lru_cache(maxsize=_PATHS_KEPT)
+def _clean(given: str) -> str:
     """Return the path of a `pdp://` URL without scheme and slashes at its ends.
 
     Raises:
         BadQuestion: a segment that no file of ours has: empty, `.`, `..`, a backslash, a control character.
     """
-    text = os.fspath(path).removeprefix(f"{SCHEME}://").strip("/")
+    text = given.removeprefix(f"{SCHEME}://").strip("/")
     for segment in text.split("/") if text else ():
         if segment in {".", ".."} or not _SEGMENT.fullmatch(segment):
             raise BadQuestion(
