@@ -386,6 +386,17 @@ def test_without_a_memory_of_proofs_none_is_taken(play: Callable[..., None]) -> 
     play(story, cnf_kinds=["jkt"])
 
 
+def test_where_no_request_can_be_had_no_proof_holds_and_no_nonce_is_given(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        outcome = await bench.door.authenticate(f"DPoP {bound_token()}", None, locks=FREE)
+        assert reason_of(outcome) is Reason.DPOP_PROOF_INVALID
+        assert bench.door.nonce()
+        bench.door._nonces = None
+        assert bench.door.nonce() == ""
+
+    play(story, cnf_kinds=["jkt"])
+
+
 def test_t50_a_proof_needs_our_nonce_where_the_issuer_says_so(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         compact = bound_token()
