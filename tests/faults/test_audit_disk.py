@@ -126,6 +126,7 @@ def test_the_reserve_in_use_and_a_reserve_that_cannot_be_had_are_told(tmp_path: 
     beyond.close()
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_root
 @pytest.mark.holds("F8", "S2")
 def test_root_a_full_disk_uses_the_reserve_and_denies_after_it(tmp_path: Path) -> None:
@@ -196,6 +197,7 @@ def test_a_directory_without_the_right_to_write_is_named(tmp_path: Path) -> None
         opened(tmp_path / "audit", HandClock())
 
 
+@pytest.mark.nightly
 @pytest.mark.needs_root
 @pytest.mark.holds("F11")
 def test_root_a_disk_that_is_read_only_refuses_the_start_and_is_named(tmp_path: Path) -> None:
