@@ -174,6 +174,8 @@ PROPOSAL_LIFE_S: Final = 7 * 86_400.0
 """How long a proposal, and every approval of it, may wait."""
 MAX_ACCESS_S: Final = 7 * 86_400.0
 """Longest time for which access may be asked for; the policy allows less."""
+MAX_BREAK_GLASS_S: Final = 3_600.0
+"""How long a broken glass lets somebody in: long enough to mend a policy, short enough to be noticed."""
 MAX_EDIT_ROWS: Final = 256
 """Rows that one edit adds and removes; more is a pack."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024

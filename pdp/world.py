@@ -7,10 +7,11 @@ I/O, and folding the same entries always gives the same world, digest for digest
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from types import MappingProxyType
 from typing import Any, Final
 
+from pdp.change.glass import Broken
 from pdp.change.proposal import Proposal, ProposalSet, Verdict
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
@@ -97,7 +98,7 @@ class World:
     """One state of everything that can change an answer.
 
     `seq` and `head` are number and digest of the newest entry folded in (0 and empty before the first), `signed_ms` the
-    newest signed time, which `now` never precedes.
+    newest signed time, which `now` never precedes. `glass` is what was broken and waits for its review.
     """
 
     tenant: str
@@ -108,6 +109,7 @@ class World:
     assets: Mapping[str, Asset]
     locks: LockSet
     proposals: ProposalSet = ProposalSet.EMPTY
+    glass: tuple[Broken, ...] = ()
 
     def asset(self, resource: Resource) -> Asset | None:
         """Return the asset registered under exactly this name, version included."""
@@ -149,11 +151,13 @@ def fold(world: World, entry: VerifiedEntry) -> World:
     return replace(changed, seq=entry.header.seq, head=entry.digest, signed_ms=signed_ms)
 
 
-def _fold_policy(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+def _fold_policy(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
     policy = policy_after(world.policy, payload)
     if policy.snapshot.digest.hex() != payload["rows_digest"]:
         raise FoldError("the row set is not the one that the entry names")
-    return replace(world, policy=policy, proposals=world.proposals.closed(payload.get("proposal", "")))
+    opened = payload.get("break_glass")
+    glass = (*world.glass, Broken.of(header.seq, opened["statement"])) if opened else world.glass
+    return replace(world, policy=policy, proposals=world.proposals.closed(payload.get("proposal", "")), glass=glass)
 
 
 def policy_after(old: Policy | None, change: Mapping[str, Any]) -> Policy:
@@ -302,10 +306,18 @@ def _fold_verdict(world: World, payload: Mapping[str, Any], header: EntryHeader)
     return replace(world, proposals=world.proposals.judged(payload["proposal"], payload["digest"], verdict))
 
 
+def _fold_review(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+    left = tuple(one for one in world.glass if one.seq != payload["seq"] or one.who in payload["by"])
+    if left == world.glass:
+        raise BadRequestError("nothing is reviewed by this")
+    return replace(world, glass=left)
+
+
 _FOLDS: Final = {
     "policy": _fold_policy,
     "proposal": _fold_proposal,
     "verdict": _fold_verdict,
+    "review": _fold_review,
     "assets": _fold_assets,
     "lock": _fold_lock,
     "unlock": _fold_unlock,
@@ -333,6 +345,7 @@ def to_state(world: World) -> dict[str, Any]:
         },
         "locks": [lock.to_json() for lock in world.locks],
         "proposals": [proposal.to_json() for proposal in world.proposals],
+        "glass": [asdict(one) for one in world.glass],
     }
 
 
@@ -375,6 +388,7 @@ def from_state(state: Mapping[str, Any]) -> World:
             assets=MappingProxyType(assets),
             locks=locks,
             proposals=_proposals_from_state(state.get("proposals", ())),
+            glass=tuple(Broken(**one) for one in state.get("glass", ())),
         )
     except _MALFORMED as error:
         raise FoldError(f"malformed snapshot: {error}") from error

@@ -59,7 +59,19 @@ def new_key(state_dir: Path, role: Role, key: SigningKey) -> None:
     """Put `key` in the place of the key of `role`, if there was one."""
     path = key_path(state_dir, role)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    write_durably(path, key.to_pem(), mode=_PRIVATE)
+    write_key(path, key)
+
+
+def write_key(path: Path, key: SigningKey) -> None:
+    """Write a private key, readable by its owner alone.
+
+    Raises:
+        ConfigError: it cannot be written there.
+    """
+    try:
+        write_durably(path, key.to_pem(), mode=_PRIVATE)
+    except OSError as error:
+        raise ConfigError(f"cannot write `{path}`: {error.strerror or error}") from error
 
 
 def load_root(state_dir: Path) -> RootFile | None:

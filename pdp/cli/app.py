@@ -50,6 +50,9 @@ NOUNS: Final[dict[str, Noun]] = {
     "asset": Noun(module="asset", panel=_ADMINISTER, help="Register assets, and list them."),
     "lock": Noun(module="lock", panel=_ADMINISTER, help="Lock out a principal, token or resource, now and everywhere."),
     "audit": Noun(module="audit", panel=_ADMINISTER, help="Verify the decision log, and read it."),
+    "break-glass": Noun(
+        module="break_glass", panel=_ADMINISTER, help="Get in with two root keys when the policy is broken; review it."
+    ),
     "keys": Noun(module="keys", panel=_ADMINISTER, help="This PDP's keys: make, rotate, show."),
     "log": Noun(module="log", panel=_ADMINISTER, help="The world log: where it stands; repair a lost or split one."),
     "replicas": Noun(module="replicas", panel=_ADMINISTER, help="Which enforcement points hold which world."),

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.keys_files import ensure_key, key_path, load_key, load_root, new_key, succeed_root
+from pdp.adapters.keys_files import ensure_key, key_path, load_key, load_root, new_key, succeed_root, write_key
 from pdp.cli.options import AsJson, instant_text, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.serve import ConfigFile, StateDir, configuration
@@ -38,6 +38,23 @@ def init(*, state_dir: StateDir = None, config: ConfigFile = None, as_json: AsJs
         return
     for role, public in made.items():
         write_line(f"--add {role.value}:{public}")
+
+
+@app.command("new-root")
+def new_root(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes; it must not be there yet.")],
+) -> None:
+    """Make a root key, to be named in the root file with `pdp keys rotate --new-root-key`, and kept offline.
+
+    Two root keys in two hands are what `pdp break-glass` takes. Exit code 2 if the file is there already.
+
+    Example: `pdp keys new-root /media/second/root.pem`
+    """
+    if file.exists():
+        raise ConfigError(f"{file} is there already", advice="a root key is never overwritten; name another file")
+    key = SigningKey.generate()
+    write_key(file, key)
+    write_line(f"{file}: root key {key.key_id[:_SHORT]}")
 
 
 @app.command()

@@ -29,6 +29,12 @@ REQUEST_ACCESS: Final = Rpc(
 LIST_ACCESS: Final = Rpc(
     "/pdp.v1.PolicyService/ListAccess", policy_pb2.ListAccessRequest, policy_pb2.ListAccessResponse
 )
+LIST_BREAK_GLASS: Final = Rpc(
+    "/pdp.v1.PolicyService/ListBreakGlass", policy_pb2.ListBreakGlassRequest, policy_pb2.ListBreakGlassResponse
+)
+REVIEW_BREAK_GLASS: Final = Rpc(
+    "/pdp.v1.PolicyService/ReviewBreakGlass", policy_pb2.ReviewBreakGlassRequest, policy_pb2.ReviewBreakGlassResponse
+)
 BLAME: Final = Rpc("/pdp.v1.PolicyService/Blame", policy_pb2.BlameRequest, policy_pb2.BlameResponse)
 GET_POLICY: Final = Rpc("/pdp.v1.PolicyService/Get", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
 REGISTER: Final = Rpc("/pdp.v1.AssetService/Register", asset_pb2.RegisterRequest, asset_pb2.RegisterResponse)
@@ -130,6 +136,18 @@ class HeldAccess:
 
     requests: tuple[Proposal, ...]
     live: tuple[TimedAccess, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BreakGlass:
+    """What two root keys let in at entry `seq`, until `end_ms`; it waits for its review."""
+
+    seq: int
+    who: str
+    role: str
+    environment: str
+    end_ms: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

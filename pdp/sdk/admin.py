@@ -12,6 +12,7 @@ from pdp.sdk._admin_core import (
     Approval,
     Asset,
     Assets,
+    BreakGlass,
     ChainRecord,
     HeldAccess,
     Locked,
@@ -40,6 +41,7 @@ __all__ = [
     "Approval",
     "Asset",
     "Assets",
+    "BreakGlass",
     "ChainRecord",
     "HeldAccess",
     "Lock",
@@ -146,6 +148,29 @@ class AdminClient:
         return HeldAccess(
             requests=tuple(map(core.proposal, told.requests)), live=tuple(map(core.timed_access, told.live))
         )
+
+    def break_glass(self) -> tuple[BreakGlass, ...]:
+        """Return what broken glass let in and nobody has reviewed."""
+        told = self._transport.unary(core.LIST_BREAK_GLASS, policy_pb2.ListBreakGlassRequest())
+        return tuple(
+            BreakGlass(
+                seq=one.seq,
+                who=one.who,
+                role=one.role,
+                environment=one.environment,
+                end_ms=one.end_ms,
+                reason=one.reason,
+            )
+            for one in told.waiting
+        )
+
+    def review_break_glass(self, seq: int, *, message: str = "") -> None:
+        """Say that one has looked at what was done under a broken glass.
+
+        Raises:
+            NotPermitted: the caller may not, or was the one let in.
+        """
+        self._transport.unary(core.REVIEW_BREAK_GLASS, policy_pb2.ReviewBreakGlassRequest(seq=seq, message=message))
 
     def reject(self, proposal_id: str, *, message: str = "") -> None:
         """End a proposal; its author withdraws it so."""

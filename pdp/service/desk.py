@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pdp.change.facts import Facts
+from pdp.change.facts import Facts, nothing_touched
 from pdp.change.proposal import Change, Proposal
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import PROPOSAL_LIFE_S
@@ -84,6 +84,11 @@ class Desk:
     def now_ms(self) -> int:
         """Return the time that decisions go by."""
         return self._replica.now_ms(self._clock.now_ms())
+
+    def untouched(self) -> Attributes:
+        """Return the attributes of a question about changes that itself changes nothing."""
+        snapshot = self.world.snapshot
+        return nothing_touched(snapshot.vocabulary) if snapshot else {}
 
     def waiting(self) -> tuple[Proposal, ...]:
         """Return the proposals that are open, oldest first."""
@@ -170,7 +175,7 @@ class Desk:
         while True:
             world, proposal = self.world, self.proposal(proposal_id)
             if not proposal.written_by(who.chain):
-                await who.may(REJECT, {})
+                await who.may(REJECT, self.untouched())
             if await self._judged(proposal, who, world, approves=False, message=message):
                 return self.world
 

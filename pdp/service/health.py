@@ -90,6 +90,7 @@ class Health:
 
     def _degradations(self, stale_s: float) -> list[str]:
         found = [*self._standing, *self._more()]
+        found.extend(one.told(self._clock.now_ms()) for one in self._replica.world.glass)
         if self.draining:
             found.append("shutting down")
         if self._unfit():

@@ -14,6 +14,8 @@ from pdp.service.genesis import GENESIS_FILE
 from pdp.service.policy_tests import TestResult, run_tests
 from pdp.world import Policy
 
+GLASS_FILE: Final = "break-glass.csv"
+"""The file under which the row stands that a broken glass brought; no pack takes it away before its time."""
 EDITS_FILE: Final = "edits.csv"
 """The file under which rows stand that were written without a pack, by `pdp role grant` and its like."""
 
@@ -71,7 +73,7 @@ def difference(policy: Policy | None, pack: Pack, files: Collection[str]) -> dic
 
 def _kept(pack: Pack, files: Collection[str]) -> tuple[tuple[str, bool], ...]:
     first = any(row.file == GENESIS_FILE for row in pack.rows)
-    return (GENESIS_FILE, first), *((name, name in files) for name in (EDITS_FILE, ACCESS_FILE))
+    return (GENESIS_FILE, first), *((name, name in files) for name in (EDITS_FILE, ACCESS_FILE, GLASS_FILE))
 
 
 def change_to(policy: Policy | None, *, model: str, vocabulary: str, rows: Sequence[Row]) -> dict[str, Any]:

@@ -287,3 +287,45 @@ class BlamedRow(_message.Message):
     row: PolicyRow
     revision: Revision
     def __init__(self, row: _Optional[_Union[PolicyRow, _Mapping]] = ..., revision: _Optional[_Union[Revision, _Mapping]] = ...) -> None: ...
+
+class ListBreakGlassRequest(_message.Message):
+    __slots__ = ()
+    def __init__(self) -> None: ...
+
+class ListBreakGlassResponse(_message.Message):
+    __slots__ = ("waiting", "world_seq")
+    WAITING_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    waiting: _containers.RepeatedCompositeFieldContainer[BreakGlass]
+    world_seq: int
+    def __init__(self, waiting: _Optional[_Iterable[_Union[BreakGlass, _Mapping]]] = ..., world_seq: _Optional[int] = ...) -> None: ...
+
+class BreakGlass(_message.Message):
+    __slots__ = ("seq", "who", "role", "environment", "end_ms", "reason")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    WHO_FIELD_NUMBER: _ClassVar[int]
+    ROLE_FIELD_NUMBER: _ClassVar[int]
+    ENVIRONMENT_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    who: str
+    role: str
+    environment: str
+    end_ms: int
+    reason: str
+    def __init__(self, seq: _Optional[int] = ..., who: _Optional[str] = ..., role: _Optional[str] = ..., environment: _Optional[str] = ..., end_ms: _Optional[int] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class ReviewBreakGlassRequest(_message.Message):
+    __slots__ = ("seq", "message")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    message: str
+    def __init__(self, seq: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class ReviewBreakGlassResponse(_message.Message):
+    __slots__ = ("world_seq",)
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    def __init__(self, world_seq: _Optional[int] = ...) -> None: ...

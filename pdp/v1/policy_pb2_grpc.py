@@ -84,6 +84,16 @@ class PolicyServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
                 _registered_method=True)
+        self.ListBreakGlass = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListBreakGlass',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListBreakGlassRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListBreakGlassResponse.FromString,
+                _registered_method=True)
+        self.ReviewBreakGlass = channel.unary_unary(
+                '/pdp.v1.PolicyService/ReviewBreakGlass',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -161,6 +171,20 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def ListBreakGlass(self, request, context):
+        """What a broken glass let in and nobody has reviewed yet.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ReviewBreakGlass(self, request, context):
+        """Says that somebody else has looked at what was done under a broken glass.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -213,6 +237,16 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListAccess,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.SerializeToString,
+            ),
+            'ListBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListBreakGlass,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListBreakGlassRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListBreakGlassResponse.SerializeToString,
+            ),
+            'ReviewBreakGlass': grpc.unary_unary_rpc_method_handler(
+                    servicer.ReviewBreakGlass,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -485,6 +519,60 @@ class PolicyService(object):
             '/pdp.v1.PolicyService/ListAccess',
             pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListBreakGlass',
+            pdp_dot_v1_dot_policy__pb2.ListBreakGlassRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListBreakGlassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ReviewBreakGlass(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ReviewBreakGlass',
+            pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -1,6 +1,7 @@
 """PolicyService: changes come in whole, are checked whole, and become the live policy as the live policy says."""
 
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from typing import Any, Final
 
 from pdp.change.proposal import Proposal
@@ -12,10 +13,12 @@ from pdp.model.names import Action, printable
 from pdp.server.callers import CALLER, Gate, Right
 from pdp.server.grpc.convert import need
 from pdp.service.access import Access, asked, is_request, lent
+from pdp.service.break_glass import review
 from pdp.service.desk import POLICY, Acting, Desk
 from pdp.service.drafts import from_history, from_pack, from_rows
 from pdp.service.history import History, Revision
 from pdp.service.policy import Draft, Policies
+from pdp.service.replicate import Publisher
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 
 _REVISIONS: Final = 100
@@ -25,7 +28,8 @@ _READ: Final = Action.parse("policy.read")
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     """The RPCs of PolicyService, behind the guard; what a change itself needs is asked here, with what it touches."""
 
-    def __init__(self, *, desk: Desk, history: History, gate: Gate) -> None:
+    def __init__(self, *, desk: Desk, publisher: Publisher, history: History, gate: Gate) -> None:
+        self._publisher = publisher
         self._desk = desk
         self._policies = Policies(desk)
         self._access = Access(desk)
@@ -162,6 +166,21 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             ],
             world_seq=world.seq,
         )
+
+    async def ListBreakGlass(  # noqa: N802 - gRPC's name
+        self, _request: policy_pb2.ListBreakGlassRequest, _context: Any
+    ) -> policy_pb2.ListBreakGlassResponse:
+        """Show what waits for its review."""
+        world = self._policies.live()
+        waiting = [policy_pb2.BreakGlass(**asdict(one)) for one in world.glass]
+        return policy_pb2.ListBreakGlassResponse(waiting=waiting, world_seq=world.seq)
+
+    async def ReviewBreakGlass(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.ReviewBreakGlassRequest, _context: Any
+    ) -> policy_pb2.ReviewBreakGlassResponse:
+        """Take note of a review."""
+        world = await review(self._desk, self._publisher, request.seq, message=request.message, who=self._acting())
+        return policy_pb2.ReviewBreakGlassResponse(world_seq=world.seq)
 
     def _acting(self) -> Acting:
         caller = CALLER.get()

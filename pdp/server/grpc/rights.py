@@ -47,6 +47,8 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.PolicyService/ListProposals": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListRevisions": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/Blame": _rule("policy.read", "policy/main"),
+        "/pdp.v1.PolicyService/ListBreakGlass": _rule("policy.read", "policy/main"),
+        "/pdp.v1.PolicyService/ReviewBreakGlass": _rule("policy.read", "policy/main"),
         # Whether this role may be asked for is asked with what it touches; one's own requests are one's own to see.
         "/pdp.v1.PolicyService/RequestAccess": _AUTHENTICATED,
         "/pdp.v1.PolicyService/ListAccess": _AUTHENTICATED,

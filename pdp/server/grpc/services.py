@@ -90,7 +90,7 @@ def _decision(rooms: Rooms) -> DecisionServicer:
 def _add_administration(server: Any, rooms: Rooms) -> None:
     replica, publisher, subscribers = rooms.replica, rooms.replication.publisher, rooms.replication.subscribers
     desk = Desk(replica=replica, publisher=publisher, clock=rooms.clock)
-    policies = PolicyServicer(desk=desk, history=History(publisher.log), gate=rooms.gate)
+    policies = PolicyServicer(desk=desk, publisher=publisher, history=History(publisher.log), gate=rooms.gate)
     assets = Assets(replica=replica, publisher=publisher)
     locks = Locks(replica=replica, publisher=publisher, subscribers=subscribers, clock=rooms.clock, new_id=rooms.new_id)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)  # type: ignore[no-untyped-call] # generated

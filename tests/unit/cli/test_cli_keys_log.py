@@ -184,3 +184,13 @@ def test_a_backup_older_than_what_replicas_hold_is_completed_from_a_replica(
     assert said(capsys, "log", "recover", "edge") == "the log stood at 2 and stands at 4\n"
     assert said(capsys, "log", "recover", "edge") == "the log stood at 4 and stands at 4\n"
     assert "no replica.db" in said(capsys, "log", "recover", "pack", code=2)
+
+
+def test_a_new_root_key_is_its_owners_alone_and_never_overwrites_one(tmp_path: Path) -> None:
+    path = tmp_path / "root.pem"
+    assert run(("keys", "new-root", str(path))) == 0
+    assert path.stat().st_mode & 0o777 == 0o600
+    before = path.read_bytes()
+    assert run(("keys", "new-root", str(path))) == 2
+    assert path.read_bytes() == before
+    assert run(("keys", "new-root", str(tmp_path / "nowhere" / "root.pem"))) == 2

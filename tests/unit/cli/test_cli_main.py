@@ -73,7 +73,9 @@ def test_every_command_teaches_with_an_example(pdp: Pdp, command: str) -> None:
     assert f"pdp {command}" in " ".join(pdp(command, "--help").out.split())
 
 
-@pytest.mark.parametrize("noun", ["policy", "role", "access", "segment", "collection", "asset", "lock", "audit"])
+@pytest.mark.parametrize(
+    "noun", ["policy", "role", "access", "segment", "collection", "break-glass", "asset", "lock", "audit"]
+)
 def test_every_command_of_a_noun_teaches_with_an_example(pdp: Pdp, noun: str) -> None:
     for name in app.load(noun).commands:
         told = " ".join(pdp(noun, name, "--help").out.split())
