@@ -50,8 +50,8 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.PolicyService/ListBreakGlass": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ReviewBreakGlass": _rule("policy.read", "policy/main"),
         # Whether this role may be asked for is asked with what it touches; one's own requests are one's own to see.
-        "/pdp.v1.PolicyService/RequestAccess": _AUTHENTICATED,
-        "/pdp.v1.PolicyService/ListAccess": _AUTHENTICATED,
+        "/pdp.v1.PolicyService/RequestAccess": Rule(right=ASK),
+        "/pdp.v1.PolicyService/ListAccess": Rule(right=ASK),
         "/pdp.v1.PolicyService/Get": _rule("policy.read", "policy/main"),
         "/pdp.v1.AssetService/Register": _rule("asset.register", "asset/all", limit_bytes=MAX_RPC_BYTES),
         "/pdp.v1.AssetService/Get": _rule("asset.read", "asset/all"),
