@@ -77,6 +77,8 @@ MAX_TIME_S: Final = 253_402_300_799
 """The last second of the year 9999: the largest time a token may name (IDENTITY.md GA-8)."""
 MAX_ACT_DEPTH: Final = 4
 """The most actors in one delegation chain that an issuer's entry may admit (IDENTITY.md AC-3)."""
+MAX_RSA_EXPONENT: Final = 2**31 - 1
+"""Largest public exponent, as in Go: with one as long as its modulus a look at a signature takes 500 times as long."""
 RSA_KEY_BITS: Final = (2_048, 8_192)
 """Smallest and largest RSA key: below it is forgeable, above it costs us too much per token (IDENTITY.md JW-4)."""
 JWKS_REFRESH_S: Final = 300
@@ -91,8 +93,8 @@ DPOP_WINDOW_S: Final = 60
 """How far the `iat` of a DPoP proof may lie from our clock, either way (IDENTITY.md PR-3)."""
 DPOP_REPLAY_ENTRIES: Final = 100_000
 """DPoP proofs remembered as used, about 10 MB; beyond it a new proof is refused rather than an old one forgotten."""
-DPOP_REPLAY_PAGES: Final = 8_192
-"""Pages of 4 KiB that a file of used proofs may have, some 300,000 proofs; a full file refuses new ones."""
+DPOP_REPLAY_PAGES: Final = 32_768
+"""Pages of 4 KiB that a file of used proofs may have: 1.3 million, more than a host can verify while they are young."""
 DPOP_REPLAY_SWEEP: Final = 64
 """Forgotten proofs that one use may clear away: more than one, so that the file shrinks, and few, so that nobody waits."""
 DPOP_NONCE_LIFE_S: Final = 60

@@ -28,7 +28,7 @@ from pdp.errors import Reason
 from pdp.identity.gate import decode_base64url, read_object
 from pdp.identity.profiles import CURVE_ALGORITHMS, KID, RSA_ALGORITHMS
 from pdp.identity.types import Refusal
-from pdp.limits import MAX_JWKS_BYTES, MAX_JWKS_KEYS, RSA_KEY_BITS
+from pdp.limits import MAX_JWKS_BYTES, MAX_JWKS_KEYS, MAX_RSA_EXPONENT, RSA_KEY_BITS
 from pdp.model import canonical
 
 PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
@@ -229,8 +229,9 @@ def _rsa_key(modulus: bytes, exponent: bytes) -> RSAPublicKey:
     smallest, largest = RSA_KEY_BITS
     if not smallest <= n.bit_length() <= largest or modulus[0] == 0 or exponent[0] == 0:
         raise _DroppedError("size")  # T-26; a leading zero is a second spelling
-    if e < _SMALLEST_EXPONENT or e % 2 == 0:
-        raise _DroppedError("exponent")  # T-26: with e = 1 anything is a signature
+    if not _SMALLEST_EXPONENT <= e <= MAX_RSA_EXPONENT or e % 2 == 0:
+        # T-26: with e = 1 anything is a signature; and with a huge one, whoever binds a token to such a key stops the process.
+        raise _DroppedError("exponent")
     if all(n % prime in residues for prime, residues in _ROCA_RESIDUES):
         raise _DroppedError("roca")  # T-26, CVE-2017-15361
     try:

@@ -108,6 +108,8 @@ UNFIT = {
     "coordinates-long": (ES | {"x": "AAAA" + ES["x"], "y": "AAAA" + ES["y"]}, "size"),
     "rsa-2047": (RS | {"n": number(2**2046 + 1)}, "size"),
     "rsa-e-leading-zero": (RS | {"e": "AAEAAQ"}, "size"),
+    "rsa-e-huge": (RS | {"e": number(2**31 + 1)}, "exponent"),
+    "rsa-e-as-long-as-n": (RS | {"e": number(2**2040 + 1)}, "exponent"),
     "rsa-e-1": (RS | {"e": "AQ"}, "exponent"),
     "rsa-e-even": (RS | {"e": "Ag"}, "exponent"),
     "rsa-e-65536": (RS | {"e": number(65536)}, "exponent"),
@@ -206,8 +208,9 @@ def test_the_sizes_of_rsa_keys_are_exact(bits: int, *, good: bool) -> None:
     assert (len(keys.keys), dict(keys.dropped)) == ((1, {}) if good else (0, {"size": 1}))
 
 
-def test_the_smallest_exponent_is_three() -> None:
-    assert len(key_set([RS | {"e": "Aw"}]).keys) == 1
+@pytest.mark.parametrize("exponent", [3, 65537, 2**31 - 1])
+def test_exponents_from_three_to_the_limit_are_taken(exponent: int) -> None:
+    assert len(key_set([RS | {"e": number(exponent)}]).keys) == 1
 
 
 def test_t27_one_kid_on_two_usable_keys_refuses_the_set() -> None:

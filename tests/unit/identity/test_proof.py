@@ -125,6 +125,13 @@ BAD = {
     "7-symmetric": proof(TOKEN, header={"jwk": {"kty": "oct", "k": "c2VjcmV0"}}),
     **{f"7-jwk-{jwk!r}": proof(TOKEN, header={"jwk": jwk}) for jwk in (..., None, "a", [], {}, {"kty": "EC"})},
     "7-for-encryption": proof(TOKEN, header={"jwk": proof_jwk() | {"use": "enc"}}),
+    # Whoever bound a token to such a key would have us look at each proof for milliseconds.
+    "7-endless-exponent": proof(
+        TOKEN, header={"alg": "RS256", "jwk": proof_jwk("r", "RS256") | {"e": b64(b"\x7f" + b"\xff" * 255)}}
+    ),
+    "7-small-order": proof(
+        TOKEN, header={"alg": "EdDSA", "jwk": {"kty": "OKP", "crv": "Ed25519", "x": b64(b"\x01" + bytes(31))}}
+    ),
     "7-other-alg": proof(TOKEN, header={"jwk": proof_jwk() | {"alg": "RS256"}}),
     "7-off-curve": proof(TOKEN, header={"jwk": proof_jwk() | {"y": proof_jwk()["x"]}}),
     "8-htm": proof(TOKEN, htm="GET"),
