@@ -15,6 +15,13 @@ from pdp.errors import BadRequestError
 _ENCODER: Final = json.JSONEncoder(sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
 
 
+def _refuse_constant(text: str) -> Any:
+    raise ValueError(f"`{text}` is not a number")
+
+
+_DECODER: Final = json.JSONDecoder(parse_constant=_refuse_constant)
+
+
 def dumps(value: Any) -> bytes:
     """Return the canonical bytes of `value`.
 
@@ -37,7 +44,7 @@ def loads(raw: bytes) -> Any:
         BadRequestError: `raw` is not canonical.
     """
     try:
-        value = json.loads(raw.decode("ascii"), parse_constant=_refuse_constant)
+        value = _DECODER.decode(raw.decode("ascii"))
         canonical = dumps_trusted(value)  # the parser makes nothing that `dumps` would refuse, but for an infinity
     except (ValueError, RecursionError) as error:
         raise BadRequestError("not canonical JSON") from error
@@ -53,10 +60,6 @@ def digest(domain: str, *parts: bytes) -> bytes:
         hasher.update(len(part).to_bytes(8, "big"))
         hasher.update(part)
     return hasher.digest()
-
-
-def _refuse_constant(text: str) -> Any:
-    raise ValueError(f"`{text}` is not a number")
 
 
 def _check(value: Any) -> None:
