@@ -30,6 +30,7 @@ SKIPPED: Final = "skipped"
 _SOON_S: Final = 7 * 86_400
 _PROBES_PORT: Final = 8183
 _HEAD_DIGITS: Final = 12
+_WEAKENED: Final = "weakened"
 _MENDS: Final = {
     "development mode": "not for production: leave `mode` out of pdp.yaml, or say `production`",
     "gRPC without TLS": "not for production: give `grpc.tls.cert` and `grpc.tls.key`",
@@ -75,7 +76,7 @@ def doctor(
         write_json([_finding_json(found) for found in findings])
     else:
         write_table(("check", "state", "what"), [(found.check, found.state, found.told) for found in findings])
-        advice = {f"{found.check}: {found.advice}": None for found in findings if _needs_advice(found)}
+        advice = {f"{_subject(found)}: {found.advice}": None for found in findings if _needs_advice(found)}
         for line in advice:
             write_line(line)
     raise typer.Exit(next((found.exit_code for found in findings if found.state == ERROR), 0))
@@ -99,6 +100,11 @@ def examine(connection: Connection, probes: str) -> Iterator[Finding]:
         yield _looked("credential", lambda: _credential(connection))
         yield _looked("enforcement points", lambda: _replicas(connection))
     yield from _probes(probes or _default_probes(settings), settings.timeout_s)
+
+
+def _subject(found: Finding) -> str:
+    """Return what an advice is about: of the weakened controls there are many under one name."""
+    return found.told if found.check == _WEAKENED else found.check
 
 
 def _looked(check: str, look: Callable[[], Finding]) -> Finding:
@@ -307,7 +313,7 @@ def _weakened(state: Mapping[str, Any]) -> Iterator[Finding]:
     degradations = state.get("degradations")
     for degradation in degradations if isinstance(degradations, list) else ():
         told = degradation if isinstance(degradation, str) else json.dumps(degradation, ensure_ascii=False)
-        yield Finding(check="weakened", state=WARNING, told=told, advice=_MENDS.get(told, _MEND))
+        yield Finding(check=_WEAKENED, state=WARNING, told=told, advice=_MENDS.get(told, _MEND))
 
 
 def _used_proofs(state: Mapping[str, Any]) -> Iterator[Finding]:

@@ -18,6 +18,17 @@ OWED = {
     "F32": "break-glass: issue 8",
 }
 """Ids whose part is not built yet."""
+PARTLY = {
+    "V8": "the budget of a compilation, and a worker process for it: issue 3",
+    "F19": "as V8; what is poison in form, size or depth is refused: issue 3",
+    "F6": "the blackhole route in a network namespace: issue 5",
+    "F7": "`tc tbf` in a network namespace: issue 5",
+    "F12": "a faked clock on whole processes: issue 5",
+    "F28": "a sidecar of the previous release, once there is one: issue 5",
+    "L9": "fuzzing by the night beyond hypothesis and the corpus: issue 3",
+    "S9": "canaries in the output of the whole test run, beyond one PDP's: issue 5",
+}
+"""Ids that a test holds in the main, and what of them is still missing."""
 _ROW = re.compile(r"^\| (?:(?P<id>[PFG]\d+)|`(?P<family>adv_\w+)`) \|.*\|$", re.MULTILINE)
 _RULE = re.compile(r"^\* (?P<id>[VKNLS]\d+) ", re.MULTILINE)
 
@@ -87,6 +98,10 @@ def test_what_runs_fast_in_the_design_runs_in_make_test() -> None:
     assert sorted(set(promised()) - quick - slow - set(OWED)) == []
 
 
-@pytest.mark.parametrize("name", sorted(OWED))
+def test_what_is_missing_in_part_is_held_in_the_main() -> None:
+    assert sorted(set(PARTLY) - {name for name, _, _ in marks()}) == []
+
+
+@pytest.mark.parametrize("name", sorted(OWED | PARTLY))
 def test_what_is_owed_says_to_which_issue(name: str) -> None:
-    assert re.search(r"issue \d", OWED[name])
+    assert re.search(r"issue \d", (OWED | PARTLY)[name])
