@@ -12,9 +12,11 @@ from pdp.identity.gate import Credential, Scheme
 from pdp.identity.introspection import Introspection
 from pdp.identity.issuers import IssuerTable
 from pdp.identity.keyset import KeySet
+from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.identity.verifier import Candidate, VerifiedToken, admit, examine, verify, verify_token
 from tests.support.tokens import (
+    HTU,
     ISS,
     NOW_MS,
     bound_token,
@@ -106,8 +108,10 @@ def test_without_keys_at_hand_or_a_credential_nobody_is_anybody() -> None:
     assert reason(verify(None, table=TRUST, keys={ISS: KEYS}, now_ms=NOW_MS)) is Reason.CREDENTIAL_MISSING
 
 
-def test_without_a_request_no_proof_holds() -> None:
+def test_a_proof_holds_for_its_request_and_for_none_without() -> None:
     trust, compact = table(entry(cnf_kinds=["jkt"])), bound_token()
-    assert proof(compact)
     outcome = verify(f"DPoP {compact}", table=trust, keys={ISS: KEYS}, now_ms=NOW_MS)
     assert reason(outcome) is Reason.DPOP_PROOF_INVALID
+    held = BoundRequest(method="POST", uri=HTU, proof=proof(compact))
+    outcome = verify(f"DPoP {compact}", table=trust, keys={ISS: KEYS}, request=held, now_ms=NOW_MS)
+    assert isinstance(outcome, VerifiedIdentity)
