@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any, Final, Self, assert_never
 import httpx
 
 from pdp.demo import commands
+from pdp.demo.chat import PATH, chat_body, content_of, question
 from pdp.demo.child import StageError
 from pdp.demo.classifier import PIXELS, HeldOut, held_out_images
 from pdp.demo.gate import Answer, Cut, Gate
@@ -29,6 +30,7 @@ from pdp.demo.story import (
     Infer,
     Outcome,
     Person,
+    Protocol,
     Read,
     Step,
     Token,
@@ -45,6 +47,7 @@ REFUSED_AT_INTAKE: Final = frozenset({"credential_missing", "token_expired", "lo
 """Reasons that end a call before there is a question; the field `principal` of their records is empty."""
 EVENTS_BEFORE_CUT: Final = 5
 STREAM_EVENTS: Final = 10_000
+STREAMS_CUT: Final = 2
 STREAM: Final = {"parameters": {"count": STREAM_EVENTS, "interval_ms": 50}}
 
 
@@ -105,14 +108,15 @@ class Narrator:
     def _infer(self, act: Infer) -> Outcome:
         index = self.asked = self.asked + 1
         token = self._token(act.person, act.token)
-        answer = self._gate(act.workload).post(f"/v2/models/{act.model}/infer", infer_body(index), token)
+        path, body = _asked(act, index)
+        answer = self._gate(act.workload).post(path, body, token)
         if answer.status != httpx.codes.OK:
             return self._refused(act, answer)
         self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
-        digit, sure = _prediction(answer)
+        digit, said = _prediction(act, answer)
         written = int(images().digits[index])
         actual = TRUE_PREDICTION if digit == written else f"200 {digit}, but {written} was written"
-        return Outcome(actual=actual, detail=f"a {digit}, {sure:.0%} sure")
+        return Outcome(actual=actual, detail=said)
 
     def _refused(self, act: Infer, answer: Answer) -> Outcome:
         """The caller learns no more than its status says; the reason stands in the record of that decision."""
@@ -160,28 +164,30 @@ class Narrator:
 
     def _cut_stream(self, act: CutStream) -> Outcome:
         token = self._token(act.person, Token.FRESH) or ""
-        path = f"/v2/models/{act.model}/generate_stream"
-        with self._gate(act.workload).stream(path, STREAM, token) as running:
-            self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
-            running.wait_for_events(EVENTS_BEFORE_CUT)
+        path, gate = f"/v2/models/{act.model}/generate_stream", self._gate(act.workload)
+        long = chat_body(act.model, question(0, STREAM_EVENTS), stream=True)
+        with gate.stream(path, STREAM, token) as running, gate.stream(PATH, long, token) as chatting:
+            for stream in (running, chatting):
+                self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
+                stream.wait_for_events(EVENTS_BEFORE_CUT)
             began = time.monotonic()
             locked = self._command(
                 act.admin, "lock", "add", act.person.principal, "--reason", "laptop stolen", "--wait", "all"
             )
-            cut = running.cut()
+            cut, chat = running.cut(), chatting.cut()
         self.lock_id = str(locked["lock"]["id"])
         return Outcome(
-            actual=_how_cut(cut, locked),
-            detail=f"{cut.events} events, then {cut.last_error or 'an abort'}",
+            actual=_how_cut((cut, chat), locked),
+            detail=f"{cut.events} and {chat.events} events, then {cut.last_error or chat.last_error or 'an abort'}",
             measured=_how_fast(cut, began, locked),
         )
 
     def _ask_model(self) -> Outcome:
         """The model's own count; the gate has no say in it, and nobody else reaches this address."""
-        self.stage.model.wait_for("stream cancelled by its caller", LIMITS.cut_s)
+        self.stage.model.wait_for(rf"stream cancelled by its caller \({STREAMS_CUT} so far\)", LIMITS.cut_s)
         streams = httpx.get(f"{self.stage.model_url}/demo/streams", timeout=LIMITS.call_s, trust_env=False).json()
-        stopped = streams["cancelled"] == streams["started"]
-        detail = f"{streams['events']} of {STREAM_EVENTS} events computed"
+        stopped = streams["cancelled"] == streams["started"] == STREAMS_CUT
+        detail = f"{streams['events']} of {STREAMS_CUT * STREAM_EVENTS} events computed"
         return Outcome(actual="upstream cancelled" if stopped else f"still computing: {streams}", detail=detail)
 
     def _unlock(self, act: Unlock) -> Outcome:
@@ -257,14 +263,25 @@ def infer_body(index: int) -> dict[str, object]:
     return {"inputs": [{"name": INPUT, "shape": [1, PIXELS], "datatype": DATATYPE, "data": data}]}
 
 
-def _prediction(answer: Answer) -> tuple[int, float]:
+def _asked(act: Infer, index: int) -> tuple[str, dict[str, object]]:
+    """Return where, and with which body, the act asks for one held-out image."""
+    if act.protocol is Protocol.CHAT:
+        return PATH, chat_body(act.model, question(index))
+    return f"/v2/models/{act.model}/infer", infer_body(index)
+
+
+def _prediction(act: Infer, answer: Answer) -> tuple[int, str]:
+    """Return the digit, and how the model said it."""
+    if act.protocol is Protocol.CHAT:
+        text = content_of(answer.body)
+        return int(text), f'it says "{text}"'
     digit, probabilities = (output["data"] for output in answer.body["outputs"])
-    return int(digit[0]), float(max(probabilities))
+    return int(digit[0]), f"a {int(digit[0])}, {float(max(probabilities)):.0%} sure"
 
 
-def _how_cut(cut: Cut, locked: Any) -> str:
+def _how_cut(cuts: Sequence[Cut], locked: Any) -> str:
     receipt = locked["receipt"]
-    end = "cut" if cut.broken else "ended as if complete"
+    end = "cut" if all(cut.broken for cut in cuts) else "ended as if complete"
     return f"{end}, held by {receipt['holding']} of {receipt['connected']}"
 
 

@@ -138,7 +138,8 @@ class RunningStream:
         """Count an event of the model, or note the error that the gate put in its place."""
         event = _json(data.encode())
         if isinstance(event, Mapping) and "error" in event:
-            self._last_error = str(event["error"])
+            error = event["error"]  # OpenAI's protocol wraps the words in an object
+            self._last_error = str(error["message"] if isinstance(error, Mapping) else error)
             self._note_end()
             return
         with self._news:

@@ -18,6 +18,8 @@ class DemoLimits:
     """Events of one stream; a forgotten client cannot keep the server busy for ever."""
     stream_interval_ms: int = 60_000
     """Longest pause between two events that a caller may ask for."""
+    token_interval_s: float = 0.05
+    """Pause between two tokens of a chat; about the pace of a language model."""
     certificate_days: int = 2
     """Life of the throw-away authority and all it signs: long enough for `--keep`, too short to be worth stealing."""
     start_s: float = 60.0

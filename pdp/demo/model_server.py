@@ -1,6 +1,6 @@
-"""A small, real model server: Open Inference Protocol v2 over REST on the loopback, with one streaming route.
+"""A small, real model server on the loopback: Open Inference Protocol v2 over REST, and OpenAI-compatible chat; both stream.
 
-It stands for the server a team already runs (KServe, MLServer, Triton) and therefore knows nothing about Portcullis: no
+It stands for the server a team already runs (KServe, MLServer, Triton, vLLM) and therefore knows nothing about Portcullis: no
 tokens, no policy, and no door but the loopback one. `/demo/streams` says how many streams began, ended and were
 cancelled, so that the story can prove what a cut does to the model behind it; the sidecar does not map that path, hence
 nobody reaches it from outside.
@@ -25,6 +25,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
+from pdp.demo.chat import DONE, PATH, chunks, completion, parse_chat
 from pdp.demo.classifier import DigitClassifier, train
 from pdp.demo.limits import LIMITS
 from pdp.demo.oip import BadRequestError, Json, StreamRequest, infer_answer, model_metadata, parse_infer, parse_stream
@@ -62,13 +63,14 @@ class EventStream(Response):
 
     media_type = "text/event-stream"
 
-    def __init__(self, events: Iterator[Json], interval_s: float, counts: StreamCounts) -> None:
-        """Prepare a stream; nothing is computed before it is called."""
+    def __init__(self, events: Iterator[Json], interval_s: float, counts: StreamCounts, *, last: bytes = b"") -> None:
+        """Prepare a stream that ends with the bytes `last`; nothing is computed before it is called."""
         super().__init__(headers={"cache-control": "no-store"})
         del self.headers["content-length"]
         self._events = events
         self._interval_s = interval_s
         self._counts = counts
+        self._last = last
 
     async def __call__(self, _scope: Scope, receive: Receive, send: Send) -> None:
         """Speak until the last event or until the caller is gone, whichever comes first."""
@@ -89,7 +91,7 @@ class EventStream(Response):
             await send({"type": "http.response.body", "body": data, "more_body": True})
             self._counts.events += 1
             await asyncio.sleep(self._interval_s)
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        await send({"type": "http.response.body", "body": self._last, "more_body": False})
 
     def _record(self, *, finished: bool) -> None:
         if finished:
@@ -128,6 +130,7 @@ def build_app(serving: Serving) -> Starlette:
             Route("/v2/models/{model}/ready", bind(_model_ready), methods=["GET"]),
             Route("/v2/models/{model}/infer", bind(_infer), methods=["POST"]),
             Route("/v2/models/{model}/generate_stream", bind(_generate_stream), methods=["POST"]),
+            Route(PATH, bind(_chat), methods=["POST"]),
             Route("/demo/streams", bind(_streams), methods=["GET"]),
         ]
     )
@@ -174,6 +177,15 @@ async def _infer(serving: Serving, request: Request) -> Response:
 async def _generate_stream(serving: Serving, request: Request) -> Response:
     wanted = parse_stream(await _body(request))
     return EventStream(_events(serving, _name(request), wanted), wanted.interval_s, serving.streams)
+
+
+async def _chat(serving: Serving, request: Request) -> Response:
+    asked = parse_chat(await _body(request))
+    if asked.model not in serving.models:
+        return _error(404, f"unknown model `{asked.model}`")
+    if not asked.stream:
+        return JSONResponse(completion(serving.classifier, asked))
+    return EventStream(chunks(serving.classifier, asked), LIMITS.token_interval_s, serving.streams, last=DONE)
 
 
 async def _streams(serving: Serving, _: Request) -> Response:

@@ -53,7 +53,7 @@ def parse_infer(body: bytes) -> InferRequest:
         BadRequestError: anything missing, of the wrong type, or out of range.
 
     """
-    request = _object(body)
+    request = json_object(body)
     return InferRequest(id=_request_id(request), images=_images(request), outputs=_outputs(request))
 
 
@@ -64,9 +64,11 @@ def parse_stream(body: bytes) -> StreamRequest:
         BadRequestError: a parameter that is not a whole number in its range.
 
     """
-    parameters = _mapping(_object(body).get("parameters", {}), "parameters")
-    count = _whole(parameters.get("count", 10), "parameters.count", 1, LIMITS.stream_events)
-    interval_ms = _whole(parameters.get("interval_ms", 100), "parameters.interval_ms", 0, LIMITS.stream_interval_ms)
+    parameters = mapping(json_object(body).get("parameters", {}), "parameters")
+    count = whole_number(parameters.get("count", 10), "parameters.count", 1, LIMITS.stream_events)
+    interval_ms = whole_number(
+        parameters.get("interval_ms", 100), "parameters.interval_ms", 0, LIMITS.stream_interval_ms
+    )
     return StreamRequest(count=count, interval_s=interval_ms / 1_000)
 
 
@@ -98,21 +100,39 @@ def _tensor(name: str, datatype: str, values: NDArray[np.generic]) -> Json:
     return {"name": name, "datatype": datatype, "shape": list(values.shape), "data": values.ravel().tolist()}
 
 
-def _object(body: bytes) -> Mapping[str, object]:
+def json_object(body: bytes) -> Mapping[str, object]:
+    """Read a body that must be a JSON object.
+
+    Raises:
+        BadRequestError: it is none.
+
+    """
     try:
         value: object = json.loads(body.decode("utf-8"))
     except (ValueError, RecursionError) as fault:
         raise BadRequestError("the body is not JSON in UTF-8") from fault
-    return _mapping(value, "the body")
+    return mapping(value, "the body")
 
 
-def _mapping(value: object, where: str) -> Mapping[str, object]:
+def mapping(value: object, where: str) -> Mapping[str, object]:
+    """Return `value` if it is an object.
+
+    Raises:
+        BadRequestError: it is none.
+
+    """
     if not isinstance(value, dict):
         raise BadRequestError(f"{where} must be an object")
     return cast("dict[str, object]", value)
 
 
-def _whole(value: object, where: str, low: int, high: int) -> int:
+def whole_number(value: object, where: str, low: int, high: int) -> int:
+    """Return `value` if it is a whole number in its range.
+
+    Raises:
+        BadRequestError: it is not.
+
+    """
     # `True` is an int in Python; the protocol's integers are numbers only.
     if type(value) is not int or not low <= value <= high:
         raise BadRequestError(f"`{where}` must be a whole number from {low} to {high}")
@@ -132,7 +152,7 @@ def _outputs(request: Mapping[str, object]) -> tuple[str, ...]:
         return OUTPUTS
     if not isinstance(wanted, list):
         raise BadRequestError("`outputs` must be a list")
-    names = tuple(_mapping(one, "an output").get("name") for one in wanted)
+    names = tuple(mapping(one, "an output").get("name") for one in wanted)
     if unknown := [name for name in names if name not in OUTPUTS]:
         raise BadRequestError(f"unknown output `{unknown[0]}`; the model has `digit` and `probabilities`")
     return cast("tuple[str, ...]", names)
@@ -142,7 +162,7 @@ def _images(request: Mapping[str, object]) -> NDArray[np.float64]:
     inputs = request.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1:
         raise BadRequestError(f"`inputs` must be a list of exactly one tensor, `{INPUT}`")
-    tensor = _mapping(inputs[0], "an input")
+    tensor = mapping(inputs[0], "an input")
     if tensor.get("name") != INPUT or tensor.get("datatype") != DATATYPE:
         raise BadRequestError(f"the input must be named `{INPUT}` and have datatype `{DATATYPE}`")
     return _grey(tensor.get("data"), _rows(tensor.get("shape")))
@@ -151,7 +171,7 @@ def _images(request: Mapping[str, object]) -> NDArray[np.float64]:
 def _rows(shape: object) -> int:
     if not isinstance(shape, list) or len(shape) != 2 or shape[1] != PIXELS:  # noqa: PLR2004 - rows and pixels
         raise BadRequestError(f"`shape` must be [n, {PIXELS}]")
-    return _whole(shape[0], "shape[0]", 1, LIMITS.batch_images)
+    return whole_number(shape[0], "shape[0]", 1, LIMITS.batch_images)
 
 
 def _grey(data: object, rows: int) -> NDArray[np.float64]:

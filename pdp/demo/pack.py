@@ -56,8 +56,8 @@ def write_trust(path: Path, *, jwks: Path, ca: Path) -> None:
 
 
 def write_routes(path: Path) -> None:
-    """Write which resource stands behind each served name."""
-    _write(path, {"served": SERVED})
+    """Write which resource stands behind each served name, and the protocols the model server speaks."""
+    _write(path, {"served": SERVED, "protocols": ["oip", "openai"]})
 
 
 def _write(path: Path, value: object) -> None:

@@ -73,6 +73,13 @@ class Token(StrEnum):
     NONE = "none"
 
 
+class Protocol(StrEnum):
+    """Which of the model server's protocols a caller speaks."""
+
+    OIP = "oip"
+    CHAT = "chat"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Infer:
     """Ask a model, through the gate, what a held-out image shows."""
@@ -81,6 +88,7 @@ class Infer:
     workload: Workload
     model: str
     token: Token = Token.FRESH
+    protocol: Protocol = Protocol.OIP
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,7 +118,7 @@ class Approve:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CutStream:
-    """Open a stream through the gate, lock its subject with `pdp lock add` while it runs, and watch it end."""
+    """Open two streams through the gate, one in each protocol, lock their subject while they run, and watch both end."""
 
     admin: Person
     person: Person
@@ -203,6 +211,18 @@ STORY: Final = (
         expected="403 no_grant",
     ),
     Step(
+        name="he asks over the OpenAI route",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, protocol=Protocol.CHAT),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="wrong role there, too",
+        who="mia, apps",
+        act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL, protocol=Protocol.CHAT),
+        expected="403 no_grant",
+    ),
+    Step(
         name="a data scientist asks in dev",
         who="dana, notebooks",
         act=Infer(person=DANA, workload=NOTEBOOK, model=DEV_MODEL),
@@ -263,7 +283,7 @@ STORY: Final = (
         expected=TRUE_PREDICTION,
     ),
     Step(
-        name="a lock while his stream runs",
+        name="a lock while two streams run",
         who="ada",
         act=CutStream(admin=ADA, person=SAM, workload=FRONTEND, model=PROD_MODEL),
         expected="cut, held by 1 of 1",

@@ -195,3 +195,51 @@ async def _leave_after_first_event(app: Callable[..., Awaitable[None]]) -> None:
         "query_string": b"",
     }
     await app(scope, receive, send)
+
+
+def chat(content: str, **changed: object) -> dict[str, object]:
+    return {"model": "digits", "messages": [{"role": "user", "content": content}]} | changed
+
+
+def test_a_chat_says_what_digit_an_image_shows(app: Starlette, classifier: DigitClassifier) -> None:
+    answer = call(app, "POST", "/v1/chat/completions", json=chat("Which digits are on images 0 to 9?")).json()
+    said = [int(word) for word in answer["choices"][0]["message"]["content"].split()]
+    assert said == classifier.predict(held_out_images().images[:10]).digits.tolist()
+    assert answer["choices"][0]["finish_reason"] == "stop"
+
+
+def test_a_chat_keeps_to_its_tokens(app: Starlette) -> None:
+    answer = call(app, "POST", "/v1/chat/completions", json=chat("images 0 to 9", max_tokens=3)).json()
+    assert len(answer["choices"][0]["message"]["content"].split()) == 3
+    assert answer["choices"][0]["finish_reason"] == "length"
+
+
+def test_a_chat_may_be_a_stream(app: Starlette) -> None:
+    text = call(app, "POST", "/v1/chat/completions", json=chat("images 0 to 2", stream=True)).text
+    events = [line.removeprefix("data: ") for line in text.splitlines() if line]
+    assert events[-1] == "[DONE]"
+    chunks = [json.loads(event)["choices"][0] for event in events[:-1]]
+    assert "".join(chunk["delta"].get("content", "") for chunk in chunks).count(" ") == 2
+    assert chunks[-1]["finish_reason"] == "stop"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"model": 1, "messages": []},
+        {"model": "digits", "messages": []},
+        {"model": "digits", "messages": [{"content": "no number"}]},
+        {"model": "digits", "messages": [{"content": "1 2 3"}]},
+        {"model": "digits", "messages": [{"content": "1"}], "max_tokens": 0},
+        {"model": "digits", "messages": [{"content": "1"}], "stream": "yes"},
+    ],
+)
+def test_a_chat_that_cannot_be_read_is_refused_in_words(app: Starlette, body: dict[str, object]) -> None:
+    answer = call(app, "POST", "/v1/chat/completions", json=body)
+    assert answer.status_code == 400
+    assert answer.json()["error"]
+
+
+def test_a_chat_with_a_model_that_is_not_served_is_404(app: Starlette) -> None:
+    assert call(app, "POST", "/v1/chat/completions", json=chat("1", model="other")).status_code == 404
