@@ -16,7 +16,6 @@ from pdp.engine.pack import Pack, load_pack
 from pdp.engine.pack_tests import read_tests
 from pdp.engine.patterns import PatternError, read_pattern
 from pdp.engine.vocabulary_text import parse_vocabulary
-from pdp.limits import MAX_EXPRESSION_DEPTH
 from pdp.model.vocabulary import Vocabulary
 
 FILES = ("model.conf", "vocabulary.yaml", "segmentation.csv", "assets.yaml", "tests/release.yaml")
@@ -111,18 +110,6 @@ def test_a_matcher_without_end_is_refused_or_read_and_never_a_traceback(text: st
     with contextlib.suppress(ExpressionError):
         parse(text)
     assert sys.getrecursionlimit() == before
-
-
-@pytest.mark.parametrize("opener", ["(", "!", "g("])
-def test_nesting_is_counted_and_not_left_to_the_stack(opener: str) -> None:
-    closer = ")" if "(" in opener else ""
-    for depth, taken in ((MAX_EXPRESSION_DEPTH - 1, True), (MAX_EXPRESSION_DEPTH, False)):
-        text = opener * depth + "r.a" + closer * depth
-        if taken:
-            parse(text)
-        else:
-            with pytest.raises(ExpressionError, match="nested deeper"):
-                parse(text)
 
 
 @pytest.mark.parametrize(
