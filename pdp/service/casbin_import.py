@@ -4,7 +4,7 @@ Rows that match less here than in pycasbin, the entries marked (N), are told apa
 a row is refused until somebody acknowledges it; the pack then says so in its rows.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -48,7 +48,7 @@ def import_policy(
     `acknowledged` says that somebody has seen the deny rows that match less here and takes them as they are; `extra` are
     traps that only the text of the rows could show.
     """
-    traps = tuple(dict.fromkeys((*extra, *find_traps_in(model_text, rows))))
+    traps = tuple(_once((*extra, *find_traps_in(model_text, rows))))
     narrower = tuple(trap for trap in traps if trap.divergence in NARROWER and not trap.code)
     waiting = tuple(trap for trap in narrower if trap.answer is Answer.REFUSED)
     refused = [str(trap) for trap in traps if trap.answer is Answer.REFUSED and trap not in waiting]
@@ -63,6 +63,16 @@ def import_policy(
         narrower=narrower,
         told=tuple(trap for trap in traps if trap.answer is not Answer.REFUSED),
     )
+
+
+def _once(traps: Iterable[Trap]) -> Iterator[Trap]:
+    """Yield each trap once: the text of a file shows the column, the rows that were read of it only the line."""
+    told: set[tuple[str, int, str, str, str]] = set()
+    for trap in traps:
+        key = (trap.file, trap.line, trap.divergence, trap.code, trap.message)
+        if key not in told or trap.column > 1:
+            yield trap
+        told.add(key)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

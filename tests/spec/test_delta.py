@@ -99,9 +99,10 @@ def test_rules_that_a_delta_does_not_touch_are_shared(world: GeneratedWorld) -> 
     assert isinstance(before, Snapshot)
     after = apply_delta(before, [Row("p", world.rows[0].fields, "zz.csv", 1)], ())
     assert isinstance(after, Snapshot)
+    if not before.contexts[""].direct:
+        return  # what the index alone does not answer is compiled again, as a whole
     kept: set[Rule] = set(after.contexts[""].rules)
-    # What the index alone does not answer is compiled again, as a whole.
-    assert not before.contexts[""].direct or set(before.contexts[""].rules) <= kept
+    assert set(before.contexts[""].rules) <= kept
     assert after.contexts["2"] is before.contexts["2"]
 
 
