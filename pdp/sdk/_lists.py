@@ -11,7 +11,7 @@ from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.sdk._core import ACTIONS, WHAT_CAN, WHO_CAN, Core, Rpc, request_attributes, subject_message
 from pdp.sdk.errors import BadQuestion, Conflict, PdpFault
-from pdp.sdk.values import Listing, Subject, Terms
+from pdp.sdk.values import Dpop, Listing, Subject, Terms
 from pdp.v1 import decision_pb2
 
 _NOWHERE: Final = "none"
@@ -57,7 +57,7 @@ class Paging(Generic[Search]):
     def what_can(cls, core: Core, subject: Subject, terms: Terms) -> "Paging[decision_pb2.SearchResourcesRequest]":
         """Return the list of what a subject can."""
         with _checked():
-            request = decision_pb2.SearchResourcesRequest(subject=subject_message(subject), terms=_terms(terms))
+            request = decision_pb2.SearchResourcesRequest(subject=_lasting(subject), terms=_terms(terms))
         return Paging(core=core, rpc=WHAT_CAN, request=request)
 
     @classmethod
@@ -67,7 +67,7 @@ class Paging(Generic[Search]):
         """Return the list of what a subject can do to one resource."""
         with _checked():
             request = decision_pb2.SearchActionsRequest(
-                subject=subject_message(subject), resource=str(Resource.parse(resource)), terms=_terms(terms)
+                subject=_lasting(subject), resource=str(Resource.parse(resource)), terms=_terms(terms)
             )
         return Paging(core=core, rpc=ACTIONS, request=request)
 
@@ -105,6 +105,13 @@ class Paging(Generic[Search]):
         """Return the whole list."""
         self.core.seen(self._world_seq)
         return Listing(entries=tuple(self._entries), world_seq=self._world_seq)
+
+
+def _lasting(subject: Subject) -> decision_pb2.Subject | None:
+    """Return the message of a subject that can be asked about again: a list comes in pages, and a proof is taken once."""
+    if isinstance(subject, Dpop):
+        raise BadRequestError("a DPoP proof is of one request and cannot be listed for: check it")
+    return subject_message(subject)
 
 
 @contextmanager

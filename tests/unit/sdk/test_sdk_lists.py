@@ -7,7 +7,7 @@ import grpc
 import pytest
 from scripted_pdp import ScriptedPdp, refusal
 
-from pdp.sdk import Access, Asserted, AsyncClient, BadQuestion, Client, Conflict, Listed, PdpFault
+from pdp.sdk import Access, Asserted, AsyncClient, BadQuestion, Client, Conflict, Dpop, Listed, PdpFault
 from pdp.v1 import decision_pb2 as pb
 from pdp.v1 import types_pb2
 
@@ -108,3 +108,11 @@ def test_terms_that_no_pdp_would_accept_are_not_sent(pdp: ScriptedPdp, client: C
     with pytest.raises(BadQuestion):
         client.who_can("read", "dataset/a")
     assert pdp.calls == []
+
+
+def test_a_proof_that_is_taken_once_lists_nothing(pdp: ScriptedPdp, client: Client) -> None:
+    subject = Dpop(token="a.b.c", proof="d.e.f", method="GET", url="https://models.example/")
+    for ask in (lambda: client.what_can(subject), lambda: client.actions(READ[1], subject)):
+        with pytest.raises(BadQuestion, match="of one request"):
+            ask()
+    assert pdp.asked(WHAT) == pdp.asked(ACTIONS) == []
