@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from pdp.adapters.clock import SystemClock
 from pdp.adapters.replay_memory import MemoryReplay
 from pdp.adapters.replay_redis import RedisReplay
 from pdp.adapters.replay_sqlite import SqliteReplay
@@ -176,6 +177,21 @@ def test_of_several_processes_with_the_same_proofs_each_proof_lets_one_in(tmp_pa
             racer.kill()
             racer.wait()
     assert sum(taken) == 200
+
+
+def test_a_process_that_is_killed_takes_no_used_proof_with_it(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _RACER, str(tmp_path / "proofs.db"), "noted"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        process.kill()
+
+    async def story() -> None:
+        async with opened(SqliteReplay(tmp_path / "proofs.db", clock=SystemClock())) as memory:
+            assert reason(await memory.use(b"noted", ttl_s=TTL_S)) is Reason.TOKEN_REPLAYED
+            assert await memory.use(b"another", ttl_s=TTL_S) is None
+
+    asyncio.run(story())
 
 
 def test_a_full_file_takes_no_new_proof_and_forgets_no_old_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
