@@ -16,14 +16,19 @@ import yaml
 from casbin.persist.adapters.string_adapter import StringAdapter
 
 from pdp.adapters.casbin_bridge import Oracle
+from pdp.casbin_compat import Enforcer
 from pdp.engine import reference
+from pdp.engine.casbin_lint import lint_files
+from pdp.engine.casbin_traps import Answer
 from pdp.engine.casbin_text import Model, Row, parse_model, parse_rows
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import evaluate
 from pdp.engine.findings import Finding, errors
+from pdp.engine.pack import Pack, load_pack
 from pdp.engine.question import EngineRequest
 from pdp.model.decision import Effect
 from pdp.model.vocabulary import Vocabulary
+from pdp.service.casbin_import import import_policy
 
 NO_WORDS = Vocabulary(types={}, attributes={})
 NOW_MS = int(datetime(2026, 6, 1, tzinfo=UTC).timestamp() * 1000)
@@ -115,6 +120,39 @@ def test_pycasbin_answers_the_same_unless_an_entry_says_why_not(example: Example
     ask = projected(example) if example.projected else plain(example)
     for asked in example.questions:
         assert (ask(asked) is asked.allowed) is (not asked.entry), asked
+
+
+@pytest.mark.parametrize("example", [each for each in DECIDED if EXAMPLES[str(each.id)].served])
+def test_an_application_that_changes_its_import_gets_the_same_answers(example: Example) -> None:
+    enforcer = Enforcer(example.model, example.policy, now_ms=lambda: NOW_MS)
+    for asked in example.questions:
+        context = (enforcer.new_enforce_context("2"),) if asked.context else ()
+        assert enforcer.enforce(*context, *asked.values) is asked.allowed, asked
+        assert enforcer.enforce_ex(*context, *asked.values)[0] is asked.allowed
+
+
+@pytest.mark.parametrize("example", [each for each in DECIDED if EXAMPLES[str(each.id)].served])
+def test_an_example_is_imported_as_a_pack_that_answers_the_same(example: Example) -> None:
+    _, rows = example.parsed()
+    made = import_policy(example.model, rows)
+    assert not made.refused
+    pack = load_pack(made.files)
+    assert isinstance(pack, Pack), [str(item) for item in pack]
+    for asked in example.questions:
+        assert (evaluate(pack.snapshot, asked.request, NOW_MS).effect is Effect.ALLOW) is asked.allowed
+
+
+@pytest.mark.parametrize(("name", "example"), EXAMPLES.items(), ids=EXAMPLES)
+def test_lint_refuses_what_we_refuse_and_names_each_entry(name: str, example: Example) -> None:
+    report = lint_files(
+        example.model.encode(), example.policy.encode(), model_file="model.conf", policy_file="policy.csv"
+    )
+    refused = {trap.code for trap in report.traps if trap.answer is Answer.REFUSED}
+    assert bool(refused) is bool(example.refused or not example.served), (name, [str(trap) for trap in report.traps])
+    assert refused >= example.refused
+    # What is outside the language (PC202) has no number: pycasbin has it, or an application brings it.
+    numbered = {trap.divergence for trap in report.traps if trap.code != "PC202"}
+    assert not example.refused or "PC202" in refused or example.entry in numbered, report.traps
 
 
 @pytest.mark.parametrize("example", REFUSED)
