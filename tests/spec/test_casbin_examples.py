@@ -19,8 +19,8 @@ from pdp.adapters.casbin_bridge import Oracle
 from pdp.casbin_compat import Enforcer
 from pdp.engine import reference
 from pdp.engine.casbin_lint import lint_files
-from pdp.engine.casbin_traps import Answer
 from pdp.engine.casbin_text import Model, Row, parse_model, parse_rows
+from pdp.engine.casbin_traps import Answer
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import evaluate
 from pdp.engine.findings import Finding, errors
