@@ -8,6 +8,7 @@ import ast
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -39,8 +40,13 @@ def promised() -> dict[str, str]:
     return found | {match["id"]: match[0] for match in _RULE.finditer(DESIGN)}
 
 
-def marks() -> Iterator[tuple[str, str, bool]]:
-    """Yield each id that a test holds, the test, and whether `make test` runs it."""
+@cache
+def marks() -> tuple[tuple[str, str, bool], ...]:
+    """Return each id that a test holds, the test, and whether `make test` runs it."""
+    return tuple(_marks())
+
+
+def _marks() -> Iterator[tuple[str, str, bool]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text())
         for node in ast.walk(tree):

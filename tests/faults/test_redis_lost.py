@@ -101,7 +101,7 @@ def test_f3_a_pdp_starts_without_its_redis_decides_inside_the_bound_and_writes_o
 
 
 @pytest.mark.holds("F4", "P7")
-@pytest.mark.parametrize("how", ["FLUSHALL", "SHUTDOWN NOSAVE"])
+@pytest.mark.parametrize("how", ["FLUSHALL", pytest.param("SHUTDOWN NOSAVE", marks=pytest.mark.nightly)])
 def test_f4_an_emptied_redis_moves_no_world_and_is_filled_again_by_command(tmp_path: Path, how: str) -> None:
     async def work(server: RedisServer) -> None:
         async with pdp(tmp_path, server.url) as app, asyncio.timeout(60):

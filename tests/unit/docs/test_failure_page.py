@@ -37,23 +37,16 @@ def test_what_an_operator_sees_is_written_somewhere_in_the_software(text: str) -
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_command_that_a_page_names_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    commands = {re.match(r"pdp(?: [a-z][a-z-]*)*", text)[0] for text in quoted(page) if text.startswith("pdp ")}  # type: ignore[index]
-    assert commands
-    for command in sorted(commands):
-        assert run((*command.split()[1:], "--help")) == 0, command
-        capsys.readouterr()
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_every_option_that_a_page_gives_to_a_command_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_command_and_option_that_a_page_names_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
+    options: dict[str, set[str]] = {}
     for text in quoted(page):
-        command = re.match(r"pdp((?: [a-z][a-z-]*)+)", text)
-        if command is None:
-            continue
-        assert run((*command[1].split(), "--help")) == 0
+        if command := re.match(r"pdp((?: [a-z][a-z-]*)*)", text):
+            options.setdefault(command[1], set()).update(re.findall(r"--[a-z-]+", text))
+    assert options
+    for words, named in options.items():
+        assert run((*words.split(), "--help")) == 0, words
         shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-        assert [option for option in re.findall(r"--[a-z-]+", text) if option not in shown] == [], text
+        assert [option for option in sorted(named) if option not in shown] == [], words
 
 
 def test_the_reasons_that_the_page_names_are_reasons() -> None:
