@@ -86,6 +86,8 @@ class RoleGraph:
     loose: Table | None = None
     """Left sides by the model's own matching function (`[role_matching]`): such a graph is walked, not closed."""
     timed: Timed = Timed.CLOCK
+    targets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
+    """Right sides of links, also of links that are gone: a name that was never one has nobody below it."""
     walked: bool = field(init=False)
     """Whether links are followed at each decision, since a function of the model matches names or domains."""
     literal: bool = field(init=False)
@@ -277,6 +279,7 @@ def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding])
         definition=definition,
         general=MappingProxyType({}) if plain else reaches[ANY],
         loose=_loose(links, definition.matches),
+        targets=frozenset(link.target for each in links.values() for link in each),
     )
 
 
@@ -318,6 +321,7 @@ def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], foun
         patterns=_patterns(links) if any(is_pattern(name) for name in names) else graph.patterns,
         named_resources=any(":" not in name.partition("/")[0] for name in links) if named else graph.named_resources,
         general=reaches[ANY],
+        targets=graph.targets | {link.target for link in new},
     )
 
 
@@ -336,7 +340,7 @@ class _Blamed(dict[tuple[str, str], Row]):
 
 def _below(graph: RoleGraph, names: set[str]) -> list[str]:
     """Return `names` and all that stand for one of them, in any domain."""
-    inner = names & {link.target for each in graph.links.values() for link in each}
+    inner = names & graph.targets
     touched = dict.fromkeys(sorted(names))
     if inner:
         for each in graph.reaches.values():

@@ -279,13 +279,20 @@ class Subscribers:
         self._wake()  # whoever reads other PDPs' postings does so more often now
         try:
             async with asyncio.timeout(timeout_s):
-                while self.receipt(seq).missing:
+                while self._surely_missing(seq) or self.receipt(seq).missing:
                     await self._moved.wait()
         except TimeoutError:
             pass  # the receipt names who is missing: that is the answer, not an error
         finally:
             self.waiting -= 1
         return self.receipt(seq)
+
+    def _surely_missing(self, seq: int) -> bool:
+        """Tell cheaply what is asked at every acknowledgement: does a follower that we alone serve not hold `seq` yet?"""
+        return any(
+            item.open and item.acknowledged_seq < seq and key not in self._others and self._connected(item)
+            for key, item in self._known.items()
+        )
 
     def posting(self) -> tuple[Posted, ...]:
         """Return what this PDP knows of its own followers."""
