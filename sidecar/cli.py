@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 import uvloop
 
+from pdp.adapters.interpreter import tune
 from pdp.errors import ConfigError, PortcullisError
-from pdp.limits import SWITCH_INTERVAL_S
 from sidecar.config import (
     CoreConfig,
     PdpAccess,
@@ -198,7 +198,7 @@ def _serve(config: SidecarConfig) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from sidecar.agent import serve  # noqa: PLC0415 - `config` and `--help` need none of it
 
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    tune()
     uvloop.run(serve(config, announce=lambda line: print(line, flush=True)))  # noqa: T201 - what scripts wait for
 
 
@@ -255,7 +255,7 @@ def _serve_foreign(config: CoreConfig, port: "Port", probes: Address) -> None:
     os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "false")
     from sidecar.serving import serve_foreign  # noqa: PLC0415 - as above
 
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    tune()
     uvloop.run(
         serve_foreign(config, port, probes, announce=lambda line: print(line, flush=True))  # noqa: T201 - what scripts wait for
     )

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
+from pdp.adapters.interpreter import tune
 from pdp.adapters.keys_files import load_root
 from pdp.adapters.pack_files import read_pack
 from pdp.adapters.telemetry import setup_logging
@@ -16,7 +17,7 @@ from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
-from pdp.limits import MAX_TRUST_FILE_BYTES, SWITCH_INTERVAL_S
+from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.server.app import Basis
 from pdp.server.app import serve as run
 from pdp.server.stores import open_stores
@@ -169,7 +170,7 @@ def serve(
     }
     settings = configuration(config, flags)
     setup_logging(level=settings.log.level, form=settings.log.format)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    tune()
     asyncio.run(_serve(settings, admin if first else None, approver or [], pack, wanted=first))
 
 

@@ -15,11 +15,12 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
+from pdp.adapters.interpreter import tune
 from pdp.adapters.nudge import Nudges
 from pdp.adapters.telemetry import setup_logging
 from pdp.config import Config
 from pdp.errors import MEANINGS, PortcullisError, Reason
-from pdp.limits import MAX_WORKER_LINE_BYTES, SWITCH_INTERVAL_S, WORKER_REPORT_S
+from pdp.limits import MAX_WORKER_LINE_BYTES, WORKER_REPORT_S
 from pdp.server.app import Application, Basis, housed, signals, until_told
 from pdp.server.place import Place, Standing
 
@@ -73,7 +74,7 @@ def main() -> int:
     """Run a worker to its end; returns its exit code."""
     spec = Spec.from_line(_first_line())
     setup_logging(level=spec.config.log.level, form=spec.config.log.format)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
+    tune()
     try:
         asyncio.run(_work(spec))
     except PortcullisError as error:

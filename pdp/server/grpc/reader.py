@@ -47,14 +47,16 @@ class Reader:
         found: list[Question | Refusal] = []
         entitled = False
         for position, message in enumerate(messages):
-            _check_bound(message.subject)
-            who = None if message.subject.HasField("asserted") else self._known(message.subject, caller)
-            if who is None and message.subject.HasField("credential"):
-                verified, entitled = await self._verified(message.subject, message.action), False
-                if isinstance(verified, Refusal):
-                    found.append(verified)
-                    continue
-                who = verified
+            subject, who = message.subject, None
+            _check_bound(subject)
+            if not subject.HasField("asserted"):
+                who = self._known(subject, caller)
+                if who is None:
+                    verified, entitled = await self._verified(subject, message.action), False
+                    if isinstance(verified, Refusal):
+                        found.append(verified)
+                        continue
+                    who = verified
             question, asserts = self._question(position, message, who)
             if asserts and not entitled:
                 await self._gate.authorise(caller, ASSERT)
