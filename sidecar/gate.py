@@ -26,7 +26,7 @@ from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial, denial
-from sidecar.routes import WEBSOCKET, Mapped, Placement, RouteTable, Row, Unmapped
+from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Unmapped
 from sidecar.target import BadTarget, canonical
 
 _LOG = logging.getLogger(__name__)
@@ -250,7 +250,9 @@ class Gate:
         certificate = _certificate(ask.certificate)
         if isinstance(certificate, Unidentified):
             return await self._refuse(certificate, placement, mapped)
-        action = mapped.row.action if mapped.row is not None else ""
+        # Where a body may make it another action (`endpoint.load_override`), it is not known yet: or an issuer that is to be
+        # asked before that one would not be.
+        action = mapped.row.action if mapped.row is not None and mapped.row.body is Body.UNREAD else ""
         who = await self._identify(ask.authorization, certificate, self._bound(ask), action)
         if isinstance(who, Unidentified):
             return await self._refuse(who, placement, mapped)

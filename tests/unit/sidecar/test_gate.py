@@ -10,7 +10,8 @@ from pdp.model.request import Question
 from sidecar import gate as gate_module
 from sidecar.gate import Ask, Gate, Identified, Unidentified, Verdict
 from sidecar.limits import LIMITS
-from sidecar.routes import Placement, Served, oip
+from sidecar.routes import Placement, RouteTable, Served, oip, oip_grpc
+from sidecar.target import Target, canonical
 from tests.support.enforcement import Decider, identify
 
 TABLE = oip.table(served={"fraud": Served(resource="endpoint/fraud-prod", model="model/fraud@12")}, server="")
@@ -127,3 +128,29 @@ def test_a_route_that_outlasts_its_recheck_is_not_supported(recheck_s: float, *,
         assert verdict.reason is Reason.OBLIGATION_UNSUPPORTED
     streamed, _ = decide(STREAM, Placement.EXT_PROC, decider=Decider(recheck_after_s=recheck_s, obligations=duty))
     assert streamed.allowed
+
+
+def test_an_action_that_a_body_may_change_is_not_known_when_the_credential_is_looked_at() -> None:
+    """Else a live check that an issuer wants before `endpoint.load_override` would be left out: the row says `endpoint.load`."""
+    served = {"fraud": Served(resource="endpoint/fraud-prod", model="model/fraud@12")}
+    table = RouteTable(rows=(*oip.ROWS, *oip_grpc.ROWS), served=served, server="endpoint/server")
+    told: dict[str, str] = {}
+
+    def noting(target: str) -> Any:
+        async def identify_nobody(*given: Any) -> Identified | Unidentified:
+            told[target] = given[3]
+            return Unidentified(reason=Reason.CREDENTIAL_MISSING)
+
+        return identify_nobody
+
+    for target in (INFER.target, "/inference.GRPCInferenceService/RepositoryModelLoad"):
+        mapped = table.map("POST", canonical_path(target))
+        assert mapped.row is not None
+        decide(replace(INFER, target=target, route=None), mapped.row.placement, identify=noting(target), table=table)
+    assert list(told.values()) == ["endpoint.invoke", ""]
+
+
+def canonical_path(text: str) -> Target:
+    target = canonical(text)
+    assert isinstance(target, Target)
+    return target
