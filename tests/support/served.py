@@ -20,6 +20,13 @@ from tests.support.pdp import initialised
 
 READY = r"ready grpc=(?P<grpc>\S+) probes=(?P<probes>\S+) world_seq=(?P<seq>\d+)"
 ROOT = Path(__file__).parents[2]
+_MOVED_CLOCK = """
+from pdp.adapters.clock import SystemClock
+true = SystemClock.now_ms
+SystemClock.now_ms = lambda self: true(self) + {off_ms}
+from pdp.cli.main import main
+main()
+"""
 _ids = itertools.count()
 
 
@@ -33,6 +40,8 @@ class ServedPdp:
     address: str = "127.0.0.1:0"
     probes: str = ""
     world_seq: int = 0
+    clock_off_s: int = 0
+    """How far the clock of the next process is off."""
     child: Child | None = None
     channels: list[grpc.aio.Channel] = field(default_factory=list)
 
@@ -43,7 +52,8 @@ class ServedPdp:
 
     async def start(self) -> None:
         """Start it, on the port it had before if it had one; returns when it is ready."""
-        words = [sys.executable, "-m", "pdp", "serve", "--mode", "development", "--log-format", "json"]
+        program = ["-c", _MOVED_CLOCK.format(off_ms=self.clock_off_s * 1000)] if self.clock_off_s else ["-m", "pdp"]
+        words = [sys.executable, *program, "serve", "--mode", "development", "--log-format", "json"]
         words += ["--state-dir", str(self.directory / "state"), "--trust", str(self.directory / "trust.yaml")]
         words += ["--listen", self.address, "--probes", "127.0.0.1:0", *self.options]
         ours = {name: value for name, value in os.environ.items() if not name.startswith("PDP_")}
