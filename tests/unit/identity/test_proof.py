@@ -210,6 +210,8 @@ def test_two_spellings_of_one_address_are_one_address(htu: str) -> None:
         ("https://a/b/.", "https://a/b/"),
         ("https://a/b/..", "https://a/"),
         ("https://a/../../b", "https://a/b"),
+        ("https://a/b/c/d/../e", "https://a/b/c/e"),
+        ("https://a/b/./c", "https://a/b/c"),
         ("https://a:443/", "https://a/"),
         ("http://a:443/", "http://a:443/"),
         ("https://[2001:DB8::1]:8443/a", "https://[2001:db8::1]:8443/a"),
