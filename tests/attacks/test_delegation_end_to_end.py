@@ -85,12 +85,14 @@ def test_the_whole_chain_is_in_the_record(play: Callable[[Story], None]) -> None
     play(story)
 
 
-@pytest.mark.parametrize("locked", [f"user:{BOB}", f"agent:{ETL}", f"agent:{CRON}"])
-def test_a_lock_on_any_link_ends_it(play: Callable[[Story], None], locked: str) -> None:
+def test_a_lock_on_any_link_ends_every_chain_that_holds_it_and_no_other(play: Callable[[Story], None]) -> None:
     async def story(pdp: RunningPdp, asked: Callable[..., Awaitable[Reason]]) -> None:
-        assert await asked(ETL, CRON) is Reason.GRANTED
-        request = lock_pb2.LockRequest(target=lock_pb2.LockTarget(principal=locked), reason="test")
-        await LockServiceStub(pdp.channel()).Lock(request, metadata=pdp.metadata(ADA), timeout=10)
-        assert await asked(ETL, CRON) is Reason.LOCKED
+        stub = LockServiceStub(pdp.channel())
+        chains = [(ETL, CRON), (ETL,), ()]
+        for position, locked in enumerate((f"agent:{CRON}", f"agent:{ETL}", f"user:{BOB}")):
+            assert [await asked(*actors) for actors in chains[position:]] == [Reason.GRANTED] * (3 - position)
+            request = lock_pb2.LockRequest(target=lock_pb2.LockTarget(principal=locked), reason="test")
+            await stub.Lock(request, metadata=pdp.metadata(ADA), timeout=10)
+            assert [await asked(*actors) for actors in chains[: position + 1]] == [Reason.LOCKED] * (position + 1)
 
     play(story)
