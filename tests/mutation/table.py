@@ -65,7 +65,7 @@ TABLE: Final = MappingProxyType(
         "pdp/identity/introspection.py": _identity("unit/identity/test_introspection.py"),
         "pdp/identity/sources.py": _identity("unit/identity/test_issuers.py", "unit/service/test_live.py"),
         "pdp/identity/issuers.py": _identity("unit/identity/test_issuers.py", "unit/adapters/test_trust_file.py"),
-        "pdp/identity/challenge.py": _identity("unit/identity/test_proof.py"),
+        "pdp/identity/challenge.py": _identity("unit/identity/test_challenge.py"),
         "pdp/service/authenticate.py": _identity(
             "unit/service/test_authenticate.py", "unit/service/test_live.py", "attacks/test_tokens.py"
         ),
