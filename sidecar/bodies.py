@@ -80,17 +80,22 @@ def read(row: Row, body: bytes, headers: Mapping[str, str]) -> Content | BadBody
 
 def strict_object(text: bytes) -> dict[str, Any] | BadBody:
     """Return the JSON object in `text`, if every parser reads the same one."""
+    value = strict_json(text)
+    return value if isinstance(value, dict | BadBody) else BadBody(why="not a JSON object")
+
+
+def strict_json(text: bytes) -> Any:
+    """Return the JSON value in `text`, if every parser reads the same one; else a `BadBody`."""
     try:
-        value = json.loads(
+        return json.loads(
             text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
     except (ValueError, RecursionError) as fault:
         return BadBody(why=f"not one JSON value: {type(fault).__name__}")
-    return value if isinstance(value, dict) else BadBody(why="not a JSON object")
 
 
-def written(value: Mapping[str, Any]) -> bytes:
-    """Return a parsed object as bytes."""
+def written(value: Mapping[str, Any] | list[Any]) -> bytes:
+    """Return a parsed value as bytes."""
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode("utf-8")
 
 

@@ -334,7 +334,11 @@ def routes(
 def _shown(row: Row, *, server: str) -> dict[str, str]:
     """Return one row as people read it; a row that is always denied says so in place of its door."""
     opens = row.scope is not Scope.NEVER and (row.scope is not Scope.SERVER or bool(server))
-    asks = {Scope.SERVED: "the name in its path", Scope.BODY: f"the model in its {row.body.value}"}
+    asks = {
+        Scope.SERVED: "the name in its path",
+        Scope.LIST: "each served name",
+        Scope.BODY: f"the model in its {row.body.value}",
+    }
     return {
         "method": row.method,
         "path": row.path,

@@ -10,7 +10,7 @@ from sidecar import messages
 from sidecar.bodies import BadBody, Content
 from sidecar.cutoff import Delivered
 from sidecar.gate import Verdict
-from sidecar.outputs import StripError, Stripper, readable_media
+from sidecar.outputs import Lister, StripError, Stripper, Whole, readable_media
 from sidecar.routes import NO_TOKENS, Body, Row
 
 
@@ -39,7 +39,7 @@ class Exchange:
         self._answers = messages.Counter()
         self._answered = 0
         self._stripper: Stripper | None = None
-        self._whole = False
+        self._whole: Whole | None = None
         self.delivered = Delivered()
 
     @property
@@ -75,15 +75,23 @@ class Exchange:
             NotPassableError: The reply must be stripped, and cannot be read.
         """
         self.delivered.headers(dict(headers))
+        if self._verdict.visible is not None:
+            self._whole = Lister(self._verdict.visible)
+            self._readable(headers, "json")
+            return True
         strip = self._verdict.duties.strip
         if strip is None or (self.row.limit == NO_TOKENS and self.row.body is not Body.JSON):
             return False
-        media = readable_media(headers.get("content-type", ""))
-        if not media or headers.get("content-encoding", "identity") != "identity":
-            raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED)
+        media = self._readable(headers, "json", "events")
         self._stripper = Stripper(strip)
-        self._whole = media == "json"
-        return self._whole
+        self._whole = self._stripper if media == "json" else None
+        return self._whole is not None
+
+    def _readable(self, headers: Mapping[str, str], *wanted: str) -> str:
+        media = readable_media(headers.get("content-type", ""))
+        if media not in wanted or headers.get("content-encoding", "identity") != "identity":
+            raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED)
+        return media
 
     def chunk(self, body: bytes, mono_s: float, *, last: bool) -> bytes | None:
         """Return what of a chunk of the response goes on in its place; None: the chunk as it is.
@@ -113,12 +121,12 @@ class Exchange:
         return fields | ({"reason": cut.value} if cut is not None else {})
 
     def _stripped(self, body: bytes, *, last: bool) -> bytes | None:
-        if self._stripper is None or (not body and not last):
+        if not body and not last:
             return None
         try:
-            if not self._whole:
-                return self._stripper.events(body, last=last)
-            return self._stripper.whole(body) if body else None
+            if self._whole is not None:
+                return self._whole.whole(body) if body else None
+            return self._stripper.events(body, last=last) if self._stripper is not None else None
         except StripError:
             raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED) from None
 

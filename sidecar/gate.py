@@ -26,7 +26,7 @@ from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial, denial
-from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Unmapped
+from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Scope, Unmapped
 from sidecar.target import BadTarget, canonical
 
 _LOG = logging.getLogger(__name__)
@@ -81,6 +81,7 @@ class Verdict:
         reveal: The caller may see the reason of a 403 or 503, not only that it is one.
         challenge: The headers by which a refused credential is asked for again.
         mapped: What the request was taken for; None on a refusal.
+        visible: The names that a list may show, as the server writes them; None: the reply is no list.
         duties: What the allow obliges to.
     """
 
@@ -95,6 +96,7 @@ class Verdict:
     challenge: tuple[Header, ...] = ()
     mapped: Mapped | None = None
     duties: Duties = NO_DUTIES
+    visible: frozenset[str] | None = None
 
     @property
     def subject(self) -> str:
@@ -265,10 +267,26 @@ class Gate:
             return await self._refuse(
                 Unidentified(reason=Reason.BAD_REQUEST, detail=content.why), admitted.placement, admitted.mapped
             )
+        if admitted.row.scope is Scope.LIST:
+            return await self._list(admitted, content)
         mapped = self._meant(admitted.mapped, content)
         if isinstance(mapped, Unmapped):
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), admitted.placement)
         return await self._ask(_question(admitted, mapped, content), mapped, admitted)
+
+    async def _list(self, admitted: Admitted, content: Content) -> Verdict:
+        """Ask for each served name; what may be seen is shown, and nothing at all is a deny."""
+        each = [
+            mapped for name in self._table.served if isinstance(mapped := self._table.named(admitted.row, name), Mapped)
+        ]
+        asked = [self._ask(_question(admitted, mapped, content), mapped, admitted) for mapped in each]
+        verdicts = await asyncio.gather(*asked)  # at once: their records share one flush
+        shown = [(mapped, verdict) for mapped, verdict in zip(each, verdicts, strict=True) if verdict.allowed]
+        if not shown:
+            nothing = Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="nothing is served")
+            return verdicts[0] if verdicts else await self._refuse(nothing, admitted.placement)
+        names = frozenset(mapped.served.upstream or mapped.name for mapped, _ in shown if mapped.served is not None)
+        return replace(shown[0][1], visible=names)
 
     def _meant(self, mapped: Mapped, content: Content) -> Mapped | Unmapped:
         """Return what path and body mean together; where both name a model they must name one (FAILURE.md N4)."""

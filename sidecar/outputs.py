@@ -7,9 +7,9 @@ Source: ENFORCEMENT.md 5.3, 7.
 """
 
 import re
-from typing import Any
+from typing import Any, Protocol
 
-from sidecar.bodies import BadBody, strict_object, written
+from sidecar.bodies import BadBody, strict_json, strict_object, written
 from sidecar.duties import Strip
 from sidecar.limits import LIMITS
 
@@ -20,6 +20,55 @@ _EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 class StripError(ValueError):
     """A reply that cannot be read, and so cannot be stripped."""
+
+
+class Whole(Protocol):
+    """Changes a reply that came whole."""
+
+    def whole(self, body: bytes) -> bytes:
+        """Return what of it goes on.
+
+        Raises:
+            StripError: It cannot be read.
+        """
+        ...
+
+
+class Lister:
+    """Leaves in a list of models those that the caller may see.
+
+    The shapes: OpenAI's `data` of objects with an `id`; KServe's `models` of names; Triton's index of objects with a `name`.
+
+    Args:
+        visible: Their names, as the server writes them.
+    """
+
+    def __init__(self, visible: frozenset[str]) -> None:
+        self._visible = visible
+
+    def whole(self, body: bytes) -> bytes:
+        """Return the list without what must not be seen.
+
+        Raises:
+            StripError: It is no list of a shape we know.
+        """
+        parsed = strict_json(body)
+        if isinstance(parsed, dict):
+            key = "data" if "data" in parsed else "models"
+            return written({**parsed, key: self._shown(parsed.get(key))})
+        return written(self._shown(parsed))
+
+    def _shown(self, listed: Any) -> list[Any]:
+        if not isinstance(listed, list):
+            raise StripError("not a list of models")
+        return [one for one in listed if _name_of(one) in self._visible]
+
+
+def _name_of(model: Any) -> str:
+    named = model.get("id", model.get("name")) if isinstance(model, dict) else model
+    if not isinstance(named, str):
+        raise StripError("a model without a name")
+    return named
 
 
 class Stripper:

@@ -32,6 +32,7 @@ class Scope(Enum):
     SERVED = "served"  # the served name in the path
     BODY = "body"  # the served name in the body, or in each message
     SERVER = "server"  # the model server as a whole
+    LIST = "list"  # every served name; the reply shows those that the caller may see
     FIXED = "fixed"  # the resource that the row itself names
     NEVER = "never"  # a deliberate deny: no grant opens it
 
@@ -218,7 +219,7 @@ class RouteTable:
                 return Mapped(row=row, resource=self.server)
             case Scope.FIXED:
                 return Mapped(row=row, resource=row.resource)
-            case Scope.BODY:
+            case Scope.BODY | Scope.LIST:
                 return Mapped(row=row, resource="")
             case Scope.SERVED:
                 name, version = (*found, None)[:2]

@@ -9,7 +9,14 @@ ROWS: tuple[Row, ...] = (
     Row(name="v1.predict", method="POST", path="/v1/models/{m}:predict", action="endpoint.invoke"),
     Row(name="v1.explain", method="POST", path="/v1/models/{m}:explain", action="endpoint.explain"),
     Row(name="v1.model", method="GET", path="/v1/models/{m}", action="endpoint.read_metadata"),
-    Row(name="v1.models", method="GET", path="/v1/models", action="endpoint.list", scope=Scope.NEVER),
+    Row(
+        name="v1.models",
+        method="GET",
+        path="/v1/models",
+        action="endpoint.list",
+        scope=Scope.LIST,
+        placement=Placement.EXT_PROC,
+    ),
     Row(
         name="v1.forecast",
         method="POST",

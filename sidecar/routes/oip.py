@@ -1,7 +1,7 @@
 """Open Inference Protocol v2 over REST: KServe, Triton, MLServer.
 
-Lists (`GET /v2/models`, `POST /v2/repository/index`) need their reply filtered: deliberate denies. Shared memory from
-another pod is never allowed.
+Lists (`GET /v2/models`, `POST /v2/repository/index`) show what the caller may see. Shared memory from another pod is never
+allowed.
 
 Source: ENFORCEMENT.md 3.1; github.com/kserve/open-inference-protocol.
 """
@@ -20,6 +20,7 @@ def _row(name: str, method: str, path: str, action: str, scope: Scope = Scope.SE
         path=path,
         action=f"endpoint.{action}",
         scope=scope,
+        placement=Placement.EXT_PROC if scope is Scope.LIST else Placement.EXT_AUTHZ,
         dialect=Dialect.OIP,
         limit=None if action == "invoke" else NO_TOKENS,
     )
@@ -59,8 +60,8 @@ ROWS: tuple[Row, ...] = (
     _read("server_live", "/v2/health/live", "read_metadata", Scope.SERVER),
     _read("server_ready", "/v2/health/ready", "read_metadata", Scope.SERVER),
     _read("server_metrics", "/metrics", "observe", Scope.SERVER),
-    _read("models", "/v2/models", "list", Scope.NEVER),
-    _post("repository_index", "/v2/repository/index", "list", Scope.NEVER),
+    _read("models", "/v2/models", "list", Scope.LIST),
+    _post("repository_index", "/v2/repository/index", "list", Scope.LIST),
     _post("load_model", "/v2/repository/models/{m}/load", "load_model"),
     _post("unload_model", "/v2/repository/models/{m}/unload", "unload_model"),
     _read("trace_read", "/v2[/models/{m}]/trace/setting", "configure", Scope.SERVER),

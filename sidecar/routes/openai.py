@@ -1,7 +1,7 @@
 """OpenAI-compatible servers (vLLM, TGI, KServe's `/openai`, the MLflow gateway): the body's `model` names a model or an adapter.
 
-An allow-list: vLLM's own API key leaves many of its routes open. Lists need their reply filtered and stored responses belong
-to whoever made them: deliberate denies. `/collective_rpc` runs code and is never allowed.
+An allow-list: vLLM's own API key leaves many of its routes open. The list of models shows what the caller may see. Stored
+responses belong to whoever made them: deliberate denies. `/collective_rpc` runs code and is never allowed.
 
 Source: ENFORCEMENT.md 3.2; vLLM's and TGI's route tables.
 """
@@ -91,8 +91,8 @@ _OBSERVES = (
     _by_path("server_metrics", "GET", "/metrics", "observe"),
     *(_by_path(f"probe_{name}", "GET", f"/{name}", "read_metadata") for name in ("health", "livez", "ping")),
 )
+_LISTS = (replace(_by_path("models", "GET", "/v1/models", "list", Scope.LIST), placement=Placement.EXT_PROC),)
 _NEVER = (
-    _by_path("models", "GET", "/v1/models", "list", Scope.NEVER),
     _by_path("response", "GET", "/v1/responses/{id}", "read_result", Scope.NEVER),
     _by_path("cancel", "POST", "/v1/responses/{id}/cancel", "cancel", Scope.NEVER),
     _by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),
@@ -109,7 +109,7 @@ _REALTIME = Row(
     stream=True,
 )
 
-ROWS: tuple[Row, ...] = (*_GENERATES, *_COMPUTES, *_TOKENIZES, *_MANAGES, *_OBSERVES, *_NEVER, _REALTIME)
+ROWS: tuple[Row, ...] = (*_GENERATES, *_COMPUTES, *_TOKENIZES, *_MANAGES, *_OBSERVES, *_LISTS, *_NEVER, _REALTIME)
 
 TGI: tuple[Row, ...] = tuple(
     Row(

@@ -9,7 +9,8 @@ import httpx
 import pytest
 
 from pdp.errors import Reason
-from pdp.model.decision import Obligation
+from pdp.model.decision import Answer, Obligation
+from pdp.model.request import Question
 from sidecar.limits import LIMITS
 from sidecar.routes import Body, Dialect, Placement, Row, Scope, Served
 from sidecar.routes.assembly import assemble
@@ -445,3 +446,50 @@ def test_a_servers_own_routes_are_decided_like_any_other(in_lab: InLab) -> None:
         assert lab.decider.refusals[-1][0] is Reason.UNMAPPED_ROUTE
 
     in_lab(body, table=assemble(served=SERVED, own=own))
+
+
+# The last name asked about is allowed: the scripted decider keeps its last answer, and a response is decided once more.
+LISTING = assemble(served=dict(reversed(SERVED.items())), protocols=("oip", "openai"))
+LISTS = {
+    "/v1/models": {"object": "list", "data": [{"id": "llama"}, {"id": "llama-3"}, {"id": "fraud"}, {"id": "hidden"}]},
+    "/v2/models": {"models": ["llama", "fraud", "hidden"]},
+}
+
+
+def test_a_list_shows_what_the_caller_may_see(in_lab: InLab) -> None:
+    async def body(lab: Any) -> None:
+        answer = lab.decider.answer
+
+        async def some(question: Question, *, door: str, caller: str = "") -> Answer:
+            lab.decider.reason = Reason.NO_GRANT if str(question.resource) == "endpoint/fraud" else Reason.GRANTED
+            return await answer(question, door=door, caller=caller)
+
+        lab.decider.answer = some
+        lab.model.reply_type = b"application/json"
+        for path, reply in LISTS.items():
+            lab.model.reply = json.dumps(reply).encode()
+            shown = json.dumps((await listed(lab, path)).json())
+            assert "llama" in shown
+            assert "fraud" not in shown
+            assert "hidden" not in shown
+        assert {str(question.action) for question in lab.decider.questions} == {"endpoint.list"}
+
+    in_lab(body, table=LISTING)
+
+
+def test_a_list_that_cannot_be_read_or_shows_nothing_is_refused(in_lab: InLab) -> None:
+    async def body(lab: Any) -> None:
+        for reply, kind in ((b"llama, fraud", b"text/plain"), (b'{"other":1}', b"application/json")):
+            lab.model.reply, lab.model.reply_type = reply, kind
+            assert (await listed(lab, "/v1/models")).status_code in {403, 500, 503}
+        seen = len(lab.model.seen)
+        lab.decider.reason = Reason.NO_GRANT
+        assert (await listed(lab, "/v1/models")).status_code == 403
+        assert len(lab.model.seen) == seen
+
+    in_lab(body, table=LISTING)
+
+
+async def listed(lab: Any, path: str) -> httpx.Response:
+    async with httpx.AsyncClient(timeout=PATIENCE_S) as client:
+        return await client.get(f"http://{lab.address.host}:{lab.address.port}{path}", headers=GOOD)

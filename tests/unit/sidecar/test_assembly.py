@@ -1,12 +1,16 @@
 """The tables of the protocols, put together: what is mapped, where it is decided, and what is refused when it is written down."""
 
+import asyncio
 import re
 
 import pytest
 
+from sidecar.bodies import Content
+from sidecar.gate import Ask, Gate
 from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Scope, Served, Unmapped
 from sidecar.routes.assembly import PROTOCOLS, assemble
 from sidecar.target import Target
+from tests.support.enforcement import Decider, identify
 
 SERVED = {"m": Served(resource="endpoint/m", model="model/m@1")}
 ALL = assemble(served=SERVED, server="endpoint/all", protocols=tuple(PROTOCOLS))
@@ -55,7 +59,6 @@ def test_a_request_finds_its_row(method: str, path: str, name: str, action: str,
     ("method", "path"),
     [
         ("POST", "/collective_rpc"),
-        ("GET", "/v1/models"),
         ("GET", "/v1/responses/r1"),
         ("POST", "/v1/responses/r1/cancel"),
         ("POST", "/inference.GRPCInferenceService/SystemSharedMemoryRegister"),
@@ -130,3 +133,22 @@ def test_a_servers_own_row_comes_before_its_protocols() -> None:
 def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         assemble(served=SERVED, **changes)
+
+
+@pytest.mark.holds("P10", "adv_route_coverage")
+@pytest.mark.parametrize("authorization", [None, "Bearer garbage", "Basic Ym9iOmJvYg=="])
+def test_no_row_of_any_protocol_answers_the_unauthenticated(authorization: str | None) -> None:
+    decider = Decider()
+    gate = Gate(table=ALL, identify=identify, decider=decider)
+
+    async def sweep() -> None:
+        for row in ALL.rows:
+            path = row.path.replace("{m}", "m").replace("{v}", "1").replace("{id}", "x")
+            for target in {re.sub(r"\[.*?\]", "", path), path.replace("[", "").replace("]", "")}:
+                ask = Ask(method=row.method, target=target, route=None, authorization=authorization)
+                for placement in Placement:
+                    verdict = await gate.decide(ask, placement, Content(name="m"))
+                    assert not verdict.allowed, (row.name, placement)
+
+    asyncio.run(sweep())
+    assert decider.questions == []

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sidecar.duties import Strip
-from sidecar.outputs import StripError, Stripper
+from sidecar.outputs import Lister, StripError, Stripper
 
 
 def stripped(strip: str, value: Any) -> Any:
@@ -99,3 +99,22 @@ def test_half_an_event_at_the_end_is_not_passed_on() -> None:
     assert stripper.events(b'data: {"logprobs', last=False) == b""
     with pytest.raises(StripError):
         stripper.events(b"", last=True)
+
+
+@pytest.mark.parametrize(
+    ("listed", "shown"),
+    [
+        ({"data": [{"id": "a"}, {"id": "b"}], "object": "list"}, {"data": [{"id": "a"}], "object": "list"}),
+        ({"models": ["b", "a"]}, {"models": ["a"]}),
+        ([{"name": "a", "state": "READY"}, {"name": "b"}], [{"name": "a", "state": "READY"}]),
+        ({"models": []}, {"models": []}),
+    ],
+)
+def test_a_list_keeps_what_may_be_seen(listed: Any, shown: Any) -> None:
+    assert json.loads(Lister(frozenset({"a"})).whole(json.dumps(listed).encode())) == shown
+
+
+@pytest.mark.parametrize("listed", [{}, {"models": "a"}, {"data": [1]}, {"data": [{}]}, "a", 1])
+def test_a_list_of_no_known_shape_is_not_passed_on(listed: Any) -> None:
+    with pytest.raises(StripError):
+        Lister(frozenset({"a"})).whole(json.dumps(listed).encode())

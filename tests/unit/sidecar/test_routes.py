@@ -58,8 +58,6 @@ def test_a_row_says_what_a_request_asks(method: str, path: str, name: str, actio
         ("POST", "/v2/models/fraud/infer/"),
         ("POST", "/v2/models/fraud/infer\n"),
         ("POST", "/prefix/v2/models/fraud/infer"),
-        ("GET", "/v2/models"),
-        ("POST", "/v2/repository/index"),
         ("GET", "/v2/systemsharedmemory/status"),
         ("POST", "/v2/systemsharedmemory/region/x/register"),
         ("GET", "/v2/cudasharedmemory/region/x/status"),
@@ -75,9 +73,9 @@ def test_a_query_that_nobody_decided_on_is_unmapped() -> None:
     assert isinstance(ask("POST", "/v2/models/fraud/infer", "model=other"), Unmapped)
 
 
-def test_only_streams_are_decided_by_ext_proc() -> None:
+def test_only_streams_and_lists_are_decided_by_ext_proc() -> None:
     streams = {row.name for row in oip.ROWS if row.placement is Placement.EXT_PROC}
-    assert streams == {"oip.infer_stream", "oip.generate_stream"}
+    assert streams == {"oip.infer_stream", "oip.generate_stream", "oip.models", "oip.repository_index"}
 
 
 def test_server_wide_rows_need_a_server_resource() -> None:
