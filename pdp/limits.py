@@ -158,6 +158,8 @@ MAX_DECISION_CACHE_S: Final = MAX_STALENESS_S["high"]
 DECISION_CACHE_ENTRIES: Final = 10_000
 LOCAL_TOKEN_READ_S: Final = 1.0
 """How often the SDK's local mode reads its token file again; a rotated one overlaps its predecessor by far more."""
+MAX_ASK_BYTES: Final = 256
+"""Length of a purpose or ticket that the SDK's MLflow plug-in puts into a header."""
 COALESCE_FLIGHTS: Final = 2
 """Calls with gathered checks that an async client has under way: one is decided while the next is read and written."""
 COALESCE_BYTES: Final = 3 * 1024 * 1024

@@ -29,9 +29,9 @@ from pdp.identity.certificates import PeerCertificate
 from pdp.identity.types import Refusal
 from pdp.limits import GOODBYE_S, MAX_STALENESS_S, READY_POLL_S
 from pdp.replica import Replica
-from pdp.sdk._core import call_error
+from pdp.sdk._core import call_error, closed_error
 from pdp.sdk._settings import Settings
-from pdp.sdk.errors import ClientUnusable, PdpUnavailable, typed
+from pdp.sdk.errors import PdpUnavailable, typed
 from pdp.service.audit import AuditShipper, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
@@ -120,7 +120,11 @@ class Machine:
             PdpUnavailable: it took longer than `timeout_s`.
             ClientUnusable: the client was closed meanwhile.
         """
-        future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        try:
+            future = asyncio.run_coroutine_threadsafe(work, self._loop)
+        except RuntimeError:  # the loop has ended since the caller looked
+            work.close()
+            raise closed_error() from None
         try:
             return future.result(timeout_s)
         except PortcullisError as error:
@@ -129,7 +133,7 @@ class Machine:
             future.cancel()
             raise self._late() from None
         except CancelledError:
-            raise ClientUnusable(Reason.BAD_REQUEST, "this client is closed", advice="make a new one") from None
+            raise closed_error() from None
 
     def soon(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
         """Begin `work` on the loop and return its task; `end` ends it."""

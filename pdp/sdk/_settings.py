@@ -98,7 +98,7 @@ class Settings:
     @property
     def local(self) -> bool:
         """True if the server is on this host, so that clear text does not leave it."""
-        return _is_local(self.server)
+        return is_local(self.server)
 
     @property
     def secure(self) -> bool:
@@ -149,7 +149,8 @@ def _cache_life(given: float | None) -> float:
     return cache_s
 
 
-def _is_local(server: str) -> bool:
+def is_local(server: str) -> bool:
+    """Tell whether `server` is on this host: a Unix socket, a loopback address, or a name of one."""
     if server.startswith("unix:"):
         return True
     host = server.removeprefix("dns:///").rpartition(":")[0].strip("[]")

@@ -77,12 +77,12 @@ class GrpcGuard(grpc.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                 if handler.request_streaming
                 else grpc.unary_stream_rpc_method_handler
             )
-            return make(self._leased(inner, rule, streams=handler.request_streaming), *_codecs(handler))
+            return make(self._leased(inner, rule, streams=handler.request_streaming), *codecs(handler))
         inner = handler.stream_unary if handler.request_streaming else handler.unary_unary
         make = (
             grpc.stream_unary_rpc_method_handler if handler.request_streaming else grpc.unary_unary_rpc_method_handler
         )
-        return make(self._decided(inner, rule, streams=handler.request_streaming), *_codecs(handler))
+        return make(self._decided(inner, rule, streams=handler.request_streaming), *codecs(handler))
 
     def _decided(self, inner: Callable[..., Any], rule: Rule, *, streams: bool) -> Callable[..., Any]:
         def call(given: Any, context: Any) -> Any:
@@ -123,7 +123,7 @@ class GrpcGuard(grpc.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             resource = rule.resource_of(message)
             decision = self._client.check(rule.action, resource, subject=Bearer(token), attributes=rule.attributes)
         except PortcullisError as error:
-            _abort(context, error.reason if MEANINGS[error.reason].http < 401 else Reason.PDP_UNREACHABLE)  # noqa: PLR2004 - HTTP's
+            _abort(context, of_our_own(error))
         if not decision.allowed:
             _abort(context, decision.reason)
 
@@ -137,23 +137,36 @@ def _with_first(first: Any, rest: Iterator[Any]) -> Iterator[Any]:
     yield from rest
 
 
-def _codecs(handler: Any) -> tuple[Any, Any]:
+def codecs(handler: Any) -> tuple[Any, Any]:
+    """Return how a method reads and writes its messages."""
     return handler.request_deserializer, handler.response_serializer
+
+
+def token_of(context: Any) -> str | None:
+    """Return the bearer token of a call; None: there is none, or more than one."""
+    return bearer_token([value for key, value in context.invocation_metadata() if key == "authorization"])
+
+
+def of_our_own(error: PortcullisError) -> Reason:
+    """Return the reason for the caller: a question that is malformed is theirs, every other failure is ours."""
+    return error.reason if MEANINGS[error.reason].http < 401 else Reason.PDP_UNREACHABLE  # noqa: PLR2004 - HTTP's
+
+
+def refusal(reason: Reason) -> tuple[grpc.StatusCode, str]:
+    """Return status and words of a reason; which one of policy's it was, the record knows (FAILURE.md N10)."""
+    status = MEANINGS[reason].grpc
+    status = "PERMISSION_DENIED" if status in {"OK", "NOT_FOUND", "INVALID_ARGUMENT"} else status
+    return grpc.StatusCode[status], reason.value if status == "UNAUTHENTICATED" else status.lower()
 
 
 def _token(context: Any) -> str:
     """Return the bearer token of a call, or abort it."""
-    values = [value for key, value in context.invocation_metadata() if key == "authorization"]
-    token = bearer_token(values)
+    token = token_of(context)
     if token is None:
         _abort(context, Reason.CREDENTIAL_MISSING)
     return token
 
 
 def _abort(context: Any, reason: Reason) -> NoReturn:
-    """End a call with the status of a reason; which one of policy's it was, the record knows (FAILURE.md N10)."""
-    status = MEANINGS[reason].grpc
-    status = "PERMISSION_DENIED" if status in {"OK", "NOT_FOUND", "INVALID_ARGUMENT"} else status
-    told = reason.value if status == "UNAUTHENTICATED" else status.lower()
-    context.abort(grpc.StatusCode[status], told)
+    context.abort(*refusal(reason))
     raise AssertionError("abort raises")

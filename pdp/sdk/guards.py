@@ -105,14 +105,20 @@ class Guards:
             attributes: `request.*` values.
 
         Raises:
-            ConfigError: a field of the template that the function has no argument for, or an `AsyncClient` in front of
-                blocking code.
+            ConfigError: a field of the template that the function has no argument for, an `AsyncClient` in front of
+                blocking code, or a web endpoint that blocks.
         """
         template = Template(resource)
 
         def decorate(function: Callable[P, R]) -> Callable[P, R]:
             signature = inspect.signature(function)
             web = _takes_request(signature)
+            if web and not inspect.iscoroutinefunction(function):
+                # Let through here, it would be decided for the service itself, and not for its caller.
+                raise ConfigError(
+                    f"{function.__qualname__} is a blocking web endpoint",
+                    advice="make it `async def`, or use `dependency`",
+                )
             if not web:
                 self._check(function, template, signature)
 

@@ -202,6 +202,8 @@ class AsyncLease:
         self._inside = False
         self._cut = False
         self._cancels = 0
+        self.cancels = True
+        """False: the end of access cancels nothing, for code that waits for `ended` itself, such as a generator."""
 
     @property
     def decision(self) -> Decision:
@@ -215,6 +217,11 @@ class AsyncLease:
         """Return if access is still granted, as `Lease.check`; needed only where code never awaits."""
         self._check_usable()
         self._held.check()
+
+    async def ended(self) -> None:
+        """Wait until access has ended, or the block was left."""
+        if self._following is not None:
+            await asyncio.wait({self._following})
 
     async def iterate(self, source: AsyncIterable[T] | Iterable[T] | Batches[T]) -> AsyncIterator[T]:
         """Yield the items of `source` while access is granted, and let the event loop run between two of them."""
@@ -274,7 +281,7 @@ class AsyncLease:
         if not self._held.over:
             self._held.closed(failure)
         self._known.set()
-        if self._inside and self._owner is not None:
+        if self._inside and self._owner is not None and self.cancels:
             self._cut = True
             self._owner.cancel()
 

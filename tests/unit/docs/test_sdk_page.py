@@ -66,7 +66,7 @@ def test_the_blocks_are_well_typed(tmp_path: Path) -> None:
 
 
 def test_every_kind_of_block_is_run_by_a_test() -> None:
-    assert {block.needs for block in blocks(SDK_PAGE)} == {"", "arrow", "local", "pytest", "real"}
+    assert {block.needs for block in blocks(SDK_PAGE)} == {"", "arrow", "local", "mlflow", "pytest", "real"}
 
 
 def test_every_reason_of_the_table_is_one() -> None:

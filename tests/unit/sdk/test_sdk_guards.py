@@ -93,6 +93,14 @@ def test_blocking_code_behind_an_async_client_is_refused_at_once() -> None:
         def download() -> None: ...
 
 
+def test_a_blocking_web_endpoint_is_refused_at_once_rather_than_decided_for_the_service(bob: PackClient) -> None:
+    with pytest.raises(ConfigError, match="blocking web endpoint"):
+
+        @Guards(bob).requires("model.download", resource="model/fraud@7")
+        def download(request: Request) -> Response:
+            raise AssertionError(request)
+
+
 @pytest.mark.parametrize("value", ["a/b", "a@1", "..", "", "a b", "{x}", "a\n", None, 1.5, True, "*", "ä"])
 def test_no_value_spells_another_resource(value: Any) -> None:
     with pytest.raises(BadQuestion):
