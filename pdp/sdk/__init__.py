@@ -37,8 +37,14 @@ if TYPE_CHECKING:
     from pdp.sdk.dataset import open_dataset
     from pdp.sdk.guards import Guards
     from pdp.sdk.local import LocalClient
+    from pdp.sdk.local_aio import AsyncLocalClient
 
-_LAZY: Final = {"Guards": "pdp.sdk.guards", "LocalClient": "pdp.sdk.local", "open_dataset": "pdp.sdk.dataset"}
+_LAZY: Final = {
+    "Guards": "pdp.sdk.guards",
+    "AsyncLocalClient": "pdp.sdk.local_aio",
+    "LocalClient": "pdp.sdk.local",
+    "open_dataset": "pdp.sdk.dataset",
+}
 """What needs more than a client does, and is imported when it is first named."""
 
 
@@ -52,6 +58,7 @@ __all__ = [
     "Client",
     "AsyncClient",
     "LocalClient",
+    "AsyncLocalClient",
     "open_dataset",
     "Guards",
     "Lease",

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, ParamSpec, TypeVar, cast
 from pdp.errors import MEANINGS, ConfigError, Reason
 from pdp.sdk.errors import AccessDenied, BadQuestion, PdpError
 from pdp.sdk.protocols import AsyncChecks, Checks
-from pdp.sdk.values import Asserted, AttributeValue, Bearer, Circumstances, Decision
+from pdp.sdk.values import AttributeValue, Bearer, Circumstances, Decision, Subject
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 R = TypeVar("R")
 
-Subject = str | Asserted | Bearer | None
 _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)(:path)?\}")
 _SEGMENT: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~-]*(:[A-Za-z0-9._-]+)?")
 _RETRY_AFTER_S: Final = "1"

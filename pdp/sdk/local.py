@@ -38,7 +38,7 @@ from pdp.sdk._machine import LocalSettings, Machine
 from pdp.sdk._settings import Settings
 from pdp.sdk.errors import AccessDenied, BadQuestion, typed
 from pdp.sdk.lease import Lease
-from pdp.sdk.values import Asserted, Bearer, Circumstances, Decision, Listing, Question, Terms
+from pdp.sdk.values import Circumstances, Decision, Listing, Question, Subject, Terms
 from pdp.service.lists import Page, PageRequest
 from pdp.service.watch import watch
 
@@ -111,6 +111,16 @@ class LocalClient:
                 admitted.remember(name, prepared)
         return self._decide(prepared, admitted)
 
+    def at_once(self, action: str, resource: str) -> Decision | None:
+        """Return the decision of `check` if it needs neither record nor verification, so that nothing waits; else None."""
+        self._core.check_usable()
+        now_s = time.monotonic()
+        admitted = self._current(self._shown(now_s), now_s)
+        prepared = admitted.prepared.get((action, resource)) if admitted is not None else None
+        if prepared is None:
+            return None
+        return _recorded(prepared, self._machine.decider.recheck(prepared.question), now_s)
+
     def require(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Decision:
         """Return the decision if it is an allow. As `Client.require`.
 
@@ -138,11 +148,11 @@ class LocalClient:
 
     def watch(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Iterator[Decision]:
         """Yield the current decision, then every change, until the watched access has ended. As `Client.watch`."""
-        return iter(self._watched(Question(action=action, resource=resource, **circumstances)))
+        return iter(self.watched(Question(action=action, resource=resource, **circumstances)))
 
     def lease(self, action: str, resource: str, **circumstances: Unpack[Circumstances]) -> Lease:
         """Return a lease to enter by `with`: granted while the block runs. As `Client.lease`."""
-        watched = self._watched(Question(action=action, resource=resource, **circumstances))
+        watched = self.watched(Question(action=action, resource=resource, **circumstances))
         return Lease(watched, action=action, resource=resource, check_usable=self._core.check_usable)
 
     def who_can(self, action: str, resource: str, **terms: Unpack[Terms]) -> Listing:
@@ -157,7 +167,7 @@ class LocalClient:
 
         return self._list(page)
 
-    def what_can(self, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+    def what_can(self, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return all that `subject` (None: we ourselves) can do to registered assets. As `Client.what_can`."""
         admitted = self._admit()
 
@@ -168,7 +178,7 @@ class LocalClient:
 
         return self._list(page)
 
-    def actions(self, resource: str, subject: str | Asserted | Bearer | None = None, **terms: Unpack[Terms]) -> Listing:
+    def actions(self, resource: str, subject: Subject = None, **terms: Unpack[Terms]) -> Listing:
         """Return what `subject` (None: we ourselves) can do to `resource`. As `Client.actions`."""
         admitted = self._admit()
 
@@ -194,6 +204,10 @@ class LocalClient:
         """True if every question is asked by the same credential; a token function may answer each caller otherwise."""
         return not callable(self._core.settings.token)
 
+    def check_usable(self) -> None:
+        """Return, or raise `ClientUnusable`: closed, or made before a fork."""
+        self._core.check_usable()
+
     def close(self) -> None:
         """Ship what is recorded and stop. A closed client refuses further calls."""
         if self._core.close():
@@ -212,16 +226,19 @@ class LocalClient:
 
     def _admit(self) -> Admitted:
         self._core.check_usable()
-        admitted, now_s = self._admitted, time.monotonic()
+        now_s = time.monotonic()
         token = self._shown(now_s)
-        if (
-            admitted is None
-            or admitted.world is not self._machine.replica.world
-            or admitted.token != token
-            or now_s >= admitted.until_s
-        ):
+        admitted = self._current(token, now_s)
+        if admitted is None:
             admitted = self._admitted = self._run(self._reader.admit(token))
         return admitted
+
+    def _current(self, token: str, now_s: float) -> Admitted | None:
+        """Return who we are, if that still stands."""
+        admitted = self._admitted
+        if admitted is None or admitted.world is not self._machine.replica.world:
+            return None
+        return admitted if admitted.token == token and now_s < admitted.until_s else None
 
     def _shown(self, now_s: float) -> str:
         """Return our token. A file is read once a second: the read would cost more than the decision."""
@@ -240,10 +257,9 @@ class LocalClient:
         moment = decider.moment()
         decision = moment.decide(prepared.question)
         now_s = time.monotonic()
-        recorded = prepared.told
-        if recorded is not None and now_s < prepared.until_s and _same_allow(decision, recorded):
-            soon_s = decision.recheck_after_s
-            return recorded if soon_s == recorded.recheck_after_s else replace(recorded, recheck_after_s=soon_s)
+        again = _recorded(prepared, decision, now_s)
+        if again is not None:
+            return again
         confirmed = decider.confirm(prepared.question, decision, moment, caller=admitted.name, door=DOOR)
         answer = self._reader.seen(self._run(confirmed), prepared.question, admitted)
         outcome = told(answer.decision, answer.decision_id)
@@ -286,7 +302,8 @@ class LocalClient:
 
     # Watching.
 
-    def _watched(self, question: Question) -> "_LocalWatch":
+    def watched(self, question: Question) -> "_LocalWatch":
+        """Return a watch that one thread iterates and any other may stop."""
         self._core.check_usable()
         return _LocalWatch(self._machine, lambda: self._follow(question))
 
@@ -319,7 +336,7 @@ class LocalClient:
 
     # Lists.
 
-    async def _party(self, subject: str | Asserted | Bearer | None, admitted: Admitted) -> Party:
+    async def _party(self, subject: Subject, admitted: Admitted) -> Party:
         who = await self._reader.who(subject, admitted)
         if isinstance(who, Refusal):
             raise PortcullisError(who.reason, "the credential in the question does not hold")
@@ -339,6 +356,15 @@ class LocalClient:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         return self._machine.run(work, timeout_s=self._core.settings.timeout_s)
+
+
+def _recorded(prepared: Prepared, decision: model.Decision, now_s: float) -> Decision | None:
+    """Return the allow that stands recorded, if `decision` is the same one."""
+    recorded = prepared.told
+    if recorded is None or now_s >= prepared.until_s or not _same_allow(decision, recorded):
+        return None
+    soon_s = decision.recheck_after_s
+    return recorded if soon_s == recorded.recheck_after_s else replace(recorded, recheck_after_s=soon_s)
 
 
 def _same_allow(decision: model.Decision, recorded: Decision) -> bool:

@@ -1,5 +1,7 @@
 """Local mode against a real PDP: the same answers as by the network, the same records, and no network for deciding."""
 
+import asyncio
+import inspect
 import json
 import threading
 import time
@@ -17,6 +19,8 @@ from pdp.sdk import (
     AccessDenied,
     AccessEnded,
     Asserted,
+    AsyncClient,
+    AsyncLocalClient,
     BadQuestion,
     Bearer,
     Client,
@@ -27,7 +31,7 @@ from pdp.sdk import (
     NotPermitted,
     Question,
 )
-from pdp.sdk.admin import LockTarget
+from pdp.sdk.admin import AdminClient, LockTarget
 from tests.support.pdp import BOB, EVE, GATE
 from tests.support.pdp_thread import ThreadedPdp, threaded_pdp
 
@@ -179,6 +183,47 @@ def test_an_expired_credential_is_refused_and_a_rotated_file_serves(pdp: Threade
             client.check(*SALES)
         tokens.append(pdp.token(BOB))
         assert client.check(*SALES).allowed
+
+
+def test_asyncio_has_the_same_calls_and_answers(pdp: ThreadedPdp, tmp_path: Path) -> None:
+    with pdp.admin() as admin, local(pdp, tmp_path) as client:
+        asyncio.run(_use(AsyncLocalClient(client), admin))
+    with pytest.raises(ClientUnusable):
+        client.check(*SALES)
+
+
+async def _use(client: AsyncLocalClient, admin: AdminClient) -> None:
+    async with client:
+        first = await client.check(*SALES)
+        again = await asyncio.gather(*(client.check(*SALES) for _ in range(50)))
+        assert {answer.decision_id for answer in again} == {first.decision_id}
+        with pytest.raises(AccessDenied):
+            await client.require(*WAGES)
+        assert [answer.allowed for answer in await client.check_many([SALES, WAGES])] == [True, False]
+        assert (await client.explain(*WAGES)).reason is Reason.SEGMENT_DENIED
+        assert "dataset/sales" in {entry.resource for entry in (await client.what_can()).entries}
+        assert (await client.actions("dataset/sales")).world_seq == client.world_seq
+        with pytest.raises(NotPermitted):
+            await client.who_can(*SALES)
+        with pytest.raises(AccessEnded, match="locked"):
+            await _hold(client, admin)
+
+
+async def _hold(client: AsyncLocalClient, admin: AdminClient) -> None:
+    async with client.lease(*SALES):
+        locked = await asyncio.to_thread(admin.lock, LockTarget.parse("resource:dataset/sales"), reason="leak")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            admin.unlock(locked.lock.id)
+
+
+def test_the_asyncio_twin_has_the_calls_of_the_remote_one() -> None:
+    named = {name for name in vars(AsyncClient) if not name.startswith("_")}
+    assert named <= set(vars(AsyncLocalClient))
+    for name in named - {"world_seq", "one_identity"}:
+        ours, theirs = (inspect.signature(getattr(kind, name)) for kind in (AsyncLocalClient, AsyncClient))
+        assert ours.parameters == theirs.parameters
 
 
 def test_who_may_not_subscribe_has_no_local_mode(pdp: ThreadedPdp, tmp_path: Path) -> None:
