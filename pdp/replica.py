@@ -14,7 +14,15 @@ from typing import Final
 
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import MAX_CLOCK_SKEW_S, RECEIPTS_KEPT
-from pdp.trust.entry import Head, SignedEntry, SignedHeartbeat, SignedSnapshot, SnapshotHeader, VerifiedHeartbeat
+from pdp.trust.entry import (
+    Head,
+    SignedEntry,
+    SignedHeartbeat,
+    SignedSnapshot,
+    SnapshotHeader,
+    VerifiedHeartbeat,
+    peek_seq,
+)
 from pdp.trust.keys import RootFile
 from pdp.trust.verifier import Fault, Refused, TrustVerifier
 from pdp.world import World, empty_world, fold, from_state
@@ -85,6 +93,10 @@ class Replica:
     def mark(self) -> int:
         """The highest number ever held, also before the last restart."""
         return max(self._mark, self._world.seq)
+
+    def has_passed(self, entry: SignedEntry) -> bool:
+        """Tell whether exactly this entry has been in force here, lately."""
+        return self._passed.get(peek_seq(entry)) == entry.digest
 
     def trust(self, root: RootFile) -> bool | Refused:
         """Take the next root file; True if it rules that our world stands on a dead entry: persist that, then `forget`.

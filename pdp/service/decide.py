@@ -100,14 +100,14 @@ class Decider:
         )
         return await self._release(answers, _records(answers, questions, moment, door=door, caller=caller))
 
-    async def reach(self, at_least: int, wait_s: float) -> None:
-        """Wait until the replica holds a world of number `at_least`.
+    async def reach(self, at_least: int, wait_s: float) -> bool:
+        """Wait until the replica holds a world of number `at_least`; False if it did already.
 
         Raises:
             PortcullisError: `world_behind` after `wait_s` seconds.
         """
         if self._replica.world.seq >= at_least:
-            return
+            return False
         arrived = asyncio.Event()
         stop = self._replica.on_change(lambda world: arrived.set() if world.seq >= at_least else None)
         try:
@@ -118,6 +118,7 @@ class Decider:
             raise PortcullisError(Reason.WORLD_BEHIND, message, advice="ask again") from None
         finally:
             stop()
+        return True
 
     def recheck(self, question: Question) -> Decision:
         """Decide again on the current world, without a record: for accesses that last."""

@@ -9,8 +9,9 @@ never one too few. `tests/unit/service/test_watch_index.py` holds that against t
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot
@@ -182,9 +183,21 @@ def _changed_rows(old: World, new: World) -> list[Row] | None:
     texts = (old.policy.model_text, old.policy.vocabulary_text)
     if texts != (new.policy.model_text, new.policy.vocabulary_text):
         return None
-    before = {id(row): row for row in old.policy.snapshot.rows}
-    after = {id(row): row for row in new.policy.snapshot.rows}
+    before, after = _apart(old.policy.snapshot.rows, new.policy.snapshot.rows)
     gone, come = before.keys() - after.keys(), after.keys() - before.keys()
     if len(gone) + len(come) > WATCH_CHANGED_ROWS:  # a policy loaded anew, not edited
         return None
     return [before[key] for key in gone] + [after[key] for key in come]
+
+
+def _apart(old: Sequence[Row], new: Sequence[Row]) -> tuple[dict[int, Row], dict[int, Row]]:
+    """Return the rows between the first and the last that differ, by identity: an edit leaves the others what they were."""
+    first = next((at for at, (one, other) in enumerate(zip(old, new, strict=False)) if one is not other), None)
+    start = min(len(old), len(new)) if first is None else first
+    most = min(len(old), len(new)) - start
+    pairs = zip(islice(reversed(old), most), islice(reversed(new), most), strict=True)
+    last = next((at for at, (one, other) in enumerate(pairs) if one is not other), most)
+    return (
+        {id(row): row for row in old[start : len(old) - last]},
+        {id(row): row for row in new[start : len(new) - last]},
+    )

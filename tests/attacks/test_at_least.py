@@ -39,24 +39,69 @@ async def watch(pdp: RunningPdp, at_least: int) -> None:
     assert await told.read() is grpc.aio.EOF
 
 
+async def stream(pdp: RunningPdp, at_least: int) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+    told = stub.EvaluateStream(metadata=pdp.metadata(GATE), timeout=PATIENCE_S)
+    await told.write(decision_pb2.EvaluateBatchRequest(questions=[ASKED], at_least=at_least))
+    assert await told.read() is grpc.aio.EOF
+
+
+async def explain(pdp: RunningPdp, at_least: int) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+    asked = decision_pb2.EvaluateRequest(question=ASKED, at_least=at_least)
+    await stub.Explain(asked, metadata=pdp.metadata(GATE), timeout=PATIENCE_S)
+
+
+async def subjects(pdp: RunningPdp, at_least: int) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+    terms = decision_pb2.SearchTerms(at_least=at_least)
+    asked = decision_pb2.SearchSubjectsRequest(action="dataset.read", resource="dataset/open", terms=terms)
+    await stub.SearchSubjects(asked, metadata=pdp.metadata(ADA), timeout=PATIENCE_S)
+
+
+async def resources(pdp: RunningPdp, at_least: int) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+    asked = decision_pb2.SearchResourcesRequest(terms=decision_pb2.SearchTerms(at_least=at_least))
+    await stub.SearchResources(asked, metadata=pdp.metadata(GATE), timeout=PATIENCE_S)
+
+
+async def actions(pdp: RunningPdp, at_least: int) -> None:
+    stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+    terms = decision_pb2.SearchTerms(at_least=at_least)
+    asked = decision_pb2.SearchActionsRequest(resource="dataset/open", terms=terms)
+    await stub.SearchActions(asked, metadata=pdp.metadata(GATE), timeout=PATIENCE_S)
+
+
+CALLS = {
+    **dict.fromkeys((evaluate, explain, batch, stream, watch, resources, actions), GATE),
+    subjects: ADA,
+}
+
+
+def test_every_rpc_that_decides_is_called_here() -> None:
+    """One that takes `at_least` and is not in the table would give nobody a reason to look."""
+    service = decision_pb2.DESCRIPTOR.services_by_name["DecisionService"]
+    assert len(CALLS) == len(service.methods)
+
+
 @pytest.mark.holds("P5")
-@pytest.mark.parametrize("call", [evaluate, batch, watch])
+@pytest.mark.parametrize(("call", "who"), CALLS.items())
 def test_a_caller_that_the_awaited_world_locks_out_is_told_nothing(
-    tmp_path: Path, call: Callable[[RunningPdp, int], Coroutine[Any, Any, None]]
+    tmp_path: Path, call: Callable[[RunningPdp, int], Coroutine[Any, Any, None]], who: str
 ) -> None:
     async def run() -> None:
         async with running_pdp(tmp_path, assets="dataset/open: {environment: dev}\n") as pdp:
             waiting, reach = asyncio.Event(), pdp.app.decider.reach
 
-            async def noticed(at_least: int, wait_s: float) -> None:
+            async def noticed(at_least: int, wait_s: float) -> bool:
                 if at_least > pdp.app.replica.world.seq:
                     waiting.set()
-                await reach(at_least, wait_s)
+                return await reach(at_least, wait_s)
 
             pdp.app.decider.reach = noticed  # type: ignore[method-assign]
             asking = asyncio.create_task(call(pdp, pdp.app.replica.world.seq + 1))
             await asyncio.wait_for(waiting.wait(), PATIENCE_S)
-            target = lock_pb2.LockTarget(principal=f"user:{GATE}")
+            target = lock_pb2.LockTarget(principal=f"user:{who}")
             locks = lock_pb2_grpc.LockServiceStub(pdp.channel())
             await locks.Lock(lock_pb2.LockRequest(target=target), metadata=pdp.metadata(ADA), timeout=PATIENCE_S)
             with pytest.raises(grpc.aio.AioRpcError) as error:

@@ -10,11 +10,13 @@ from pdp.model.attributes import Attributes
 from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party
-from pdp.server.callers import ASSERT, CALLER, Caller, Gate
+from pdp.server.callers import ASK, ASSERT, CALLER, Caller, Gate, Right, right
 from pdp.service.decide import Decider
 from pdp.service.lists import Lists, Page, PageRequest
 from pdp.v1 import decision_pb2, types_pb2
 
+READ_POLICY: Final = right("policy.read", "policy/main")
+"""Who else holds what: as the table of rights says of `SearchSubjects`."""
 _ACCESS: Final = {
     Access.DENY: decision_pb2.ACCESS_UNSPECIFIED,
     Access.CONDITIONAL: decision_pb2.ACCESS_CONDITIONAL,
@@ -47,29 +49,34 @@ class Searches:
         self, request: decision_pb2.SearchSubjectsRequest, patience_s: float
     ) -> decision_pb2.SearchResponse:
         """List who can do an action to a resource; from any workload, unless one is named."""
+        await self._reach(request.terms.at_least, patience_s, READ_POLICY)
         action, resource = Action.parse(request.action), Resource.parse(request.resource)
         caller = CALLER.get()
         attributes = await self._reader.attributes(request.terms.attributes, caller)
         terms = _terms(request.terms.workload, attributes) or Terms(attributes=attributes)
-        await self._decider.reach(request.terms.at_least, patience_s)
         return _response(await self._lists.who_can(action, resource, terms, _wanted(request.terms)))
 
     async def resources(
         self, request: decision_pb2.SearchResourcesRequest, patience_s: float
     ) -> decision_pb2.SearchResponse:
         """List what a subject can do to every registered asset."""
+        await self._reach(request.terms.at_least, patience_s, ASK)
         party, terms = await self._about(request.subject, request.terms)
-        await self._decider.reach(request.terms.at_least, patience_s)
         return _response(await self._lists.what_can(party, terms, _wanted(request.terms)))
 
     async def actions(
         self, request: decision_pb2.SearchActionsRequest, patience_s: float
     ) -> decision_pb2.SearchResponse:
         """List what a subject can do to one resource."""
+        await self._reach(request.terms.at_least, patience_s, ASK)
         resource = Resource.parse(request.resource)
         party, terms = await self._about(request.subject, request.terms)
-        await self._decider.reach(request.terms.at_least, patience_s)
         return _response(await self._lists.actions(party, resource, terms, _wanted(request.terms)))
+
+    async def _reach(self, at_least: int, patience_s: float, wanted: Right) -> None:
+        """Wait for the world asked for, before anything is read: it may lock the caller out, or take what it asserts."""
+        if await self._decider.reach(at_least, patience_s):
+            await self._gate.authorise(CALLER.get(), wanted)
 
     async def _about(self, subject: decision_pb2.Subject, message: decision_pb2.SearchTerms) -> tuple[Party, Terms]:
         """Return whom a list is about, and its terms: the caller asks from where it is, about others from anywhere.
