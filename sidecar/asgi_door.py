@@ -18,6 +18,7 @@ from pdp.errors import ConfigError
 from pdp.yaml_text import read_yaml
 from sidecar.config import CoreConfig, PdpAccess, check_pdp, load_routes, parse_origin
 from sidecar.gate import Gate
+from sidecar.limits import LIMITS
 from sidecar.rechecks import Notes, Rechecker, Time
 
 VARIABLE = "PDP_SIDECAR_CONFIG"
@@ -133,6 +134,9 @@ class Doorkeeper:
         if self._opening is not None:
             self._opening.cancel()
             await asyncio.wait({self._opening})
+        await self._end_core()
+
+    async def _end_core(self) -> None:
         stop, self._stop = self._stop, None
         if stop is not None:
             self._door = None
@@ -143,6 +147,8 @@ class Doorkeeper:
             self._door = await self._make()
         except Exception:  # noqa: BLE001 - a boundary: whatever keeps the door shut, the server goes on and denies
             _LOG.exception("the gate stays closed: it could not be set up")
+            await self._end_core()
+            await asyncio.sleep(LIMITS.patience_s)  # the next request tries again, but not each one
 
     async def _make(self) -> Door:
         from sidecar.core import Core, follow_pdp  # noqa: PLC0415 - a door made by somebody else needs none of it

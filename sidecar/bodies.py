@@ -25,6 +25,8 @@ LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 
 _DECIDING = ("model", "stream", "n", "logprobs", *LIMIT_KEYS, "model_name", "model_version")
 _BY_FOLDED = {key.replace("_", ""): key for key in _DECIDING}
+# Keys that make a server continue an earlier exchange: whose it was, nobody here knows, so it would be a way to read it.
+_ANOTHERS = ("previous_response_id", "conversation")
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 
@@ -125,6 +127,9 @@ def _object(body: bytes) -> Content | BadBody:
         meant = _BY_FOLDED.get(key.casefold().replace("_", ""), key)
         if meant != key:  # a server that folds case, or knows both spellings, would take the other one
             return BadBody(why=f"another spelling of `{meant}`")
+    foreign = [key for key in _ANOTHERS if parsed.get(key) is not None]
+    if foreign:
+        return BadBody(why=f"`{foreign[0]}` names what somebody else may have made")
     wrong = _wrong_type(parsed)
     if wrong:
         return BadBody(why=f"`{wrong}` has another type than the protocol's")

@@ -209,11 +209,14 @@ def _served(name: str, entry: _ServedEntry) -> Served:
     Resource.parse(entry.resource)
     if entry.model and not Resource.parse(entry.model).version:
         raise ValueError(f"served.{name}.model: a route decided by its path needs one version: `{entry.model}@VERSION`")
+    if entry.upstream and not _UPSTREAM.fullmatch(entry.upstream):
+        raise ValueError(f"served.{name}.upstream: `{entry.upstream}` is no name of a model")
     if entry.pinned and not entry.model:
         raise ValueError(f"served.{name}.pinned: there is no version to pin: name the `model`")
     return Served(resource=entry.resource, model=entry.model, upstream=entry.upstream, pinned=entry.pinned)
 
 
+_UPSTREAM = re.compile(r"[A-Za-z0-9][A-Za-z0-9._~:/-]*")
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~:@!$&'()*+,=-]|\{(?:m|v|id)\})*)+")
 
 

@@ -61,6 +61,9 @@ def assemble(
     rows = [*own, *(row for name in protocols for row in PROTOCOLS[name])]
     for row in rows:
         _check(row)
+    slashed = next((one.upstream for one in served.values() if "/" in one.upstream), "")
+    if slashed and any(row.scope is Scope.SERVED for row in rows):
+        raise ValueError(f"upstream: `{slashed}` cannot stand in a path, and a route here names the model there")
     rewritten = any(one.rewrites for one in served.values())
     placed = [_placed(row, watch=watch, rewritten=rewritten) for row in _distinct(rows)]
     return RouteTable(rows=tuple(placed), served=served, server=server)

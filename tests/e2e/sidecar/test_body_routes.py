@@ -76,6 +76,7 @@ AMBIGUOUS = [
     b'{"model":"nobody"}',
     b'{"model":""}',
     b'{"messages":[]}',
+    b'{"model":"llama","previous_response_id":"resp_of_somebody_else"}',
     b'{"model":"llama"}{"model":"other"}',
     b'{"model":"ll\xc0\xaeama"}',
     b"[" * 100_000,

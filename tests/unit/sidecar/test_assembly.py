@@ -111,6 +111,7 @@ def test_a_servers_own_row_comes_before_its_protocols() -> None:
     ("changes", "message"),
     [
         ({"protocols": ("oip", "soap")}, "`soap` is none of"),
+        ({"served": {"m": Served(resource="endpoint/m", model="", upstream="meta/llama")}}, "cannot stand in a path"),
         ({"own": (Row(name="own.a", method="GET", path="/a", action="endpoint.observe"),)}, "no `{m}`"),
         ({"own": (Row(name="own.a", method="GET", path="/a/{m}", action="look"),)}, "own.a: an action is"),
         (
@@ -132,7 +133,7 @@ def test_a_servers_own_row_comes_before_its_protocols() -> None:
 )
 def test_what_cannot_be_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
-        assemble(served=SERVED, **changes)
+        assemble(**({"served": SERVED} | changes))
 
 
 @pytest.mark.holds("P10", "adv_route_coverage")
