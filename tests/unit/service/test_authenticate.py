@@ -386,6 +386,35 @@ def test_without_a_memory_of_proofs_none_is_taken(play: Callable[..., None]) -> 
     play(story, cnf_kinds=["jkt"])
 
 
+def test_a_used_proof_is_noted_for_as_long_as_it_could_be_taken_and_the_leeway(play: Callable[..., None]) -> None:
+    class Noting:
+        scope = "this test"
+        ttl_s = 0.0
+
+        async def use(self, key: bytes, *, ttl_s: float) -> None:
+            assert key
+            self.ttl_s = ttl_s
+
+        async def close(self) -> None: ...
+
+    async def story(bench: Bench) -> None:
+        memory = bench.door._replay = Noting()
+        for age_s, ttl_s in ((0, 91), (60, 31), (-60, 151)):
+            compact = bound_token()
+            name_of(await with_proof(bench, compact, proof(compact, iat=NOW_S - age_s)))
+            assert memory.ttl_s == ttl_s
+
+    play(story, cnf_kinds=["jkt"])
+
+
+def test_a_token_is_remembered_no_longer_than_it_is_good(play: Callable[..., None]) -> None:
+    async def story(bench: Bench) -> None:
+        name_of(await bench.enter(good_token(exp=NOW_S + 10)))
+        assert [held.until_s for held in bench.door._cache.values()] == [40.0]  # with the leeway
+
+    play(story)
+
+
 def test_where_no_request_can_be_had_no_proof_holds_and_no_nonce_is_given(play: Callable[..., None]) -> None:
     async def story(bench: Bench) -> None:
         outcome = await bench.door.authenticate(f"DPoP {bound_token()}", None, locks=FREE)
