@@ -292,6 +292,8 @@ LOG_POLL_S: Final = 0.02
 """How often a follower looks for commits of other processes; part of the 250 ms from a change to its enforcement."""
 LOG_READ_ENTRIES: Final = 64
 """Entries read at once from the log, at most `MAX_ENTRY_BYTES` each."""
+REPLAY_WORLDS: Final = 64
+"""Worlds kept while logged decisions are decided again: workers and sidecars are seldom further apart; they share most."""
 REDIS_TIMEOUT_S: Final = 5.0
 """How long a Redis command may take; failing over takes Sentinel longer, and the next attempt asks it anew."""
 REDIS_BLOCK_S: Final = 1.0

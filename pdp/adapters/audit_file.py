@@ -16,11 +16,12 @@ import os
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Self
 
 from pdp.adapters.audit_reserve import FULL, lay_up, release
-from pdp.audit.chain import START, Link, frame, scan, seal
+from pdp.audit.chain import START, Link, frame, frames, scan, seal
 from pdp.audit.record import cut_record, opened_record
 from pdp.errors import ConfigError
 from pdp.limits import AUDIT_RESERVE_BYTES, AUDIT_RETRY_S, AUDIT_SEGMENT_BYTES
@@ -373,6 +374,19 @@ def read_segments(directory: Path) -> dict[str, list[tuple[str, bytes]]]:
     for segment in segments(directory):
         chains.setdefault(segment.chain, []).append((segment.path.name, segment.path.read_bytes()))
     return chains
+
+
+def acknowledged(held: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
+    """Yield the records of a chain that were acknowledged, from its segments; what stands behind a failed write was not.
+
+    Raises:
+        Malformed: a segment ends in a torn write.
+    """
+    firsts = [int(name.split(".")[1]) for name, _ in held]
+    for position, (_, data) in enumerate(held):
+        end = firsts[position + 1] - firsts[position] if position + 1 < len(held) else len(data)
+        for _, content in islice(frames(data), end):
+            yield content
 
 
 def sync_directory(directory: Path) -> None:

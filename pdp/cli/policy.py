@@ -166,6 +166,15 @@ def compare(
     second: Annotated[Path | None, typer.Argument(metavar="[B]", help="The pack that A would become.")] = None,
     *,
     at: Annotated[str, typer.Option("--at", metavar="INSTANT", help="Compare as of then, instead of now.")] = "",
+    replay: Annotated[
+        str, typer.Option("--replay", metavar="DURATION", help="Decide the logged decisions of this long again: `7d`.")
+    ] = "",
+    state_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "--state-dir", metavar="DIR", help="With --replay: read a (copy of a) PDP's state directory, ask no PDP."
+        ),
+    ] = None,
     as_json: AsJson = False,
     connection: Connection,
 ) -> None:
@@ -174,8 +183,19 @@ def compare(
     With two packs it needs no server; with one, it is compared with the live policy. A line may stand for many cells; a
     change that depends on the question shows an example.
 
-    Example: `pdp policy diff policies-live policies`
+    With `--replay`, what the pack would have done to real traffic instead: each decision that was logged is decided under
+    the live policy and under the pack, at its own time, and those that flip are counted by rule, subject and resource.
+
+    Example: `pdp policy diff policies-live policies`, or `pdp policy diff policies --replay 7d`
     """
+    if replay:
+        if second is not None:
+            raise BadRequestError("`--replay` compares one pack with the live policy")
+        from pdp.cli import flips  # noqa: PLC0415 - it brings the whole of deciding
+
+        told = flips.flips_of(connection, _compiled(first), window=replay, state_dir=state_dir)
+        flips.tell(told, as_json=as_json)
+        return
     from pdp.cli.diffs import cell_json, live_snapshot, tell  # noqa: PLC0415 - as below: only this command needs it
     from pdp.engine.diff import diff  # noqa: PLC0415
 
