@@ -360,6 +360,8 @@ def doctor(
         list[int] | None, typer.Option(min=1, max=65_535, help="The model server's own ports, which must refuse.")
     ] = None,
     served: Annotated[str, typer.Option(help="A served name, to try without a token.")] = "",
+    model: Annotated[str, typer.Option(help="The model server's URL: are all its routes mapped? Needs --routes.")] = "",
+    routes: Annotated[Path | None, typer.Option(help="The routes file that the gate uses.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check from outside that the gate is closed; exit 5 if one check fails."""
@@ -373,6 +375,8 @@ def doctor(
         key=readable_file(key, option="--key"),
         model_ports=tuple(model_ports or ()),
         served=served,
+        model=model,
+        table=load_routes(routes) if routes is not None else None,
     )
     findings = asyncio.run(examine(subject))
     if as_json:

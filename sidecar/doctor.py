@@ -5,21 +5,31 @@ Source: ENFORCEMENT.md 1, `pdp-sidecar doctor`.
 
 import asyncio
 import contextlib
+import re
 import socket
 import ssl
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 from pdp.errors import ConfigError
+from pdp.limits import MAX_STALENESS_S
 from sidecar.envoy_names import Address
+from sidecar.routes import RouteTable
 
 _PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is examined, and what we may show it."""
+    """What is examined, and what we may show it.
+
+    Attributes:
+        model: The model server's own URL; empty: its routes are not compared.
+        table: The routes that the gate maps.
+    """
 
     gate: Address
     probes: Address
@@ -28,6 +38,8 @@ class Subject:
     key: Path | None = None
     model_ports: tuple[int, ...] = ()
     served: str = ""
+    model: str = ""
+    table: RouteTable | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +70,9 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     ]
     ready = await _attempt(subject.probes, None, "the sidecar is ready", "/readyz", (), {"200"}, method="GET")
     ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
-    return (*gate, ready, *ports)
+    age = [] if not ready.passed else [await _age(subject.probes)]
+    routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
+    return (*gate, ready, *age, *ports, *routes)
 
 
 def _tls(subject: Subject) -> ssl.SSLContext | None:
@@ -96,6 +110,36 @@ async def _attempt(  # noqa: PLR0917 - one row of the table above
         return Finding(check=check, passed=False, seen=f"no answer: {fault or 'timeout'}")
     seen = status[1] if len(status) > 1 else "no status"
     return Finding(check=check, passed=seen in wanted, seen=seen)
+
+
+async def _age(probes: Address) -> Finding:
+    """Compare the age of the world that decides with the strictest bound."""
+    check = "the world that decides is fresh"
+    try:
+        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
+            text = (await client.get(f"http://{_authority(probes)}/metrics")).text
+    except httpx.HTTPError as fault:
+        return Finding(check=check, passed=False, seen=f"no answer: {fault}")
+    found = re.search(r"^pdp_sidecar_staleness_seconds ([0-9.e+]+)$", text, re.MULTILINE)
+    age_s = float(found[1]) if found else float("inf")
+    return Finding(check=check, passed=age_s <= MAX_STALENESS_S["high"], seen=f"{age_s:.1f} s old")
+
+
+async def _coverage(model: str, table: RouteTable) -> Finding:
+    """Compare the routes that the server describes (OpenAPI) with the table: what has no row is denied, which may surprise."""
+    check = "every route of the model server has a row"
+    try:
+        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
+            described = (await client.get(f"{model.rstrip('/')}/openapi.json")).json()["paths"]
+        routes = [(verb.upper(), path) for path, verbs in described.items() for verb in verbs]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+        return Finding(check=check, passed=False, seen=f"no OpenAPI description at {model}/openapi.json")
+    without = [f"{verb} {path}" for verb, path in routes if not table.knows(verb, path)]
+    return Finding(check=check, passed=not without, seen=", ".join(sorted(without)) or f"all {len(routes)}")
+
+
+def _authority(address: Address) -> str:
+    return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"
 
 
 def _own_addresses() -> tuple[str, ...]:

@@ -200,6 +200,11 @@ class RouteTable:
                 return self._ask(row, found.groups())
         return Unmapped(why="no row")
 
+    def knows(self, method: str, template: str) -> bool:
+        """Whether a row speaks for a route that a server describes with `{names}`; a deliberate deny is one, too."""
+        path = re.sub(r"\{[^}]*\}", "x", template)
+        return any(pattern.fullmatch(path) for pattern, _ in self._by_method.get(method, ()))
+
     def named(self, row: Row, name: str, version: str = "") -> Mapped | Unmapped:
         """Return what a request of `row` asks whose path or body names a model; an empty version is any."""
         served = self.served.get(name)

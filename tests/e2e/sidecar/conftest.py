@@ -33,6 +33,7 @@ class Lab:
     address: Address
     sockets: Sockets
     readiness: asyncio.Queue[bool]
+    model_port: int = 0
 
     async def raw(self, request: bytes) -> bytes:
         """Send bytes on a fresh connection and return everything until it closes."""
@@ -84,7 +85,7 @@ async def laboratory(directory: Path, **changes: Any) -> AsyncIterator[Lab]:
     timer = asyncio.create_task(rechecker.run())
     try:
         address = await plane.start()
-        yield Lab(plane, decider, rechecker, model, address, sockets, readiness)
+        yield Lab(plane, decider, rechecker, model, address, sockets, readiness, port)
     finally:
         timer.cancel()
         await plane.stop(drain_s=0)

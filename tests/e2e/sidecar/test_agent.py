@@ -17,7 +17,8 @@ from pdp.identity.development import DevelopmentIssuer, issue, trust_text
 from pdp.trust.entry import seal_heartbeat
 from pdp.trust.feed import Ack, FeedItem, Hello, RootFiles
 from sidecar.agent import Agent
-from sidecar.config import PdpAccess, SidecarConfig
+from sidecar.config import PdpAccess, SidecarConfig, parse_address
+from sidecar.doctor import Subject, examine
 from sidecar.envoy import EnvoySettings, Sockets, Upstream
 from sidecar.envoy_names import Address
 from sidecar.routes import Served, oip
@@ -296,3 +297,13 @@ def _spellings(path: str) -> set[str]:
     without = re.sub(r"\[.*?\]", "", path)
     spelt = {without, path.replace("[", "").replace("]", "")}
     return {one.replace("{m}", "fraud").replace("{v}", "12") for one in spelt}
+
+
+def test_the_doctor_finds_a_closed_gate_and_a_fresh_world(on_stage: OnStage) -> None:
+    async def body(stage: Scene, _: httpx.AsyncClient) -> None:
+        gate, probes = (parse_address(url.removeprefix("http://"), option="-") for url in (stage.gate, stage.probes))
+        findings = await examine(Subject(gate=gate, probes=probes, served="fraud"))
+        assert {one.check for one in findings if not one.passed} == set()
+        assert "the world that decides is fresh" in {one.check for one in findings}
+
+    on_stage(body)
