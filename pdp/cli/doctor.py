@@ -299,6 +299,7 @@ def _readiness(state: Mapping[str, Any], *, ready: bool) -> Finding:
         "head": f"{head[:_HEAD_DIGITS]}…" if isinstance(head, str) and head else None,
         "staleness": f"{state['staleness_s']} s" if state.get("staleness_s") is not None else None,
         "last error": state.get("last_error"),
+        "refused": f"{state['refused']} of what the log carried" if state.get("refused") else None,
         "reason": state.get("reason"),
     }
     told = ", ".join(f"{name} {value}" for name, value in facts.items() if value not in (None, ""))

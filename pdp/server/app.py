@@ -220,6 +220,7 @@ class Application:
         show("pdp_audit_records", "Records in the chain of this process", lambda: trail.link.n)
         show("pdp_audit_lost", "Records that could not be written", lambda: trail.lost)
         show("pdp_audit_failures", "Groups that could not be written", lambda: trail.failures)
+        show("pdp_log_refused", "What the log carried and did not verify", lambda: self.health.refused)
         show("pdp_loop_blocked", "Times that the event loop answered nobody", lambda: self.watchdog.blocked)
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)

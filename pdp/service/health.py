@@ -25,6 +25,8 @@ class Report:
     revision: str
     staleness_s: float | None
     last_error: str
+    refused: int
+    """Entries, snapshots and heartbeats of the log that did not verify, since the start."""
     degradations: tuple[str, ...]
     audit: dict[str, Any]
     used_proofs: str
@@ -72,6 +74,11 @@ class Health:
         """Age of the newest proof of freshness, in seconds; infinite before the first."""
         return self._replica.staleness_s(now_ms=self._clock.now_ms(), mono_s=self._clock.mono_s())
 
+    @property
+    def refused(self) -> int:
+        """How much of what the log carried was refused since the start."""
+        return sum(count for name, count in self._replica.counters.items() if name.startswith("refused_"))
+
     def report(self) -> Report:
         """Return the state of now."""
         world, stale_s = self._replica.world, self.staleness_s
@@ -83,6 +90,7 @@ class Health:
             revision=world.revision,
             staleness_s=round(stale_s, 3) if isfinite(stale_s) else None,
             last_error=self._replica.last_error or self._trail.last_error,
+            refused=self.refused,
             degradations=tuple(self._degradations(stale_s)),
             audit={"records": self._trail.link.n, "head": self._trail.link.digest, "lost": self._trail.lost},
             used_proofs=self._used_proofs,

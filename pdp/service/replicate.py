@@ -297,9 +297,8 @@ class HeartbeatLoop:
             if head.seq <= before.seq:
                 self._replica.failed(Fault.ROLLBACK, f"the store stands at {head.seq}, this PDP holds {before.seq}")
             return False  # ahead of us: not ours to vouch for before it is verified
-        if (
-            head.seq < self._replica.mark
-        ):  # a log restored from an old backup: nobody who held more may be told it is all
+        # A log restored from an old backup: nobody who held more may be told that it is all there is.
+        if head.seq < self._replica.mark:
             self._replica.failed(Fault.ROLLBACK, _below_mark(self._replica))
             return False
         # Never before what we signed last, or followers would take a clock set back for a replay.
