@@ -49,6 +49,12 @@ def test_every_command_and_option_that_a_page_names_exists(page: str, capsys: py
         assert [option for option in sorted(named) if option not in shown] == [], words
 
 
+def test_every_metric_that_the_operations_page_names_is_one() -> None:
+    named = {text for text in quoted("operations.md") if re.fullmatch(r"pdp_[a-z_]+", text)}
+    assert {name for name in named if f'"{name}"' not in SOURCE} == set()
+    assert len(named) > 8
+
+
 def test_the_reasons_that_the_page_names_are_reasons() -> None:
     words = {text for text in quoted(PAGES[0]) if re.fullmatch(r"[a-z]+_[a-z_]+", text)}
     known = {reason.value for reason in Reason}
