@@ -6,6 +6,7 @@ import pytest
 from pdp.errors import ConfigError
 from pdp.identity.development import DEVELOPMENT_ISS, DevelopmentIssuer, refuse_production, trust_text
 from pdp.identity.issuers import parse_trust
+from pdp.limits import MAX_SPIFFE_BYTES
 from tests.support.tokens import entry, signer, table
 
 GOOD = """\
@@ -72,6 +73,9 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "namespace": ({"namespace": "Corp"}, "NA-5"),
     "namespace-newline": ({"namespace": "corp\n"}, "NA-5"),
     "iss-blank": ({"iss": "https://a b"}, "without blank"),
+    "iss-newline": ({"iss": "https://a\nb"}, "without blank"),
+    "iss-not-ascii": ({"iss": "https://\u0430pple.example"}, "without blank"),
+    "iss-long": ({"iss": "https://" + "a" * (MAX_SPIFFE_BYTES - 7)}, "without blank"),
     "iss-hash": ({"iss": "https://a#b"}, "without blank"),
     "no-source": ({"keys": {}}, "one of `file`, `url`"),
     "two-sources": ({"keys": {"file": "a", "url": "https://a"}}, "one of `file`, `url`"),
@@ -229,3 +233,61 @@ def test_an_issuer_without_named_actions_is_asked_before_each() -> None:
     assert issuer.live_check.asks_before("dataset.read")
     (issuer,) = table(entry(live_check="none")).issuers.values()
     assert issuer.live_check is None
+
+
+TOKENS = {"bundle": {"file": "b.json"}, "audiences": ["portcullis"], "max_lifetime_s": 600}
+
+
+def domain(**changes: Any) -> str:
+    return json.dumps({"trust_domains": [{"domain": "prod.example"} | changes]})
+
+
+def test_the_longest_name_of_an_issuer_is_taken() -> None:
+    assert table(entry(iss="https://" + "a" * (MAX_SPIFFE_BYTES - 8))).issuers
+
+
+def test_a_trust_domain_lets_in_by_certificate_by_token_or_by_both_and_not_by_neither() -> None:
+    assert "name the file of its CA certificates" in refusal_of(domain())
+    by_certificate, by_token = parse_trust(domain(ca="ca.pem")), parse_trust(domain(jwt=TOKENS))
+    both = parse_trust(domain(ca="ca.pem", jwt=TOKENS))
+    assert [list(known.svids) for known in (by_certificate, by_token, both)] == [[], ["prod.example"], ["prod.example"]]
+    assert [known.trust_domains["prod.example"].ca for known in (by_certificate, by_token, both)] == [
+        "ca.pem",
+        None,
+        "ca.pem",
+    ]
+    assert [len(known.key_holders) for known in (by_certificate, by_token, both)] == [0, 1, 1]
+
+
+def test_the_authority_of_a_trust_domain_is_an_issuer_of_svids_alone() -> None:
+    issuer = parse_trust(domain(jwt=TOKENS)).svids["prod.example"]
+    assert (issuer.iss, issuer.profile, issuer.kind.value, issuer.require_jti) == (
+        "spiffe://prod.example", "jwt_svid", "workload", False,
+    )  # fmt: skip
+    assert (issuer.audiences, issuer.max_lifetime_s, issuer.cnf_kinds, issuer.max_act_depth) == (
+        ("portcullis",),
+        600,
+        (),
+        0,
+    )
+    assert "is signed with ES256" in refusal_of(domain(jwt=TOKENS | {"algs": ["EdDSA"]}))
+
+
+def test_proofs_are_remembered_only_where_some_issuers_tokens_need_them() -> None:
+    assert not table().takes_proofs
+    assert not table(entry(cnf_kinds=["x5t#S256"])).takes_proofs
+    assert table(entry(), entry(iss="https://b", namespace="b", cnf_kinds=["jkt"])).takes_proofs
+
+
+def test_whatever_changes_the_table_changes_its_generation() -> None:
+    """TC-1: it is part of every cache key."""
+    tables = [
+        table(),
+        table(entry(leeway_s=29)),
+        table(entry(aud_mode="contains")),
+        table(entry(), domains=("prod.example",)),
+    ]
+    tables.append(tables[-1].with_authorities({"prod.example": (b"another",)}))
+    tables.append(tables[-1].with_authorities({"prod.example": ()}))
+    assert len({known.generation for known in tables}) == len(tables)
+    assert table().generation == table().generation
