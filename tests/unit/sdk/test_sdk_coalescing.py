@@ -31,6 +31,7 @@ from pdp.sdk import (
     Question,
 )
 from pdp.sdk._flights import Asked, take
+from pdp.sdk._threads import _Waiting
 from pdp.v1 import decision_pb2
 
 EVALUATE = "DecisionService/Evaluate"
@@ -312,6 +313,65 @@ def test_f2_a_thread_that_waits_behind_a_hanging_call_has_its_own_deadline(pdp: 
         ended.set()
         assert {type(error) for error in errors} == {PdpUnavailable}
         assert not client._checks._away
+
+
+def test_a_thread_interrupted_while_it_carries_leaves_nobody_waiting(
+    honest: ScriptedPdp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+    with Client(honest.address, token="a.b.c", cache_s=0) as client, ThreadPoolExecutor(4) as pool:
+        real = client._transport.unary
+
+        def interrupted(*_: Any, **__: Any) -> Any:
+            entered.set()
+            assert leave.wait(10)
+            monkeypatch.setattr(client._transport, "unary", real)
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._transport, "unary", interrupted)
+        first = pool.submit(client.check, "dataset.read", name(0))
+        assert entered.wait(10)
+        rest = [pool.submit(client.check, "dataset.read", name(n)) for n in (2, 4)]
+        while len(client._checks._queue) < 2:
+            leave.wait(0.005)
+        leave.set()
+        assert isinstance(first.exception(10), KeyboardInterrupt)
+        assert [future.result(10).decision_id for future in rest] == [name(2), name(4)]
+        assert not client._checks._away
+
+
+def test_a_thread_interrupted_while_it_waits_passes_its_turn_on(
+    pdp: ScriptedPdp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entered, leave = threading.Event(), threading.Event()
+
+    def slow(request: Any, context: grpc.ServicerContext) -> Any:
+        entered.set()
+        assert leave.wait(10)
+        return one(request, context)
+
+    def interrupted(waiting: threading.Event, timeout: float | None = None) -> bool:
+        del timeout
+        while not waiting.carries:  # type: ignore[attr-defined]
+            leave.wait(0.005)
+        monkeypatch.undo()
+        raise KeyboardInterrupt
+
+    pdp.script(EVALUATE, slow, one)
+    pdp.script(BATCH, many)
+    with Client(pdp.address, token="a.b.c", cache_s=0) as client, ThreadPoolExecutor(4) as pool:
+        first = pool.submit(client.check, "dataset.read", name(0))
+        assert entered.wait(10)
+        monkeypatch.setattr(_Waiting, "wait", interrupted)
+        cut = pool.submit(client.check, "dataset.read", name(2))
+        while len(client._checks._queue) < 1:
+            entered.wait(0.005)
+        leave.set()
+        assert first.result(10).decision_id == name(0)
+        assert isinstance(cut.exception(10), KeyboardInterrupt)
+        assert client.check("dataset.read", name(4)).decision_id == name(4)
+        assert not client._checks._away
+        assert not client._checks._turns
 
 
 def test_a_client_closed_by_another_thread_says_so(pdp: ScriptedPdp) -> None:
