@@ -144,6 +144,9 @@ DEFAULT_DEADLINE_S: Final = 5.0
 """The SDK's deadline where the caller sets none."""
 MAX_DEADLINE_S: Final = 30.0
 """The server's ceiling on a unary RPC (FAILURE.md G3)."""
+MAX_PACK_DEADLINE_S: Final = 120.0
+"""The ceiling on a call that brings or activates a whole policy: parsing, testing, comparing and compiling 100,000 rows takes
+some ten seconds of a quiet processor."""
 WATCH_RENEW_S: Final = MAX_STALENESS_S["high"] / 2
 """How long the SDK lets one Watch call run before it opens it anew: with the wait for the new one, a PDP that hangs is
 noticed within the strictest staleness."""

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from pdp.errors import Reason
+from pdp.limits import MAX_PACK_DEADLINE_S
 from pdp.model.attributes import Value
 from pdp.model.names import Resource
 from pdp.sdk._core import Rpc, plain_value, value_message
@@ -13,9 +14,15 @@ from pdp.sdk.values import AttributeValue
 from pdp.signals.locks import Lock, LockKind, LockTarget
 from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2
 
-PROPOSE: Final = Rpc("/pdp.v1.PolicyService/Propose", policy_pb2.ProposeRequest, policy_pb2.ProposeResponse)
-ACTIVATE: Final = Rpc("/pdp.v1.PolicyService/Activate", policy_pb2.ActivateRequest, policy_pb2.ActivateResponse)
-APPROVE: Final = Rpc("/pdp.v1.PolicyService/Approve", policy_pb2.ApproveRequest, policy_pb2.ApproveResponse)
+PROPOSE: Final = Rpc(
+    "/pdp.v1.PolicyService/Propose", policy_pb2.ProposeRequest, policy_pb2.ProposeResponse, MAX_PACK_DEADLINE_S
+)
+ACTIVATE: Final = Rpc(
+    "/pdp.v1.PolicyService/Activate", policy_pb2.ActivateRequest, policy_pb2.ActivateResponse, MAX_PACK_DEADLINE_S
+)
+APPROVE: Final = Rpc(
+    "/pdp.v1.PolicyService/Approve", policy_pb2.ApproveRequest, policy_pb2.ApproveResponse, MAX_PACK_DEADLINE_S
+)
 REJECT: Final = Rpc("/pdp.v1.PolicyService/Reject", policy_pb2.RejectRequest, policy_pb2.RejectResponse)
 LIST_PROPOSALS: Final = Rpc(
     "/pdp.v1.PolicyService/ListProposals", policy_pb2.ListProposalsRequest, policy_pb2.ListProposalsResponse

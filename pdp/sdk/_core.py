@@ -39,11 +39,15 @@ _EXACT_TYPES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Rpc(Generic[Ask, Told]):
-    """One method of the PDP, as its transport needs it: the path and the two message types."""
+    """One method of the PDP, as its transport needs it: the path and the two message types.
+
+    `least_s`: a deadline below which it is not called, in seconds: what carries a whole policy takes longer than a question.
+    """
 
     path: str
     ask: type[Ask]
     told: type[Told]
+    least_s: float = 0.0
 
 
 _SERVICE: Final = "/pdp.v1.DecisionService"

@@ -59,7 +59,7 @@ class Transport:
         """
         self._core.check_usable()
         call = self._channel.unary_unary(rpc.path, rpc.ask.SerializeToString, rpc.told.FromString)
-        deadline_s = timeout_s or self._core.settings.timeout_s
+        deadline_s = timeout_s or max(self._core.settings.timeout_s, rpc.least_s)
         try:
             told: Told = call(message, timeout=deadline_s, metadata=self._core.metadata(token))
         except grpc.RpcError as error:
@@ -133,7 +133,7 @@ class AsyncTransport:
             PdpError: the typed error for whatever went wrong.
         """
         call: Any = self._open().unary_unary(rpc.path, rpc.ask.SerializeToString, rpc.told.FromString)
-        deadline_s = timeout_s or self._core.settings.timeout_s
+        deadline_s = timeout_s or max(self._core.settings.timeout_s, rpc.least_s)
         try:
             told: Told = await call(message, timeout=deadline_s, metadata=self._core.metadata(token))
         except grpc.aio.AioRpcError as error:

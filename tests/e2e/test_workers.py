@@ -237,3 +237,34 @@ def test_a_proof_that_one_worker_took_is_worth_nothing_at_the_others(tmp_path: P
         pdp.until_whole()
         asyncio.run(work(pdp))
         pdp.until(lambda: len(asked(pdp)) > 1)  # told among the workers within a second
+
+
+@pytest.mark.nightly
+@pytest.mark.timeout(600)
+@pytest.mark.holds("F19")
+def test_a_policy_of_100_000_rows_reaches_everybody_while_questions_are_answered(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one call, one entry, chunks: parsed, tested, compiled beside the loop, by each process for itself."""
+    issuer = asyncio.run(initialised(tmp_path, assets=ASSETS))
+    rows = "".join(f"g, user:u{number}@x.org, role:data-scientist, dev\n" for number in range(100_000))
+    (tmp_path / "pack" / "many.csv").write_text(rows)
+
+    async def work(pdp: Workers) -> None:
+        (tmp_path / "ada.token").write_text(pdp.token(ADA))
+        who = ("--server", pdp.address, "--token-file", str(tmp_path / "ada.token"))
+        async with following(pdp, 1) as (edge,):
+            applying = asyncio.create_task(asyncio.to_thread(run, ("policy", "apply", str(tmp_path / "pack"), *who)))
+            channel, answered = pdp.channel(), 0
+            while not applying.done() or edge.world.snapshot is None or len(edge.world.snapshot.rows) < 100_000:
+                answered += (await evaluated(channel, pdp)).effect == types_pb2.EFFECT_ALLOW
+                await asyncio.sleep(0.05)
+            assert await applying == 0
+            assert answered
+            assert edge.last_error == ""
+        await pdp.close()
+
+    with serving(tmp_path, issuer) as pdp:
+        asyncio.run(work(pdp))
+        assert pdp.end() == 0
+    assert "100000 rows added" in capsys.readouterr().out

@@ -156,7 +156,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         started_s = self._clock.mono_s()
         correlation_id = self._new_id()
         try:
-            async with asyncio.timeout(MAX_DEADLINE_S):
+            async with asyncio.timeout(method.rule.ceiling_s or MAX_DEADLINE_S):
                 await self._enter(method, context)
                 response = await _behaviour(method)(await _message(method, request), context)
                 raw = method.write(response)

@@ -7,25 +7,31 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
-from pdp.limits import MAX_PACK_RPC_BYTES, MAX_RPC_BYTES, MAX_SMALL_RPC_BYTES
+from pdp.limits import MAX_PACK_DEADLINE_S, MAX_PACK_RPC_BYTES, MAX_RPC_BYTES, MAX_SMALL_RPC_BYTES
 from pdp.server.callers import ASK, Right, right
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rule:
-    """How an RPC is guarded. `open` needs no credential; without a `right`, any authenticated caller may."""
+    """How an RPC is guarded. `open` needs no credential; without a `right`, any authenticated caller may.
+
+    `ceiling_s` bounds a unary call in seconds, whatever deadline its caller set, where `MAX_DEADLINE_S` is too short (G3).
+    """
 
     right: Right | None = None
     limit_bytes: int = MAX_SMALL_RPC_BYTES
     open: bool = False
+    ceiling_s: float | None = None
 
 
 _OPEN: Final = Rule(open=True)
 _AUTHENTICATED: Final = Rule()
 
 
-def _rule(action: str, resource: str, *, limit_bytes: int = MAX_SMALL_RPC_BYTES) -> Rule:
-    return Rule(right=right(action, resource), limit_bytes=limit_bytes)
+def _rule(
+    action: str, resource: str, *, limit_bytes: int = MAX_SMALL_RPC_BYTES, ceiling_s: float | None = None
+) -> Rule:
+    return Rule(right=right(action, resource), limit_bytes=limit_bytes, ceiling_s=ceiling_s)
 
 
 RULES: Final = MappingProxyType(
@@ -39,10 +45,12 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.DecisionService/SearchSubjects": _rule("policy.read", "policy/main"),
         "/pdp.v1.DecisionService/SearchResources": Rule(right=ASK),
         "/pdp.v1.DecisionService/SearchActions": Rule(right=ASK),
-        "/pdp.v1.PolicyService/Propose": _rule("policy.propose", "policy/main", limit_bytes=MAX_PACK_RPC_BYTES),
+        "/pdp.v1.PolicyService/Propose": _rule(
+            "policy.propose", "policy/main", limit_bytes=MAX_PACK_RPC_BYTES, ceiling_s=MAX_PACK_DEADLINE_S
+        ),
         # Whether this very change may be made live, or approved, is asked again with what it touches (service/policy.py).
-        "/pdp.v1.PolicyService/Activate": _rule("policy.read", "policy/main"),
-        "/pdp.v1.PolicyService/Approve": _rule("policy.read", "policy/main"),
+        "/pdp.v1.PolicyService/Activate": _rule("policy.read", "policy/main", ceiling_s=MAX_PACK_DEADLINE_S),
+        "/pdp.v1.PolicyService/Approve": _rule("policy.read", "policy/main", ceiling_s=MAX_PACK_DEADLINE_S),
         "/pdp.v1.PolicyService/Reject": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListProposals": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListRevisions": _rule("policy.read", "policy/main"),

@@ -8,6 +8,7 @@ from pdp.errors import BadRequestError
 from pdp.sdk import BadQuestion, ClientUnusable, Conflict, NotFound, NotPermitted, PdpFault, PolicyRefused, _admin_core
 from pdp.sdk._core import Rpc
 from pdp.sdk.admin import AdminClient, Asset, LockTarget, Replica
+from pdp.server.grpc.rights import RULES
 from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2, types_pb2
 
 HEX = "ab" * 32
@@ -177,3 +178,9 @@ def test_every_method_of_administration_is_one_of_the_protocol() -> None:
     for rpc in rpcs:
         method = METHODS[rpc.path]
         assert (method.input_type, method.output_type) == (rpc.ask.DESCRIPTOR, rpc.told.DESCRIPTOR)
+
+
+def test_what_carries_a_whole_policy_is_given_the_time_that_the_server_gives_it() -> None:
+    patient = [rpc for rpc in vars(_admin_core).values() if isinstance(rpc, Rpc) and rpc.least_s]
+    assert {rpc.path.rpartition("/")[2] for rpc in patient} == {"Propose", "Activate", "Approve"}
+    assert all(RULES[rpc.path].ceiling_s == rpc.least_s for rpc in patient)
