@@ -323,10 +323,13 @@ class HeartbeatLoop:
             self._replica.failed(error.reason.value, error.message)
 
     async def run(self, interval_s: float = HEARTBEAT_INTERVAL_S) -> None:
-        """Beat every `interval_s` seconds, for ever."""
+        """Beat every `interval_s` seconds, for ever; what could not be vouched for is looked at again sooner.
+
+        Where others write many times a second, the head is often one that is only just on its way to us.
+        """
         while True:
-            await self.beat()
-            await asyncio.sleep(interval_s)
+            vouched = await self.beat()
+            await asyncio.sleep(interval_s if vouched else min(interval_s, STORE_RETRY_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -407,3 +407,28 @@ def test_an_entry_without_end_and_one_that_breaks_off_are_given_up(servicer: Pie
             await feed.close()
 
     run(test)
+
+
+@pytest.mark.holds("F26", "L8")
+def test_a_follower_that_reads_nothing_is_evicted_over_the_network_and_catches_up_anew() -> None:
+    async def test() -> None:
+        async with serving() as pdp:
+            subscribers = pdp.replication.subscribers
+            subscribers._queue_entries = 4
+            feed = source(pdp).open(HELLO)
+            items = aiter(feed)
+            assert isinstance(await anext(items), RootFiles)
+            (stuck,) = subscribers._known.values()
+            number = 0
+            while not stuck.evicted:  # first the network's own buffers fill
+                number += 1
+                await pdp.lock(number, reason="r" * 4_000)
+                await asyncio.sleep(0)
+            assert stuck.queue.qsize() <= 1
+            await pdp.replication.heartbeats.beat()
+            assert [item async for item in items][-1] == Resync(reason="too slow: subscribe again")
+            await feed.close()
+            async with following(pdp) as follower:
+                await until(follower.replica, lambda world: world.seq == number)  # type: ignore[attr-defined]
+
+    run(test)

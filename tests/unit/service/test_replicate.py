@@ -843,3 +843,19 @@ async def test_a_certificate_that_was_exchanged_takes_a_new_subscription() -> No
     await follower(source, replica, MemoryStore(), HandClock()).follow()
     assert replica.world.seq == 1
     assert replica.last_error == ""
+
+
+@within
+async def test_a_head_that_is_on_its_way_to_us_is_looked_at_again_soon() -> None:
+    """Else a worker beside busy writers would seldom vouch for anything, and go stale beside a sound log."""
+    log = MemoryLog()
+    one, other = Pdp(log=log), Pdp(log=log)
+    await one.lock(1)
+    beating = asyncio.create_task(other.heartbeats.run(interval_s=3_600))
+    await asyncio.sleep(0)
+    assert other.replica.heartbeat_ms == 0
+    await other.publisher.catch_up()
+    async with asyncio.timeout(10):
+        while not other.replica.heartbeat_ms:  # noqa: ASYNC110 - a heartbeat makes no new world
+            await asyncio.sleep(0.01)
+    beating.cancel()
