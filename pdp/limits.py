@@ -267,6 +267,10 @@ MAX_CHAINS: Final = 1_024
 """Chains of enforcement points that a PDP keeps open; more are opened again when they ship."""
 AUDIT_FOLLOW_S: Final = 0.5
 """How often whoever follows the decision log looks at the chains of other workers."""
+AUDIT_INDEX_NAMES: Final = 65_536
+"""Names of which the index remembers the number while it reads; others it looks up."""
+AUDIT_QUERY_LIMIT: Final = 100
+"""Records that `pdp audit query` prints unless it is told otherwise."""
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
 

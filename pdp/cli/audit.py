@@ -1,20 +1,22 @@
 """`pdp audit`: verify the decision log where it lies, and read it from a PDP."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 import typer
 
 from pdp.audit.chain import Report, Verdict
-from pdp.cli import audit_replay
+from pdp.cli import audit_query, audit_replay
 from pdp.cli.audit_files import checkpoint_of, verify_all, worst
-from pdp.cli.options import AsJson, Connection, connected, instant_text, noun
+from pdp.cli.audit_lines import record_line
+from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_json_line, write_line, write_table
 
 app = noun("Verify the decision log, read it, and find out what happened.")
 audit_replay.register(app)
+app.command()(audit_query.query)
 
 DEFAULT_DIRECTORY: Final = Path("state/audit")
 _TELLING: Final = {
@@ -100,26 +102,3 @@ def _decoded(content: bytes) -> Any:
         return json.loads(content)
     except ValueError:
         return {"kind": "unreadable", "bytes": len(content)}
-
-
-def record_line(record: Mapping[str, Any]) -> str:
-    """Return a record as one line for people: when, what, who, on what, and why."""
-    return "  ".join(part for part in _parts(record) if part)
-
-
-def _parts(record: Mapping[str, Any]) -> Iterable[str]:
-    time_ms = record.get("time_ms", 0)
-    yield instant_text(time_ms if isinstance(time_ms, int) else 0)
-    kind = str(record.get("kind", ""))
-    yield (
-        str(record.get("effect", "")).upper()
-        if kind == "decision"
-        else f"[{kind} {record.get('event', '')}".rstrip() + "]"
-    )
-    for name in ("principal", "action", "resource", "reason"):
-        yield str(record.get(name, ""))
-    if record.get("determining"):
-        yield "by " + ", ".join(map(str, record["determining"]))
-    for name in ("world_seq", "decision_id", "door", "chain", "count", "bytes"):
-        if record.get(name):
-            yield f"{name}={record[name]}"
