@@ -65,7 +65,7 @@ format: $(STAMP) ## Put the code into its one format
 	@$(BIN)/ruff format --quiet .
 	@$(BIN)/ruff check --quiet --fix .
 
-bench: $(STAMP) ## Measure beside peers (ONLY=engine|identity|rpc|replication|sdk|sidecar); writes build/bench.json
+bench: $(STAMP) ## Measure beside peers (ONLY=engine|identity|rpc|audit|admin|replication|sdk|sidecar); writes build/bench.json
 	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
 
 $(PROTOC)/.installed: requirements/proto.txt

@@ -17,6 +17,7 @@ from pdp.cli.output import write_json, write_json_line, write_line, write_table
 app = noun("Verify the decision log, read it, and find out what happened.")
 audit_replay.register(app)
 app.command()(audit_query.query)
+app.command()(audit_query.export)
 
 DEFAULT_DIRECTORY: Final = Path("state/audit")
 _TELLING: Final = {

@@ -1,88 +1,54 @@
-"""`pdp audit query`: find decisions in the log, by who, what, when and why."""
+"""`pdp audit query` and `export`: find decisions in the log, and hand them to other systems."""
 
-import time
+import secrets
+from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.audit_index import AuditIndex, Hit
+from pdp.adapters.audit_index import Hit
+from pdp.audit.export import Mask, masked, ocsf
 from pdp.audit.query import Wanted
+from pdp.cli.audit_filters import Place, filtered, placed
 from pdp.cli.audit_lines import record_line
-from pdp.cli.options import AsJson, parse_duration_ms
+from pdp.cli.options import AsJson
 from pdp.cli.output import write_json_line, write_line
-from pdp.cli.serve import ConfigFile, StateDir, configuration
-from pdp.errors import BadRequestError
+from pdp.errors import ConfigError
 from pdp.limits import AUDIT_QUERY_LIMIT
-from pdp.model.attributes import instant_ms
 
 _CHANGED: Final = 1
-_EFFECTS: Final = ("", "allow", "deny")
-
-Where = Annotated[
-    Path | None,
-    typer.Argument(metavar="[DIR]", help="Chains, also in folders below; without it, those of the state directory."),
-]
+_KEY_BYTES: Final = 32
 
 
-Subject = Annotated[str, typer.Option(metavar="PATTERN", help="Who, such as `user:bob@example.com` or `agent:*`.")]
-Actor = Annotated[str, typer.Option(metavar="PATTERN", help="Who acted for them; one of several.")]
-Workload = Annotated[str, typer.Option(metavar="PATTERN", help="From which workload.")]
-ActionOf = Annotated[str, typer.Option("--action", metavar="PATTERN", help="Such as `dataset.read` or `model.*`.")]
-ResourceOf = Annotated[
-    str, typer.Option("--resource", metavar="PATTERN", help="Such as `dataset/pii/*`; without `@`, every version.")
-]
-Version = Annotated[str, typer.Option(metavar="PATTERN", help="The version alone.")]
-Rule = Annotated[
-    str, typer.Option(metavar="PATTERN", help="A rule that determined it: `grants.csv:6`, `grants.csv:*`.")
-]
-ReasonOf = Annotated[str, typer.Option("--reason", metavar="PATTERN", help="Such as `no_grant`; docs/reason-codes.md.")]
-EffectOf = Annotated[str, typer.Option("--effect", metavar="allow|deny", help="Only these.")]
-WorldOf = Annotated[int, typer.Option("--world", metavar="N", min=0, help="Decided in this world; 0: in any.")]
-Since = Annotated[str, typer.Option(metavar="WHEN", help="`7d`, or an instant such as `2026-11-20T08:00:00Z`.")]
-Until = Annotated[str, typer.Option(metavar="WHEN", help="As --since: not after this.")]
-Rebuild = Annotated[bool, typer.Option("--rebuild", help="Make the index anew first: for whoever doubts it.")]
+class Form(StrEnum):
+    """What records are written as."""
+
+    JSON = "json"
+    OCSF = "ocsf"
 
 
+@filtered
+@placed
 def query(
-    directory: Where = None,
     *,
-    subject: Subject = "",
-    actor: Actor = "",
-    workload: Workload = "",
-    action: ActionOf = "",
-    resource: ResourceOf = "",
-    version: Version = "",
-    rule: Rule = "",
-    reason: ReasonOf = "",
-    effect: EffectOf = "",
-    world: WorldOf = 0,
-    since: Since = "",
-    until: Until = "",
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=0, metavar="N", help="The newest so many; 0: all.")
     ] = AUDIT_QUERY_LIMIT,
-    rebuild: Rebuild = False,
-    state_dir: StateDir = None,
-    config: ConfigFile = None,
     as_json: AsJson = False,
+    wanted: Wanted,
+    place: Place,
 ) -> None:
     """Find decisions in the log where it lies, oldest first. Needs no server; `--json` prints records as they are, one a line.
 
-    In a pattern `*` stands for any text, slashes included; all that is given must fit. An index (`index.db`, beside the chains)
-    finds them; each is then read back from its chain and checked by its own digest, so the index is never what is believed.
-    That nothing was taken out of the chains, `pdp audit verify` tells.
+    An index (`index.db`, beside the chains) finds them; each is then read back from its chain and checked by its own digest,
+    so the index is never what is believed. That nothing was taken out of the chains, `pdp audit verify` tells.
 
     Exit code 0, also if nothing was found; 1 if a record that was found is no longer what it was.
 
     Example: `pdp audit query --subject user:bob@example.com --resource 'dataset/pii/*' --since 7d`
     """
-    wanted = Wanted(
-        subject=subject, actor=actor, workload=workload, action=action, resource=resource, version=version, rule=rule,
-        reason=reason, effect=_effect(effect), world_seq=world, since_ms=moment(since), until_ms=moment(until),
-    )  # fmt: skip
-    place = directory or configuration(config, {("state_dir",): state_dir}).audit_dir
-    with AuditIndex.open(place, rebuild=rebuild) as index:
+    with place.index() as index:
         hits = index.find(wanted, limit=limit)
     for hit in hits:
         _tell(hit, as_json=as_json)
@@ -91,33 +57,65 @@ def query(
     raise typer.Exit(_CHANGED if any(hit.record is None for hit in hits) else 0)
 
 
-def moment(text: str) -> int:
-    """Return the instant that `7d` (before now) or an RFC 3339 text names, in milliseconds; 0 for nothing.
+@filtered
+@placed
+def export(
+    *,
+    form: Annotated[Form, typer.Option("--as", help="JSON lines as they stand, or OCSF 1.6 API Activity events.")],
+    mask: Annotated[
+        list[Mask], typer.Option("--mask", help="Hide names, or what questions brought along; may be repeated.")
+    ] = [],  # noqa: B006 - typer copies it
+    mask_key: Annotated[
+        Path | None,
+        typer.Option(
+            "--mask-key", metavar="FILE", help="Names become the same pseudonyms whenever this file is given."
+        ),
+    ] = None,
+    wanted: Wanted,
+    place: Place,
+) -> None:
+    """Write decisions for other systems, one JSON object a line, oldest first. Needs no server.
 
-    Raises:
-        BadRequestError: it is neither.
+    `--as ocsf` writes events of class 6003 (API Activity) with the profile `security_control`. With `--mask principals`, each
+    name becomes a pseudonym, the same one wherever it stands; without a key of yours, those of two exports have nothing in
+    common. A masked record no longer matches its own digest, which stays in it and names the original.
+
+    Exit code 0, 1 if a record is no longer what was indexed: it is left out and told on standard error.
+
+    Example: `pdp audit export --as ocsf --since 1d --mask principals`
     """
-    if not text:
-        return 0
-    if text[-1:] in "smhd" and text[:-1].isdigit():
-        return time.time_ns() // 1_000_000 - parse_duration_ms(text)
-    return instant_ms(text)
+    key = _key(mask_key)
+    with place.index() as index:
+        hits = index.find(wanted, limit=0)
+    changed = [hit for hit in hits if hit.record is None]
+    for hit in hits:
+        if hit.record is not None:
+            record = masked(hit.record, frozenset(mask), key)
+            write_json_line(ocsf(record, hit.chain) if form is Form.OCSF else record)
+    for hit in changed:
+        typer.echo(_changed(hit), err=True)
+    raise typer.Exit(_CHANGED if changed else 0)
 
 
-def _effect(text: str) -> str:
-    if text not in _EFFECTS:
-        raise BadRequestError("`--effect` is `allow` or `deny`")
-    return text
+def _key(path: Path | None) -> bytes:
+    if path is None:
+        return secrets.token_bytes(_KEY_BYTES)
+    try:
+        key = path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    if len(key) < _KEY_BYTES:
+        raise ConfigError(f"{path} is too short", advice=f"make it with `head -c {_KEY_BYTES} /dev/urandom`")
+    return key
 
 
 def _tell(hit: Hit, *, as_json: bool) -> None:
-    if hit.record is None:
-        changed = f"record {hit.n} of chain {hit.chain} is no longer what was indexed: `pdp audit verify`"
-        if as_json:
-            write_json_line({"kind": "changed", "chain": hit.chain, "n": hit.n})
-        else:
-            write_line(changed)
-    elif as_json:
-        write_json_line(hit.record)
+    record: dict[str, Any] = hit.record or {"kind": "changed", "chain": hit.chain, "n": hit.n}
+    if as_json:
+        write_json_line(record)
     else:
-        write_line(record_line(hit.record))
+        write_line(record_line(record) if hit.record else _changed(hit))
+
+
+def _changed(hit: Hit) -> str:
+    return f"record {hit.n} of chain {hit.chain} is no longer what was indexed: `pdp audit verify`"

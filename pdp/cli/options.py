@@ -99,27 +99,38 @@ class Command(Protocol):
         ...
 
 
-def connected(command: Command) -> Callable[..., None]:
-    """Give a command the options of `Connection` in place of its parameter `connection`.
+def bundled(
+    name: str, options: Mapping[str, tuple[Any, Any]], make: Callable[..., Any]
+) -> Callable[[Command], Callable[..., None]]:
+    """Return what gives a command `options` (annotation and default by name) in place of its parameter `name`.
 
-    typer reads signatures; so the signature it sees is made here, once, instead of repeated in every command.
+    The command gets what `make` makes of them. typer reads signatures; so the signature it sees is made here, once, instead of
+    repeated in every command.
     """
 
-    @functools.wraps(command)
-    def run(*args: Any, **given: Any) -> None:
-        connection = Connection(**{name: given.pop(name) for name in _OPTIONS})
-        command(*args, **given, connection=connection)
+    def decorate(command: Command) -> Callable[..., None]:
+        @functools.wraps(command)
+        def run(*args: Any, **given: Any) -> None:
+            made = make(**{option: given.pop(option) for option in options})
+            command(*args, **given, **{name: made})
 
-    signature = inspect.signature(command, eval_str=True)
-    own = [parameter for parameter in signature.parameters.values() if parameter.name != "connection"]
-    shared = [
-        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
-        for name, (annotation, default) in _OPTIONS.items()
-    ]
-    parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
-    run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return run
+        signature = inspect.signature(command, eval_str=True)
+        own = [parameter for parameter in signature.parameters.values() if parameter.name != name]
+        shared = [
+            inspect.Parameter(option, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation)
+            for option, (annotation, default) in options.items()
+        ]
+        parameters = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own] + shared
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+        return run
+
+    return decorate
+
+
+def connected(command: Command) -> Callable[..., None]:
+    """Give a command the options of `Connection` in place of its parameter `connection`."""
+    return bundled("connection", _OPTIONS, Connection)(command)
 
 
 def parse_pairs(texts: Sequence[str]) -> dict[str, AttributeValue]:

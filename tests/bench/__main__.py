@@ -11,6 +11,7 @@ PARTS = {
     "identity": "A credential: new, remembered, bad; beside a bare jwt.decode",
     "rpc": "Decisions through gRPC, one server process, beside a bare echo of the same messages",
     "audit": "Records appended to the decision log, beside a bare write of the same bytes",
+    "admin": "Administration: the decision log replayed, found, verified, appended; two large worlds compared",
     "replication": "A change on its way to 100 enforcement points",
     "sdk": "The Python SDK: import, coalesced checks, local mode, files through pdp://",
     "sidecar": "Requests through Envoy, alone and with the sidecar",

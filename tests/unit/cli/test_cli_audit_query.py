@@ -38,7 +38,7 @@ def audit(made: Path, tmp_path: Path) -> Path:
 
 
 def found(pdp: Pdp, audit: Path, *options: object) -> list[str]:
-    ended = pdp("audit", "query", audit, "--json", *options)
+    ended = pdp("audit", "query", "--audit", audit, "--json", *options)
     assert ended.code == 0, ended.err
     return [json.loads(line)["decision_id"] for line in ended.out.splitlines()]
 
@@ -66,14 +66,14 @@ def test_each_filter_finds_what_it_names(pdp: Pdp, audit: Path, options: tuple[s
 
 
 def test_a_rule_is_found_in_any_place_among_several(pdp: Pdp, audit: Path) -> None:
-    (first,) = [json.loads(pdp("audit", "query", audit, "--json", "-n", "1", "--action", "model.*").out)]
+    (first,) = [json.loads(pdp("audit", "query", "--audit", audit, "--json", "-n", "1", "--action", "model.*").out)]
     assert len(first["determining"]) == 2
     for rule in first["determining"]:
         assert "d3" in found(pdp, audit, "--rule", rule)
 
 
 def test_people_read_a_line_for_each_and_how_many(pdp: Pdp, audit: Path) -> None:
-    lines = pdp("audit", "query", audit, "--subject", EVE).out.splitlines()
+    lines = pdp("audit", "query", "--audit", audit, "--subject", EVE).out.splitlines()
     assert lines[-1] == "2 decisions"
     assert f"DENY  {EVE}  dataset.read  dataset/people@3  no_grant" in lines[0]
 
@@ -82,7 +82,7 @@ def test_a_record_changed_behind_the_index_is_told_and_not_shown(pdp: Pdp, audit
     assert len(found(pdp, audit)) == 5
     (segment,) = segments(audit)
     segment.path.write_bytes(segment.path.read_bytes().replace(b'"reason":"no_grant"', b'"reason":"no_grunt"'))
-    ended = pdp("audit", "query", audit)
+    ended = pdp("audit", "query", "--audit", audit)
     assert ended.code == 1
     assert "is no longer what was indexed" in ended.out
     assert "no_grunt" not in ended.out
@@ -162,8 +162,26 @@ def test_decisions_are_counted_by_parts(audit: Path) -> None:
 
 @pytest.mark.parametrize("options", [("--effect", "maybe"), ("--since", "soon"), ("--limit", "-1")])
 def test_a_filter_that_makes_no_sense_is_refused(pdp: Pdp, audit: Path, options: tuple[str, ...]) -> None:
-    assert pdp("audit", "query", audit, *options).code == 2
+    assert pdp("audit", "query", "--audit", audit, *options).code == 2
 
 
 def test_a_directory_without_a_chain_is_an_error(pdp: Pdp, tmp_path: Path) -> None:
-    assert pdp("audit", "query", tmp_path).code == 2
+    assert pdp("audit", "query", "--audit", tmp_path).code == 2
+
+
+def test_an_export_is_records_or_events_one_a_line(pdp: Pdp, audit: Path) -> None:
+    lines = pdp("audit", "export", "--audit", audit, "--as", "json", "--subject", EVE).out.splitlines()
+    assert [json.loads(line)["decision_id"] for line in lines] == ["d1", "d2"]
+    events = [json.loads(line) for line in pdp("audit", "export", "--audit", audit, "--as", "ocsf").out.splitlines()]
+    assert {event["class_uid"] for event in events} == {6003}
+    assert [event["metadata"]["uid"] for event in events] == ["d0", "d1", "d2", "d3", "d4"]
+
+
+def test_an_export_masks_with_a_key_of_its_own_or_ours(pdp: Pdp, audit: Path, tmp_path: Path) -> None:
+    command = ("audit", "export", "--audit", audit, "--as", "json", "--mask", "principals")
+    assert "bob" not in pdp(*command).out
+    assert pdp(*command).out != pdp(*command).out
+    (tmp_path / "key").write_bytes(b"k" * 32)
+    assert pdp(*command, "--mask-key", tmp_path / "key").out == pdp(*command, "--mask-key", tmp_path / "key").out
+    (tmp_path / "key").write_bytes(b"k")
+    assert pdp(*command, "--mask-key", tmp_path / "key").code == 2
