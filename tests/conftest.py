@@ -4,6 +4,12 @@ import os
 from collections.abc import Sequence
 
 import pytest
+from hypothesis import settings
+
+if settings.get_current_profile_name() == "default":  # the mutation runner has a profile of its own
+    # No test asserts elapsed time: on a busy machine any example may take long.
+    settings.register_profile("patient", deadline=None)
+    settings.load_profile("patient")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -5,12 +5,9 @@ import json
 import pytest
 from hypothesis import given
 
-from pdp.engine.evaluate import evaluate
-from pdp.engine.question import EngineRequest
-from pdp.model.decision import Effect
 from tests.spec import corpus
 from tests.spec.generators.models import CasbinWorld, casbin_worlds, world
-from tests.spec.laws import LAWS, Law, as_pycasbin, as_the_reference, compiled
+from tests.spec.laws import LAWS, Law, as_pycasbin, as_the_reference
 from tests.spec.profiles import tries
 
 ORACLES = (as_the_reference, as_pycasbin)
@@ -73,10 +70,3 @@ def test_a_world_is_written_to_the_corpus_and_read_as_it_was() -> None:
         again = corpus.from_json(json.loads(json.dumps(corpus.to_json(case))))
         assert isinstance(again, CasbinWorld)
         assert (again.text, again.questions, again.rows) == (case.text, case.questions, case.rows)
-
-
-def test_a_question_of_the_wrong_length_or_set_is_denied() -> None:
-    snapshot = compiled(world(1))
-    for context, values in (("", ()), ("", ("a",)), ("7", ("a", "b", "c"))):
-        question = EngineRequest(context=context, values=values, memberships={}, attributes={})
-        assert evaluate(snapshot, question, 0).effect is Effect.DENY

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from pdp.engine.casbin_text import Row
+from pdp.engine.casbin_text import Row, parse_model, parse_rows
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.index import Search
@@ -209,3 +209,42 @@ def test_a_decision_looks_at_no_more_rows_when_there_are_more(
         costs.append((list(visited), allow, deny))
     assert costs[0] == costs[1]
     assert costs[0][0] == [1, 0]
+
+
+def test_a_question_of_the_wrong_length_or_set_is_denied(bench: Workbench) -> None:
+    snapshot = bench.snapshot("g, user:a, role:x, dev\np, role:x, dataset.read, dataset/a, dev, , , allow\n")
+    good = ("user:a", "dataset.read", "dataset/a", "dev")
+    assert ask(snapshot, *good).effect is Effect.ALLOW
+    for context, values in (("", ()), ("", good[:3]), ("", (*good, "x")), ("7", good), ("2", good)):
+        outcome = evaluate(snapshot, EngineRequest(context, values, {}, {}), 0)
+        assert (outcome.effect, outcome.reason) == (Effect.DENY, Reason.NO_GRANT)
+
+
+def test_only_a_condition_that_was_looked_at_reads_the_clock(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "g, user:a, role:x, *\np, role:x, dataset.read, dataset/a, dev, , , allow\n"
+        "p, role:x, dataset.read, dataset/b, dev, now > timestamp('1970-01-01T00:00:00Z'), , allow\n"
+    )
+    told = [
+        ask(snapshot, "user:a", "dataset.read", name, "dev", now_ms=5).reads_now for name in ("dataset/a", "dataset/b")
+    ]
+    assert told == [False, True]
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/c", "dev").reads_now is False
+
+
+def test_a_name_is_looked_up_in_each_role_section_that_a_column_names(bench: Workbench) -> None:
+    text = bench.model_text.replace("g2(r.obj, p.obj))", "g2(r.obj, p.obj) || g3(r.obj, p.obj))")
+    assert text != bench.model_text
+    model, found = parse_model(text, file="model.conf")
+    assert model is not None, found
+    rows, problems = parse_rows(
+        "g, user:a, role:x, dev\ng2, dataset/a, collection:c\ng3, dataset/b, segment:s\ng3, segment:s, segment:t\n"
+        "p, role:x, dataset.read, collection:c, dev, , , allow\np, role:x, dataset.read, segment:t, dev, , , allow\n",
+        file="rows.csv",
+        model=model,
+    )
+    assert not problems
+    snapshot = compile_policy(model, bench.vocabulary, rows)
+    assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
+    answers = [ask(snapshot, "user:a", "dataset.read", f"dataset/{name}", "dev").effect for name in "abc"]
+    assert answers == [Effect.ALLOW, Effect.ALLOW, Effect.DENY]

@@ -77,6 +77,8 @@ def test_a_decision_takes_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPa
     assert MAX_DECISION_STEPS > 2
     monkeypatch.setattr("pdp.engine.evaluate.MAX_DECISION_STEPS", 1)
     assert ask(snapshot, "alice", "x", "y").reason is Reason.BUDGET_EXCEEDED
+    monkeypatch.setattr("pdp.engine.evaluate.MAX_DECISION_STEPS", 2)
+    assert ask(snapshot, "alice", "x", "y").determining == ("policy.csv:2",)
 
 
 @pytest.mark.parametrize(
