@@ -18,6 +18,7 @@ from pdp.trust.entry import Head, SignedEntry
 from pdp.v1 import decision_pb2, decision_pb2_grpc
 from tests.support.logs import Authority, lock_payload
 from tests.support.pdp import ADA, BOB, RunningPdp, running_pdp
+from tests.support.waiting import until
 
 ASSETS = "dataset/open: {environment: dev}\n"
 ASK = decision_pb2.EvaluateRequest(
@@ -102,12 +103,6 @@ def written(pdp: RunningPdp, seq: int, entry: SignedEntry) -> None:
 def removed(pdp: RunningPdp, seq: int) -> None:
     with closing(store(pdp)) as log:
         log.execute("DELETE FROM entries WHERE seq >= ?", (seq,))
-
-
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
-        while not met():  # noqa: ASYNC110 - what is refused makes no new world
-            await asyncio.sleep(0.02)
 
 
 @pytest.mark.holds("P7", "V1", "V2", "V3", "V4", "adv_malformed_peer")

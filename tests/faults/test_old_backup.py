@@ -3,9 +3,8 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,16 +22,11 @@ from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
 from tests.support.logs import lock_payload
 from tests.support.pdp import ROWS, initialised
+from tests.support.waiting import until
 
 EDGE = "edge@demo.portcullis"
 EVERYBODY = ROWS + f"g, user:{EDGE}, role:enforcement-point, prod\n"
 HELLO = Hello(seq=0, head=b"", version="0.1", role="sidecar", tenant="main", instance="edge-1")
-
-
-async def until(met: Callable[[], Any]) -> None:
-    async with asyncio.timeout(40):
-        while not met():  # noqa: ASYNC110 - a refusal makes no new world
-            await asyncio.sleep(0.05)
 
 
 @contextlib.asynccontextmanager

@@ -6,7 +6,7 @@ import random
 import resource
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,7 @@ from tests.faults.drive import ASSETS, QUESTION, Drive, history
 from tests.support.logs import MemoryStore
 from tests.support.pdp import ADA, BOB, ROWS, detail
 from tests.support.served import ServedPdp, served_pdp
+from tests.support.waiting import until
 
 EDGE = "edge@demo.portcullis"
 EVERYBODY = ROWS + f"g, user:{EDGE}, role:enforcement-point, prod\n"
@@ -55,12 +56,6 @@ class MovedClock:
 
     def mono_s(self) -> float:
         return time.monotonic() + self.monotonic_s
-
-
-async def until(met: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
-        while not met():  # noqa: ASYNC110 - what another process does tells no loop
-            await asyncio.sleep(0.02)
 
 
 def token_file(pdp: ServedPdp, sub: str) -> Path:

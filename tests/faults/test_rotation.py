@@ -15,6 +15,7 @@ from pdp.identity.development import DevelopmentIssuer, issue
 from pdp.v1 import decision_pb2, decision_pb2_grpc
 from tests.support.logs import lock_payload
 from tests.support.pdp import BOB, RunningPdp, running_pdp
+from tests.support.waiting import until
 
 ASSETS = "dataset/open: {environment: dev}\n"
 QUESTION = decision_pb2.Question(action="dataset.read", resource="dataset/open", supports_all=True)
@@ -148,9 +149,3 @@ def test_an_issuer_exchanges_its_keys_under_load_and_nobody_is_refused(tmp_path:
             await asyncio.gather(*callers)
 
     asyncio.run(work())
-
-
-async def until(met: Any) -> None:
-    async with asyncio.timeout(30):
-        while not met():  # noqa: ASYNC110 - callers tell nobody
-            await asyncio.sleep(0.01)

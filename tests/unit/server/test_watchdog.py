@@ -3,7 +3,6 @@
 import asyncio
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import httpx
@@ -12,14 +11,9 @@ from structlog.testing import capture_logs
 
 from pdp.server.watchdog import Alarms, LoopWatchdog
 from tests.support.pdp import running_pdp
+from tests.support.waiting import until
 
 BLOCKED_S, CALM_S = 0.1, 0.3
-
-
-async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(10):
-        while not met():  # noqa: ASYNC110 - what a thread does tells no loop
-            await asyncio.sleep(0.01)
 
 
 def blocking_call(watchdog: LoopWatchdog) -> None:
