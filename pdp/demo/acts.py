@@ -17,6 +17,7 @@ from pdp.demo.classifier import PIXELS, HeldOut, held_out_images
 from pdp.demo.gate import Answer, Cut, Gate
 from pdp.demo.limits import LIMITS
 from pdp.demo.oip import DATATYPE, INPUT
+from pdp.demo.oip_grpc import infer
 from pdp.demo.pack import SERVED
 from pdp.demo.stage import Stage
 from pdp.demo.story import (
@@ -108,8 +109,7 @@ class Narrator:
     def _infer(self, act: Infer) -> Outcome:
         index = self.asked = self.asked + 1
         token = self._token(act.person, act.token)
-        path, body = _asked(act, index)
-        answer = self._gate(act.workload).post(path, body, token)
+        answer = self._ask(act, index, token)
         if answer.status != httpx.codes.OK:
             return self._refused(act, answer)
         self._remember(act.person.principal, SERVED[act.model]["resource"], "allow", "granted")
@@ -117,6 +117,20 @@ class Narrator:
         written = int(images().digits[index])
         actual = TRUE_PREDICTION if digit == written else f"200 {digit}, but {written} was written"
         return Outcome(actual=actual, detail=said)
+
+    def _ask(self, act: Infer, index: int, token: str | None) -> Answer:
+        """Ask for one held-out image in the act's protocol."""
+        gate = self._gate(act.workload)
+        match act.protocol:
+            case Protocol.OIP:
+                return gate.post(f"/v2/models/{act.model}/infer", infer_body(index), token)
+            case Protocol.CHAT:
+                return gate.post(PATH, chat_body(act.model, question(index)), token)
+            case Protocol.GRPC:
+                where = gate.url.removeprefix("https://")
+                return infer(where, gate.bundle, gate.credential, token, act.model, images().images[index])
+            case _:
+                assert_never(act.protocol)
 
     def _refused(self, act: Infer, answer: Answer) -> Outcome:
         """The caller learns no more than its status says; the reason stands in the record of that decision."""
@@ -261,13 +275,6 @@ def infer_body(index: int) -> dict[str, object]:
     """Return the `infer` request for one held-out image."""
     data = images().images[index].tolist()
     return {"inputs": [{"name": INPUT, "shape": [1, PIXELS], "datatype": DATATYPE, "data": data}]}
-
-
-def _asked(act: Infer, index: int) -> tuple[str, dict[str, object]]:
-    """Return where, and with which body, the act asks for one held-out image."""
-    if act.protocol is Protocol.CHAT:
-        return PATH, chat_body(act.model, question(index))
-    return f"/v2/models/{act.model}/infer", infer_body(index)
 
 
 def _prediction(act: Infer, answer: Answer) -> tuple[int, str]:

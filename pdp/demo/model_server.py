@@ -1,4 +1,4 @@
-"""A small, real model server on the loopback: Open Inference Protocol v2 over REST, and OpenAI-compatible chat; both stream.
+"""A small, real model server on the loopback: Open Inference Protocol v2 (REST, gRPC) and OpenAI-compatible chat.
 
 It stands for the server a team already runs (KServe, MLServer, Triton, vLLM) and therefore knows nothing about Portcullis: no
 tokens, no policy, and no door but the loopback one. `/demo/streams` says how many streams began, ended and were
@@ -18,6 +18,7 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Final
 
+import grpc.aio
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -29,6 +30,7 @@ from pdp.demo.chat import DONE, PATH, chunks, completion, parse_chat
 from pdp.demo.classifier import DigitClassifier, train
 from pdp.demo.limits import LIMITS
 from pdp.demo.oip import BadRequestError, Json, StreamRequest, infer_answer, model_metadata, parse_infer, parse_stream
+from pdp.demo.oip_grpc import serve
 
 LOOPBACK: Final = "127.0.0.1"
 SERVER_NAME: Final = "portcullis-demo-model-server"
@@ -235,8 +237,20 @@ def _say(line: str) -> None:
 class _AnnouncingServer(uvicorn.Server):
     """Says where it listens once it does: whoever started the process waits for that line instead of guessing."""
 
+    def __init__(self, config: uvicorn.Config, second: Callable[[], Awaitable[tuple[grpc.aio.Server, int]]]) -> None:
+        super().__init__(config)
+        self.second = second
+        self.grpc: grpc.aio.Server | None = None
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.grpc is not None:
+            await self.grpc.stop(None)
+        await super().shutdown(sockets)
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
+        self.grpc, port = await self.second()
+        _say(f"listening on grpc://{LOOPBACK}:{port}")
         for bound in sockets or []:
             host, port = bound.getsockname()
             _say(f"listening on http://{host}:{port}")
@@ -266,7 +280,7 @@ def _serve(listener: socket.socket, models: frozenset[str], version: str) -> Non
     config = uvicorn.Config(app, log_level="warning", access_log=False, lifespan="off", timeout_graceful_shutdown=1)
     # uvicorn re-raises the signal that stopped it; a Ctrl-C is the ordinary end of this process, not a traceback.
     with contextlib.suppress(KeyboardInterrupt):
-        _AnnouncingServer(config).run(sockets=[listener])
+        _AnnouncingServer(config, lambda: serve(classifier.predict, models, version)).run(sockets=[listener])
 
 
 def _parser() -> argparse.ArgumentParser:

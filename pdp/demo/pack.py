@@ -57,7 +57,7 @@ def write_trust(path: Path, *, jwks: Path, ca: Path) -> None:
 
 def write_routes(path: Path) -> None:
     """Write which resource stands behind each served name, and the protocols the model server speaks."""
-    _write(path, {"served": SERVED, "protocols": ["oip", "openai"]})
+    _write(path, {"served": SERVED, "protocols": ["oip", "oip-grpc", "openai"]})
 
 
 def _write(path: Path, value: object) -> None:

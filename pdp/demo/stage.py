@@ -118,10 +118,13 @@ class _Builder:
         with self.progress("starting the policy decision point"):
             pdp_address = pdp.wait_for(READY)[1]
         with self.progress("training a classifier of handwritten digits"):
-            model_url = model.wait_for(r"listening on (\S+)")[1]
+            model_grpc = "http" + model.wait_for(r"listening on grpc(://\S+)")[1]
+            model_url = model.wait_for(r"listening on (http://\S+)")[1]
             model_says = model.wait_for("^trained .*$")[0]
         auditor = self._start_auditor(pki, tokens, pdp_address)
-        sidecar = self._start_sidecar(pki, pdp_address=pdp_address, model_url=self.upstream or model_url)
+        sidecar = self._start_sidecar(
+            pki, pdp_address=pdp_address, model_url=self.upstream or model_url, model_grpc=model_grpc
+        )
         with self.progress("starting the sidecar and its Envoy"):
             gate = sidecar.wait_for(READY)[1]
         return Stage(
@@ -185,7 +188,7 @@ class _Builder:
             ],
         )
 
-    def _start_sidecar(self, pki: Pki, *, pdp_address: str, model_url: str) -> Child:
+    def _start_sidecar(self, pki: Pki, *, pdp_address: str, model_url: str, model_grpc: str) -> Child:
         own = pki.workloads[SIDECAR]
         files = {
             "--tls-cert": pki.gate.certificate,
@@ -198,7 +201,18 @@ class _Builder:
             "--routes": self.directory / "routes.yaml",
             "--state-dir": self.directory / "sidecar",
         }
-        doors = ["--upstream", model_url, "--listen", ANY_PORT, "--probes", ANY_PORT, "--pdp", pdp_address]
+        doors = [
+            "--upstream",
+            model_url,
+            "--upstream-grpc",
+            model_grpc,
+            "--listen",
+            ANY_PORT,
+            "--probes",
+            ANY_PORT,
+            "--pdp",
+            pdp_address,
+        ]
         pinned = ["--root-digest", _root_digest(self.directory / "pdp" / "root.json")]
         return self._start("sidecar", [*commands.SIDECAR, "run", *doors, *pinned, *_options(files)])
 

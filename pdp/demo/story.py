@@ -78,6 +78,7 @@ class Protocol(StrEnum):
 
     OIP = "oip"
     CHAT = "chat"
+    GRPC = "grpc"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -217,9 +218,21 @@ STORY: Final = (
         expected=TRUE_PREDICTION,
     ),
     Step(
-        name="wrong role there, too",
+        name="… and over gRPC",
+        who="sam, apps",
+        act=Infer(person=SAM, workload=FRONTEND, model=PROD_MODEL, protocol=Protocol.GRPC),
+        expected=TRUE_PREDICTION,
+    ),
+    Step(
+        name="wrong role over OpenAI",
         who="mia, apps",
         act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL, protocol=Protocol.CHAT),
+        expected="403 no_grant",
+    ),
+    Step(
+        name="… and over gRPC, too",
+        who="mia, apps",
+        act=Infer(person=MIA, workload=FRONTEND, model=PROD_MODEL, protocol=Protocol.GRPC),
         expected="403 no_grant",
     ),
     Step(
