@@ -7,7 +7,8 @@ from pdp.errors import ConfigError
 from pdp.identity.development import DEVELOPMENT_ISS, DevelopmentIssuer, refuse_production, trust_text
 from pdp.identity.issuers import parse_trust
 from pdp.limits import MAX_SPIFFE_BYTES
-from tests.support.tokens import entry, signer, table
+from tests.support.tokens import ISS, entry, signer, table
+from tests.support.workloads import CLUSTER, cluster_entry
 
 GOOD = """\
 issuers:
@@ -291,3 +292,52 @@ def test_whatever_changes_the_table_changes_its_generation() -> None:
     tables.append(tables[-1].with_authorities({"prod.example": ()}))
     assert len({known.generation for known in tables}) == len(tables)
     assert table().generation == table().generation
+
+
+BAD_CLUSTERS: dict[str, tuple[dict[str, Any], str]] = {
+    "no-namespace": ({"namespace": ""}, "a `namespace` of its own"),
+    "no-jti": ({"require_jti": False}, "tokens with an end and a `jti`"),
+    "legacy": ({"iss": "kubernetes/serviceaccount"}, "tokens with an end and a `jti`"),
+    "binds": ({"cnf_kinds": ["jkt"]}, "neither binds nor delegates"),
+    "delegates": ({"max_act_depth": 1}, "neither binds nor delegates"),
+    "names-people": ({"kind": "user"}, "neither binds nor delegates"),
+    "introspects": (
+        {"live_check": {"by": "introspection", "url": "https://a", "credential": "t"}},
+        "`introspection` of `at_jwt`",
+    ),
+    "a-domains-name": ({"iss": "spiffe://prod.example"}, "below `trust_domains`"),
+    "svid-profile": ({"profile": "jwt_svid", "algs": ["ES256"]}, "below `trust_domains`"),
+    "svid-issuer": (
+        {"profile": "jwt_svid", "iss": "spiffe://a", "algs": ["ES256"], "namespace": ""},
+        "below `trust_domains`",
+    ),
+}
+
+
+@pytest.mark.parametrize(("changes", "told"), BAD_CLUSTERS.values(), ids=BAD_CLUSTERS)
+def test_a_bad_entry_of_a_cluster_is_refused(changes: dict[str, Any], told: str) -> None:
+    assert told in refusal_of(json.dumps({"issuers": [cluster_entry(**changes)]}))
+
+
+def test_a_cluster_names_workloads_below_its_namespace() -> None:
+    trust = parse_trust(json.dumps({"issuers": [entry(), cluster_entry(account_uids={"ml/a": "u"})]}))
+    assert trust.issuers[CLUSTER].kind.value == "workload"
+    assert trust.issuers[ISS].kind.value == "user"
+    assert trust.namespaces == {"cluster-a"}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"stale_max_s": 300, "refresh_s": 300},
+        {"cooldown_s": 300, "refresh_s": 300},
+        {"dpop_nonce": True, "cnf_kinds": ["jkt"]},
+    ],
+)
+def test_what_is_just_consistent_is_taken(changes: dict[str, Any]) -> None:
+    assert table(entry(**changes)).issuers
+
+
+@pytest.mark.parametrize("text", ['{"issuers": ["a"]}', '{"issuers": [[]]}', '{"issuers": [null]}'])
+def test_an_entry_that_is_no_mapping_is_a_finding_and_no_fault(text: str) -> None:
+    assert "`issuers[0]` is a mapping" in refusal_of(text)
