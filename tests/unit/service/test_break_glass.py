@@ -95,6 +95,7 @@ def test_it_is_short_has_a_reason_and_lets_in_a_principal(changes: dict[str, obj
         statement(**changes)
 
 
+@pytest.mark.holds("F32")
 def test_a_broken_policy_is_brought_back_to_one_that_worked() -> None:
     """Nobody administers any more: the drill of F32."""
     broken = files(people_csv=PEOPLE)
