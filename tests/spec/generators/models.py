@@ -223,5 +223,6 @@ def _question(kind: Kind, request: list[str], rng: Random) -> EngineRequest:
     }
     values = tuple(rng.choice(pools[name]) for name in request)
     if rng.random() < 1 / 30:
-        values = (*values[:-1], rng.choice(("", 7, None)))
+        at = rng.randrange(len(values))
+        values = (*values[:at], rng.choice(("", 7, None)), *values[at + 1 :])
     return EngineRequest(context="", values=values, memberships={}, attributes={})

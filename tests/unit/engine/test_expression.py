@@ -178,3 +178,11 @@ def test_chains_of_one_operator_are_flat_with_and_without_brackets() -> None:
     mixed = parse("r.a || r.b && r.c || r.d")
     assert isinstance(mixed, Or)
     assert [type(each) for each in mixed.operands] == [Field, And, Field]
+
+
+def test_the_length_of_an_expression_is_bounded_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdp.engine.expression.MAX_LINE_BYTES", len("r.a == r.b"))
+    assert isinstance(parse("r.a == r.b"), Compare)
+    with pytest.raises(ExpressionError, match="at most 10 characters") as caught:
+        parse("r.a == r.b ")
+    assert caught.value.code == "PC506"

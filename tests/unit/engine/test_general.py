@@ -258,3 +258,16 @@ def test_subjects_are_ranked_by_their_column_and_one_outside_the_roles_is_pointe
     snapshot = snapshot_of(model_text("g(r.sub, p.sub)", policy="sub, obj, act, eft", effect=effect), rows)
     assert [(item.code, item.line) for item in snapshot.warnings] == [("PC144", 4)]
     assert ask(snapshot, "a", "x", "y").determining == ("policy.csv:2",)
+
+
+def test_a_domain_that_is_no_text_is_an_error_and_not_a_domain_without_roles() -> None:
+    text = (
+        "[request_definition]\nr = sub, dom\n[policy_definition]\np = sub, eft\n[role_definition]\ng = _, _, _\n"
+        f"[policy_effect]\ne = {ALLOW} && !some(where (p.eft == deny))\n"
+        '[matchers]\nm = g(r.sub, p.sub, r.dom) || r.sub == "ana" && p.sub == "everyone"\n'
+    )
+    snapshot = snapshot_of(text, "p, everyone, allow\np, barred, deny\ng, eve, barred, d1\n")
+    assert allowed(snapshot, "ana", "d1")
+    for domain in (7, None, True, ["d1"]):
+        outcome = ask(snapshot, "ana", domain)
+        assert (outcome.reason, outcome.determining) == (Reason.CONDITION_ERROR, ("policy.csv:2",))
