@@ -130,6 +130,7 @@ class Core:
         self._decider: Decider | None = None
         self._rechecker: Rechecker | None = None
         self._gate: Gate | None = None
+        self._takes_proofs = False
         self._keys: KeyStore | None = None
         self._live: LiveChecks | None = None
         self._trail: AuditTrail | None = None
@@ -240,6 +241,7 @@ class Core:
             found["pdp_sidecar_cuts_total"] = self._rechecker.cuts
             found["pdp_sidecar_decision_failures_total"] = self._gate.failures
         if self._keys is not None and self._live is not None:
+            found["pdp_sidecar_takes_proofs"] = self._takes_proofs
             found["pdp_sidecar_key_sets_failing"] = len(self._keys.troubles())
             found["pdp_sidecar_live_checks_total"] = self._live.counters["asked"]
             found["pdp_sidecar_live_checks_unanswered_total"] = self._live.counters["unanswered"]
@@ -289,6 +291,7 @@ class Core:
 
     def _make_gate(self, trust: IssuerTable, replica: Replica, decider: Decider) -> Gate:
         directory = self._config.trust.absolute().parent
+        self._takes_proofs = trust.takes_proofs
         self._keys = keys = KeyStore(issuers=trust, directory=directory, clock=self.clock)
         self._stack.push_async_callback(keys.close)
         self._live = live = LiveChecks(source=LiveHttp(issuers=trust, directory=directory), clock=self.clock)

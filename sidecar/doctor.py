@@ -8,7 +8,7 @@ import contextlib
 import re
 import socket
 import ssl
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -70,7 +70,8 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     ]
     ready = await _attempt(subject.probes, None, "the sidecar is ready", "/readyz", (), {"200"}, method="GET")
     ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
-    age = [] if not ready.passed else [await _age(subject.probes)]
+    told = await _told(subject.probes) if ready.passed else {}
+    age = [_age(told), *_proofs(told)] if ready.passed else []
     routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
     return (*gate, ready, *age, *ports, *routes)
 
@@ -112,17 +113,29 @@ async def _attempt(  # noqa: PLR0917 - one row of the table above
     return Finding(check=check, passed=seen in wanted, seen=seen)
 
 
-async def _age(probes: Address) -> Finding:
-    """Compare the age of the world that decides with the strictest bound."""
-    check = "the world that decides is fresh"
+async def _told(probes: Address) -> dict[str, float]:
+    """Return what the sidecar says of itself, by metric name; nothing if it does not answer."""
     try:
         async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
             text = (await client.get(f"http://{_authority(probes)}/metrics")).text
-    except httpx.HTTPError as fault:
-        return Finding(check=check, passed=False, seen=f"no answer: {fault}")
-    found = re.search(r"^pdp_sidecar_staleness_seconds ([0-9.e+]+)$", text, re.MULTILINE)
-    age_s = float(found[1]) if found else float("inf")
-    return Finding(check=check, passed=age_s <= MAX_STALENESS_S["high"], seen=f"{age_s:.1f} s old")
+    except httpx.HTTPError:
+        return {}
+    return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+
+def _age(told: Mapping[str, float]) -> Finding:
+    """Compare the age of the world that decides with the strictest bound."""
+    age_s = told.get("pdp_sidecar_staleness_seconds", float("inf"))
+    return Finding(
+        check="the world that decides is fresh", passed=age_s <= MAX_STALENESS_S["high"], seen=f"{age_s:.1f} s old"
+    )
+
+
+def _proofs(told: Mapping[str, float]) -> Iterator[Finding]:
+    """Say who knows a used DPoP proof again, where the issuer table asks for proofs."""
+    if told.get("pdp_sidecar_takes_proofs"):
+        seen = "by this sidecar, restarts included; a proof names its own authority and opens no other door"
+        yield Finding(check="a used DPoP proof is known again", passed=True, seen=seen)
 
 
 async def _coverage(model: str, table: RouteTable) -> Finding:

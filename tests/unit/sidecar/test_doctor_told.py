@@ -1,0 +1,41 @@
+"""What `pdp-sidecar doctor` reads from the sidecar's own numbers."""
+
+import asyncio
+
+from sidecar.doctor import _age, _proofs, _told
+from sidecar.envoy_names import Address
+from sidecar.probes import Probes, bound_socket
+
+
+async def served(metrics: dict[str, float]) -> dict[str, float]:
+    async def ready() -> str:
+        return ""
+
+    listener = bound_socket(Address(host="127.0.0.1", port=0), option="--probes")
+    probes = Probes(ready=ready, metrics=lambda: metrics)
+    await probes.start(listener)
+    try:
+        return await _told(Address(host="127.0.0.1", port=listener.getsockname()[1]))
+    finally:
+        await probes.stop()
+
+
+def test_the_age_of_the_world_and_the_memory_of_proofs_are_told() -> None:
+    told = asyncio.run(served({"pdp_sidecar_staleness_seconds": 1.5, "pdp_sidecar_takes_proofs": 1}))
+    assert (_age(told).passed, _age(told).seen) == (True, "1.5 s old")
+    (finding,) = _proofs(told)
+    assert "by this sidecar, restarts included" in finding.seen
+
+
+def test_where_no_issuer_wants_proofs_nothing_is_said_of_them() -> None:
+    assert list(_proofs({"pdp_sidecar_takes_proofs": 0})) == []
+
+
+def test_a_sidecar_that_says_nothing_is_not_fresh() -> None:
+    async def silent() -> dict[str, float]:
+        listener = bound_socket(Address(host="127.0.0.1", port=0), option="--probes")
+        port = listener.getsockname()[1]
+        listener.close()
+        return await _told(Address(host="127.0.0.1", port=port))
+
+    assert not _age(asyncio.run(silent())).passed
