@@ -201,6 +201,11 @@ class Responses(RuleBasedStateMachine):
         assert not {one.subject for one in self.live.values()} & self.world.locked
 
     @invariant()
+    def nothing_runs_under_an_obligation_it_never_took_on(self) -> None:
+        for one in self.live.values():
+            assert Duties.of(self.world.duties.get(one.subject, ())).fixed == one.fixed
+
+    @invariant()
     def nothing_outlives_its_credential(self) -> None:
         """Expiry is exact: what is past it was cut when its time came."""
         self.rechecker.check_due()
