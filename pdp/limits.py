@@ -271,6 +271,10 @@ AUDIT_INDEX_NAMES: Final = 65_536
 """Names of which the index remembers the number while it reads; others it looks up."""
 AUDIT_QUERY_LIMIT: Final = 100
 """Records that `pdp audit query` prints unless it is told otherwise."""
+TRACE_RECORDS: Final = 500
+"""Decisions in a trace unless it is told otherwise: what a person can read."""
+TRACE_SUBJECTS: Final = 20
+"""Principals of which a trace says what else was within reach: each is a list over the whole inventory."""
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.audit.chain import Report, Verdict
-from pdp.cli import audit_query, audit_replay
+from pdp.cli import audit_query, audit_replay, audit_trace
 from pdp.cli.audit_files import checkpoint_of, verify_all, worst
 from pdp.cli.audit_lines import record_line
 from pdp.cli.options import AsJson, Connection, connected, noun
@@ -18,6 +18,7 @@ app = noun("Verify the decision log, read it, and find out what happened.")
 audit_replay.register(app)
 app.command()(audit_query.query)
 app.command()(audit_query.export)
+app.command("trace")(audit_trace.trace_name)
 
 DEFAULT_DIRECTORY: Final = Path("state/audit")
 _TELLING: Final = {

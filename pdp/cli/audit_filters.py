@@ -12,6 +12,7 @@ from pdp.adapters.audit_index import AuditIndex
 from pdp.audit.query import Wanted
 from pdp.cli.options import Command, bundled, parse_duration_ms
 from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.config import Config
 from pdp.errors import BadRequestError
 from pdp.model.attributes import instant_ms
 
@@ -30,9 +31,10 @@ class Place:
 
     def index(self) -> AuditIndex:
         """Return the index of the log, brought up to date."""
-        return AuditIndex.open(self.audit or self._settings().audit_dir, rebuild=self.rebuild)
+        return AuditIndex.open(self.audit or self.settings().audit_dir, rebuild=self.rebuild)
 
-    def _settings(self) -> Any:
+    def settings(self) -> Config:
+        """Return the PDP's configuration."""
         return configuration(self.config, {("state_dir",): self.state_dir})
 
 
