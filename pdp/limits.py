@@ -275,6 +275,8 @@ TRACE_RECORDS: Final = 500
 """Decisions in a trace unless it is told otherwise: what a person can read."""
 TRACE_SUBJECTS: Final = 20
 """Principals of which a trace says what else was within reach: each is a list over the whole inventory."""
+REVIEW_SELDOM: Final = 3
+"""A standing right in prod that was used no more often in the window of a review could be asked for each time."""
 AUDIT_SHIP_RECORDS: Final = 500
 """Records in one group that a sidecar ships to its PDP."""
 

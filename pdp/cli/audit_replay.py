@@ -21,7 +21,7 @@ from pdp.replica import Replica
 from pdp.server.stores import WORLD_FILE
 from pdp.service.redecide import Replayed, Worlds, replay
 from pdp.trust.verifier import TrustVerifier
-from pdp.world import empty_world
+from pdp.world import World, empty_world
 
 _DIFFERS: Final = 1
 _NOT_ALL: Final = 3
@@ -90,6 +90,23 @@ def worlds_of(settings: Config, log: SqliteWorldLog) -> Worlds:
         return Replica(verifier=TrustVerifier(root, settings.tenant), world=empty_world(settings.tenant))
 
     return Worlds(log, fresh, now_ms=time.time_ns() // 1_000_000)
+
+
+async def newest_world(settings: Config) -> World:
+    """Return the newest world of the log in a state directory.
+
+    Raises:
+        ConfigError: it holds none.
+    """
+    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
+    try:
+        worlds = worlds_of(settings, log)
+        world = await worlds.at((await log.head()).seq)
+    finally:
+        await log.close()
+    if world is None or world.policy is None:
+        raise ConfigError(f"{settings.state_dir} holds no policy", advice="name a PDP's state directory, or a copy")
+    return world
 
 
 def _exit_code(told: Replayed) -> int:

@@ -9,17 +9,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
-from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.cli.audit_files import whole_records
-from pdp.cli.audit_replay import worlds_of
+from pdp.cli.audit_replay import newest_world
 from pdp.cli.diffs import live_snapshot
 from pdp.cli.options import Connection, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.serve import configuration
 from pdp.engine.compiler import Snapshot
-from pdp.errors import ConfigError
 from pdp.model import canonical
-from pdp.server.stores import WORLD_FILE
 from pdp.service.redecide import Flip, Flips, flips
 from pdp.signals.locks import LockSet
 from pdp.world import Policy, World, empty_world, make_asset
@@ -38,7 +35,7 @@ def flips_of(connection: Connection, proposed: Snapshot, *, window: str, state_d
     """
     since_ms = time.time_ns() // 1_000_000 - parse_duration_ms(window)
     if state_dir is not None:
-        live = asyncio.run(_newest_world(state_dir))
+        live = asyncio.run(newest_world(configuration(None, {("state_dir",): state_dir})))
         records: Iterator[Mapping[str, Any]] = _recorded(state_dir, since_ms)
         return flips(records, _unlocked(live), _under(live, proposed))
     with connection.admin() as admin:
@@ -104,19 +101,6 @@ def _recorded(state_dir: Path, since_ms: int) -> Iterator[Mapping[str, Any]]:
     for _, record in whole_records(configuration(None, {("state_dir",): state_dir}).audit_dir):
         if record["time_ms"] >= since_ms:
             yield record
-
-
-async def _newest_world(state_dir: Path) -> World:
-    settings = configuration(None, {("state_dir",): state_dir})
-    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
-    try:
-        worlds = worlds_of(settings, log)
-        world = await worlds.at((await log.head()).seq)
-    finally:
-        await log.close()
-    if world is None:
-        raise ConfigError(f"{state_dir} holds no world", advice="name a PDP's state directory, or a copy")
-    return world
 
 
 def _world(snapshot: Snapshot, model: str, vocabulary: str) -> World:

@@ -55,7 +55,7 @@ class Surroundings:
 
 def lint(snapshot: Snapshot, around: Surroundings) -> tuple[Finding, ...]:
     """Return everything about a policy that is probably not meant, in the order of its places."""
-    work = _Lint(snapshot, around)
+    work = Reading(snapshot, around)
     return in_order(item for check in _CHECKS for item in check(work))
 
 
@@ -65,7 +65,7 @@ def justified(texts: Mapping[str, str]) -> frozenset[tuple[str, str]]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Grant:
+class Grant:
     """A rule, read as a grant: who, what, on which resources, where."""
 
     rule: Rule
@@ -76,14 +76,16 @@ class _Grant:
 
     @property
     def condition(self) -> str:
+        """The text of its condition, or empty."""
         return self.rule.condition.text if self.rule.condition else ""
 
     def problem(self, code: str, message: str) -> Finding:
+        """Return a finding at this row."""
         return self.rule.row.problem(code, message)
 
 
-class _Lint:
-    """What the checks share."""
+class Reading:
+    """A policy as the checks read it: its grants, what each name stands for, what each pattern of actions names."""
 
     def __init__(self, snapshot: Snapshot, around: Surroundings) -> None:
         self.snapshot = snapshot
@@ -92,13 +94,13 @@ class _Lint:
         self._actions: dict[str, frozenset[str]] = {}
 
     @cached_property
-    def grants(self) -> tuple[_Grant, ...]:
+    def grants(self) -> tuple[Grant, ...]:
         """The rules of the first context, where it has the columns of a grant."""
         at = dict(_columns(self.context))
         if not {ROLE, "actionMatch", "resourceMatch"} <= at.keys():
             return ()
         return tuple(
-            _Grant(
+            Grant(
                 rule,
                 rule.row.fields[at[ROLE]],
                 rule.row.fields[at["actionMatch"]],
@@ -139,9 +141,9 @@ def _columns(context: CompiledContext) -> Iterator[tuple[str, int]]:
 # --- rules beside each other -----------------------------------------------------------------------------------------
 
 
-def _pairs(work: _Lint) -> Iterator[Finding]:
+def _pairs(work: Reading) -> Iterator[Finding]:
     """Find rules that never decide anything because of another one, and pairs that say the opposite."""
-    by_role: dict[str, list[_Grant]] = defaultdict(list)
+    by_role: dict[str, list[Grant]] = defaultdict(list)
     for grant in work.grants:
         by_role[grant.role].append(grant)
     for grants in by_role.values():
@@ -151,7 +153,7 @@ def _pairs(work: _Lint) -> Iterator[Finding]:
                     yield from _pair(one, other, work)
 
 
-def _pair(one: _Grant, other: _Grant, work: _Lint) -> Iterator[Finding]:
+def _pair(one: Grant, other: Grant, work: Reading) -> Iterator[Finding]:
     """Find what is wrong with `one` because of `other`."""
     same_place = one.resources == other.resources and one.condition == other.condition
     meet = _environments_meet(one, other) and work.actions_of(one.actions) & work.actions_of(other.actions)
@@ -168,11 +170,11 @@ def _pair(one: _Grant, other: _Grant, work: _Lint) -> Iterator[Finding]:
             yield one.problem("PC601", f"this rule never decides anything: {other.rule.row.id} {why}")
 
 
-def _environments_meet(one: _Grant, other: _Grant) -> bool:
+def _environments_meet(one: Grant, other: Grant) -> bool:
     return ANY in (one.environment, other.environment) or one.environment == other.environment
 
 
-def _covers(wide: _Grant, narrow: _Grant, work: _Lint) -> bool:
+def _covers(wide: Grant, narrow: Grant, work: Reading) -> bool:
     """Tell whether every question that `narrow` matches is one that `wide` matches too."""
     return (
         wide.condition in ("", narrow.condition)
@@ -210,7 +212,7 @@ def _adds_nothing(rule: Rule, other: Rule) -> bool:
 # --- rules by themselves ---------------------------------------------------------------------------------------------
 
 
-def _unreachable(work: _Lint) -> Iterator[Finding]:
+def _unreachable(work: Reading) -> Iterator[Finding]:
     """Find rules of roles that nobody holds: no principal, group or workload leads to them."""
     held = {role for name, roles in work.included.items() if not name.startswith("role:") for role in roles}
     told: set[str] = set()
@@ -220,7 +222,7 @@ def _unreachable(work: _Lint) -> Iterator[Finding]:
             yield grant.problem("PC603", f"no assignment reaches `{grant.role}`; none of its rules can decide anything")
 
 
-def _too_wide(work: _Lint) -> Iterator[Finding]:
+def _too_wide(work: Reading) -> Iterator[Finding]:
     """Find grants that name more than anything they were used for."""
     if work.around.uses is None:
         return
@@ -235,14 +237,14 @@ def _too_wide(work: _Lint) -> Iterator[Finding]:
             yield grant.problem("PC604", "nothing in the log was ever granted by this rule")
             continue
         idle = work.actions_of(grant.actions) - {use.action for use in uses}
-        narrow = _narrowest(sorted({use.resource for use in uses}))
+        narrow = narrowest(sorted({use.resource for use in uses}))
         wider = is_pattern(grant.resources) and narrow != grant.resources and _contains(grant.resources, narrow)
         if idle or wider:
             unused = f"never used for {_listed(idle)}; " if idle else ""
             yield grant.problem("PC604", f"wider than its use: {unused}all its uses are on `{narrow}`")
 
 
-def _narrowest(resources: Sequence[str]) -> str:
+def narrowest(resources: Sequence[str]) -> str:
     """Return a pattern that covers all resources, and little else."""
     split = [name.partition("@")[0].split("/") for name in resources]
     if len(split) == 1:
@@ -262,7 +264,7 @@ def _listed(words: Collection[str]) -> str:
     return ", ".join(f"`{word}`" for word in sorted(words))
 
 
-def _risky(work: _Lint) -> Iterator[Finding]:
+def _risky(work: Reading) -> Iterator[Finding]:
     """Find grants of verbs that take something out of the house, by wildcard, in prod, without a condition."""
     for grant in work.grants:
         if not grant.rule.allow or grant.condition or grant.environment not in ("prod", ANY):
@@ -273,7 +275,7 @@ def _risky(work: _Lint) -> Iterator[Finding]:
             yield grant.problem("PC605", f"{_listed(verbs)} by wildcard in prod, without a condition")
 
 
-def _approve_and_promote(work: _Lint) -> Iterator[Finding]:
+def _approve_and_promote(work: Reading) -> Iterator[Finding]:
     """Find roles that may approve and promote the same kind of thing, by themselves or by what they include."""
     verbs: dict[str, dict[str, Row]] = defaultdict(dict)
     for grant in work.grants:
@@ -290,7 +292,7 @@ def _approve_and_promote(work: _Lint) -> Iterator[Finding]:
                 yield promoting.problem("PC606", message)
 
 
-def _constant(work: _Lint) -> Iterator[Finding]:
+def _constant(work: Reading) -> Iterator[Finding]:
     """Find conditions that say the same for every value of what they read."""
     told: dict[str, str] = {}
     for context in work.snapshot.contexts.values():
@@ -320,7 +322,7 @@ def _always(condition: Condition, now_ms: int) -> str:
 # --- names -----------------------------------------------------------------------------------------------------------
 
 
-def _empty_segments(work: _Lint) -> Iterator[Finding]:
+def _empty_segments(work: Reading) -> Iterator[Finding]:
     """Find segments that rules name and nothing is in."""
     context = work.snapshot.contexts.get("2")
     graph = work.snapshot.graphs.get("g3")
@@ -336,7 +338,7 @@ def _empty_segments(work: _Lint) -> Iterator[Finding]:
                 yield rule.row.problem("PC607", f"nothing is in `{name}`", position)
 
 
-def _uncovered(work: _Lint) -> Iterator[Finding]:
+def _uncovered(work: Reading) -> Iterator[Finding]:
     """Find types, and assets of the inventory, that no grant names."""
     if not work.grants:
         return
@@ -351,13 +353,13 @@ def _uncovered(work: _Lint) -> Iterator[Finding]:
             yield finding("PC608", f"no rule grants anything on `{name}`", file="assets.yaml")
 
 
-def _types(grant: _Grant, work: _Lint) -> set[str]:
+def _types(grant: Grant, work: Reading) -> set[str]:
     if "/" in grant.resources:
         return {grant.resources.partition("/")[0]}
     return {action.partition(".")[0] for action in work.actions_of(grant.actions)}
 
 
-def _expired(work: _Lint) -> Iterator[Finding]:
+def _expired(work: Reading) -> Iterator[Finding]:
     """Find assignments whose end has passed."""
     for row in work.snapshot.rows:
         definition = work.snapshot.model.roles.get(row.section)
@@ -367,7 +369,7 @@ def _expired(work: _Lint) -> Iterator[Finding]:
             yield row.problem("PC610", f"ended at {row.fields[-1]}: this row does nothing", len(row.fields) - 1)
 
 
-def _no_assets(work: _Lint) -> Iterator[Finding]:
+def _no_assets(work: Reading) -> Iterator[Finding]:
     """Find members of collections that are no assets, where the inventory is known."""
     if not work.around.assets:
         return
@@ -384,7 +386,7 @@ def _no_assets(work: _Lint) -> Iterator[Finding]:
             yield row.problem("PC611", f"`{member}` is a member of `{row.fields[1]}` and not in the inventory", 0)
 
 
-_CHECKS: Final[tuple[Callable[[_Lint], Iterable[Finding]], ...]] = (
+_CHECKS: Final[tuple[Callable[[Reading], Iterable[Finding]], ...]] = (
     _pairs,
     _unreachable,
     _too_wide,
