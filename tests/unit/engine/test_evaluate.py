@@ -1,3 +1,4 @@
+import re
 import sys
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -248,3 +249,79 @@ def test_a_name_is_looked_up_in_each_role_section_that_a_column_names(bench: Wor
     assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
     answers = [ask(snapshot, "user:a", "dataset.read", f"dataset/{name}", "dev").effect for name in "abc"]
     assert answers == [Effect.ALLOW, Effect.ALLOW, Effect.DENY]
+
+
+@pytest.mark.parametrize(
+    ("purpose", "reason"),
+    [
+        ({"request_purpose": "x"}, Reason.DENIED_BY_RULE),
+        ({"request_purpose": "y"}, Reason.GRANTED),
+        ({}, Reason.CONDITION_ERROR),
+    ],
+)
+def test_where_the_first_row_decides_one_whose_condition_does_not_hold_does_not(
+    bench: Workbench, purpose: dict[str, Value], reason: Reason
+) -> None:
+    text = re.sub(r"(?m)^e +=.*$", "e = priority(p.eft) || deny", bench.model_text)
+    model, found = parse_model(text, file="model.conf")
+    assert model is not None, found
+    rows, problems = parse_rows(
+        "g, user:a, role:x, dev\np, role:x, dataset.read, dataset/a, dev, request.purpose == 'x', , deny\n"
+        "p, role:x, dataset.read, dataset/a, dev, , , allow\np2, segment:s, dataset.read, segment:s, , allow\n",
+        file="rows.csv",
+        model=model,
+    )
+    assert not problems
+    snapshot = compile_policy(model, bench.vocabulary, rows)
+    assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
+    assert ask(snapshot, "user:a", "dataset.read", "dataset/a", "dev", **purpose).reason is reason
+
+
+def variant(bench: Workbench, matcher: str, rows: str) -> Snapshot:
+    text = re.sub(r"(?m)^m +=.*$", lambda _: f"m = {matcher}", bench.model_text).replace(
+        "when, then", "when, more, then"
+    )
+    model, found = parse_model(text, file="model.conf")
+    assert model is not None, [str(item) for item in found]
+    read, problems = parse_rows(
+        rows + "p2, segment:s, dataset.read, segment:s, , allow\n", file="rows.csv", model=model
+    )
+    assert not problems, [str(item) for item in problems]
+    snapshot = compile_policy(model, bench.vocabulary, read)
+    assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
+    return snapshot
+
+
+ASKED = ("user:a", "dataset.read", "dataset/a", "dev")
+
+
+def test_a_rule_holds_only_if_all_its_conditions_do(bench: Workbench) -> None:
+    matcher = "g(r.sub, p.role, r.env) && resourceMatch(r.obj, p.obj) && when(p.when) && when(p.more)"
+    rows = "g, user:a, role:x, dev\np, role:x, *, dataset/a, dev, request.purpose == 'x', resource.signature_verified, , allow\n"
+    snapshot = variant(bench, matcher, rows)
+    assert ask(snapshot, *ASKED, request_purpose="x").reason is Reason.CONDITION_ERROR
+    assert ask(snapshot, *ASKED, request_purpose="y").reason is Reason.NO_GRANT
+    assert ask(snapshot, *ASKED, request_purpose="x", resource_signature_verified=False).reason is Reason.NO_GRANT
+    assert ask(snapshot, *ASKED, request_purpose="x", resource_signature_verified=True).reason is Reason.GRANTED
+
+
+def test_groups_count_wherever_a_role_is_asked_for(bench: Workbench) -> None:
+    matcher = "!(g(r.sub, p.role, r.env)) && resourceMatch(r.obj, p.obj) && when(p.when) && when(p.more)"
+    snapshot = variant(bench, matcher, "g, group:g, role:x, dev\np, role:x, *, dataset/a, dev, , , , allow\n")
+    assert ask(snapshot, *ASKED).effect is Effect.ALLOW
+    assert ask(snapshot, *ASKED, groups=("group:g",)).effect is Effect.DENY
+
+
+def test_whoever_reads_the_clock_last_or_first_the_answer_says_so(bench: Workbench) -> None:
+    clock, other = "now > timestamp('1970-01-01T00:00:00Z')", "request.purpose == 'x'"
+    matcher = "g(r.sub, p.role, r.env) && resourceMatch(r.obj, p.obj) && when(p.when) && when(p.more)"
+    for first, then in ((clock, other), (other, clock)):
+        rows = "".join(
+            f"p, role:x, *, {name}, dev, {text}, , , allow\n"
+            for name, text in (("dataset/a", first), ("dataset/*", then))
+        )
+        rows = f"g, user:a, role:x, dev\n{rows}"
+        assert ask(variant(bench, matcher, rows), *ASKED, now_ms=5, request_purpose="x").reads_now is True
+        within = rows.replace(f"{first}, , ,", f", {first}, ,").replace(f"{then}, , ,", f", {then}, ,")
+        assert within != rows
+        assert ask(variant(bench, matcher, within), *ASKED, now_ms=5, request_purpose="x").reads_now is True

@@ -271,3 +271,18 @@ def test_a_domain_that_is_no_text_is_an_error_and_not_a_domain_without_roles() -
     for domain in (7, None, True, ["d1"]):
         outcome = ask(snapshot, "ana", domain)
         assert (outcome.reason, outcome.determining) == (Reason.CONDITION_ERROR, ("policy.csv:2",))
+
+
+@pytest.mark.parametrize("effect", ["priority(p.eft) || deny", "subjectPriority(p.eft) || deny"])
+def test_where_the_first_row_decides_a_deny_that_errs_denies_and_an_allow_that_errs_is_passed_over(effect: str) -> None:
+    text = model_text("r.sub.name == p.sub && eval(p.rule)", policy="sub, rule, eft", effect=effect)
+    rows = "p, ana, r.sub.age < 18, {first}\np, ana, r.obj == 'x', {then}\n"
+    young, unknown = {"name": "ana", "age": 10}, {"name": "ana"}
+    denying = snapshot_of(text, rows.format(first="deny", then="allow"))
+    assert ask(denying, young, "x", "y").reason is Reason.DENIED_BY_RULE
+    outcome = ask(denying, unknown, "x", "y")
+    assert (outcome.reason, outcome.determining) == (Reason.CONDITION_ERROR, ("policy.csv:1",))
+    allowing = snapshot_of(text, rows.format(first="allow", then="deny"))
+    assert ask(allowing, unknown, "x", "y").reason is Reason.DENIED_BY_RULE
+    outcome = ask(allowing, unknown, "z", "y")
+    assert (outcome.reason, outcome.determining) == (Reason.CONDITION_ERROR, ("policy.csv:1",))
