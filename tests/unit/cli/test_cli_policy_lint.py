@@ -34,13 +34,24 @@ def test_a_warning_is_told_and_does_not_refuse(pdp: Pdp, pack: Path) -> None:
 
 def test_use_comes_from_a_log_and_time_from_an_option(pdp: Pdp, pack: Path, tmp_path: Path) -> None:
     log = tmp_path / "log.jsonl"
-    record = {"effect": "allow", "determining": ["grants.csv:7"], "action": "dataset.list", "resource": "dataset/a"}
-    log.write_text(json.dumps(record) + "\n" + json.dumps({"effect": "deny", "determining": ["grants.csv:8"]}) + "\n")
+    lines = (pack / "grants.csv").read_text().splitlines()
+    line = 1 + lines.index("p, role:viewer, dataset.list|read_metadata, dataset/**, *, , , allow")
+    record = {
+        "effect": "allow",
+        "determining": [f"grants.csv:{line}"],
+        "action": "dataset.list",
+        "resource": "dataset/a",
+    }
+    log.write_text(
+        json.dumps(record) + "\n" + json.dumps({"effect": "deny", "determining": [f"grants.csv:{line + 1}"]}) + "\n"
+    )
     (pack / "mine.csv").write_text("g, user:a, role:app, prod, _, 2026-01-01T00:00:00Z\n")
     told = pdp("policy", "lint", str(pack), "--used", str(log), "--at", "2025-01-01T00:00:00Z", "--json").json
     by_line = {(item["file"], item["line"]): item for item in told["findings"]}
-    assert by_line["grants.csv", 7]["message"].startswith("wider than its use: never used for `dataset.read_metadata`")
-    assert by_line["grants.csv", 8]["message"] == "nothing in the log was ever granted by this rule"
+    assert by_line["grants.csv", line]["message"].startswith(
+        "wider than its use: never used for `dataset.read_metadata`"
+    )
+    assert by_line["grants.csv", line + 1]["message"] == "nothing in the log was ever granted by this rule"
     assert ("mine.csv", 1) not in by_line
     later = pdp("policy", "lint", str(pack), "--at", "2026-02-01T00:00:00Z", "--json").json
     assert [item["code"] for item in later["findings"]] == ["PC610"]
