@@ -6,19 +6,21 @@ Only `self_grant` is looked at more closely when it says yes, by the exact compa
 one's own role is no reason to be refused.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
 from pdp.engine.casbin_text import Row
-from pdp.engine.classes import EVERYONE
+from pdp.engine.classes import EVERYONE, NameClass
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.diff import Cell, Change, diff
-from pdp.engine.functions import ANY, FUNCTIONS
+from pdp.engine.functions import ANY, action_alternatives
+from pdp.engine.patterns import PATTERN_FUNCTIONS, read_pattern
 from pdp.engine.plan import ROLE
 from pdp.errors import BadRequestError
 from pdp.model.attributes import Attributes, Value
+from pdp.model.names import ENVIRONMENTS
 from pdp.model.request import Party
 from pdp.model.vocabulary import Vocabulary
 
@@ -27,10 +29,11 @@ _ADMINISTRATION: Final = frozenset({"policy", "asset", "lock", "audit", "replica
 _ASSERT: Final = ("decision", "assert")
 _ASKING: Final = {"request"}
 """Asking for access is everybody's, and no administration."""
-_PROD: Final = "prod"
+_ELSEWHERE: Final = frozenset(ENVIRONMENTS) - {"prod"}
 _FAVOURS: Final = frozenset({Change.GAINS, Change.SWAPS, Change.LOOSER})
 _SEGMENTATION: Final = "2"
 _WITHOUT_DOMAIN: Final = 2
+_Key = tuple[str, tuple[str, ...]]
 _YES_OR_NO: Final = (
     "change.production",
     "change.segmentation",
@@ -53,7 +56,7 @@ def _known(vocabulary: Vocabulary, facts: Attributes) -> Attributes:
 
 @dataclass(frozen=True, slots=True)
 class _Changed:
-    """A row that only one of the two policies has, whatever its place in a file."""
+    """A row that only one of the two policies has, whatever its place in a file; or whose place decides, and is another."""
 
     row: Row
     added: bool
@@ -70,9 +73,10 @@ class Facts:
     _changed: tuple[_Changed, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        one, other = ({(row.section, row.fields): row for row in each.rows} for each in (self.before, self.after))
-        gone = [_Changed(row, added=False) for key, row in one.items() if key not in other]
-        new = [_Changed(row, added=True) for key, row in other.items() if key not in one]
+        one, other = _in_order(self.before), _in_order(self.after)
+        moved = _moved(one, other) if _is_ordered(self.before) or _is_ordered(self.after) else frozenset[_Key]()
+        gone = [_Changed(row, added=False) for key, row in one.items() if key not in other or key in moved]
+        new = [_Changed(row, added=True) for key, row in other.items() if key not in one or key in moved]
         object.__setattr__(self, "_changed", (*new, *gone))
 
     def attributes(self, parties: Iterable[Party]) -> Attributes:
@@ -114,15 +118,25 @@ class Facts:
         columns = context.context.policy if context else ()
         return row.fields[columns.index(name)] if name in columns else None
 
+    def _plainly(self, row: Row, name: str) -> str | None:
+        """Return what a row says in a column; None if it has no such column, or a pattern that only its own test can read."""
+        context, value = self._context(row), self._field(row, name)
+        columns = [column for branch in context.plan.branches for column in branch.columns] if context else ()
+        kinds = {term.kind for column in columns if column.name == name for term in column.terms}
+        if value is None or not kinds:
+            return None
+        patterns = kinds & PATTERN_FUNCTIONS
+        return value if all(read_pattern(kind, value).literal for kind in patterns) else None
+
     def _in_production(self, changed: _Changed) -> bool:
         row = changed.row
         if row.section.startswith("p"):
-            where = self._field(row, "env")
+            where = self._plainly(row, "env")
         else:
             definition = self.after.model.roles.get(row.section) or self.before.model.roles.get(row.section)
             domained = definition is not None and definition.places > _WITHOUT_DOMAIN
             where = row.fields[_WITHOUT_DOMAIN] if domained else None
-        return where is None or where == ANY or bool(FUNCTIONS["envMatch"](_PROD, where))
+        return where not in _ELSEWHERE
 
     def _administers(self, changed: _Changed) -> bool:
         """Tell whether a row grants, or hands on, a right to run this place."""
@@ -134,7 +148,7 @@ class Facts:
         )
 
     def _is_administration(self, row: Row) -> bool:
-        action = self._field(row, "act")
+        action = self._plainly(row, "act")
         if action is None or action == ANY:
             return True
         kind, _, text = action.partition(".")
@@ -158,12 +172,18 @@ class Facts:
         return frozenset(found)
 
     def _is_wide(self, row: Row) -> bool:
-        """Tell whether a row grants a whole type of resource, every verb, or every environment."""
-        if not row.section.startswith("p") or self._field(row, "eft") == "deny":
+        """Tell whether a row grants a whole type of resource, every verb, or every environment; or puts one under such rules."""
+        if row.section in {*self._segmentation, *self._grouping}:
             return False
-        action, where, what = (self._field(row, name) or "" for name in ("act", "env", "obj"))
-        whole = what == ANY or (what.endswith("/**") and what.count("/") == 1)
-        return whole or ANY in {where, action} or action.endswith(".*")
+        if row.section.startswith("g"):
+            return _is_whole(row.fields[0])
+        if self._field(row, "eft") == "deny":
+            return False
+        action, where, what = (self._plainly(row, name) for name in ("act", "env", "obj"))
+        if action is None or where is None or what is None:
+            return True
+        verbs = {one.rpartition(".")[2] for one in action_alternatives(action)}
+        return _is_whole(what) or where == ANY or ANY in verbs
 
     # --- for whom ----------------------------------------------------------------------------------------------------
 
@@ -172,18 +192,22 @@ class Facts:
         names = self._names(party)
         if not any(self._touches(one, names) for one in self._changed):
             return False
-        cells = self._cells
+        # Who has groups has the rights of all of them together, and what one denies another may allow.
+        cells = self._compared(_person(party)) if party.groups else self._cells
         if cells is None:
             return True
         return any(cell.change in _FAVOURS and cell.values[0] in {*names, EVERYONE} for cell in cells)
 
     @cached_property
     def _cells(self) -> tuple[Cell, ...] | None:
-        """The cells of grants that change; None where they cannot be told: two languages, or too many to compare."""
+        return self._compared()
+
+    def _compared(self, *people: NameClass) -> tuple[Cell, ...] | None:
+        """Return the cells of grants that change; None where they cannot be told: two languages, or too many to compare."""
         if self.words:
             return None
         try:
-            cells = diff(self.before, self.after, self.now_ms)
+            cells = diff(self.before, self.after, self.now_ms, people=people)
         except BadRequestError:
             return None
         return tuple(cell for cell in cells if cell.context != _SEGMENTATION)
@@ -222,7 +246,7 @@ class Facts:
     def _touches(self, changed: _Changed, names: frozenset[str]) -> bool:
         """Tell whether a row that changes may change what those `names` can do to their favour."""
         row = changed.row
-        if row.section in self._segmentation:
+        if row.section in self._segmentation - self._grouping:
             return False  # where an access starts is told apart: `change.segmentation`
         if row.section in self._grouping:
             return row.fields[0] in names
@@ -242,3 +266,31 @@ def _role_sections(context: CompiledContext) -> Iterator[str]:
             for term in column.terms:
                 if term.kind == ROLE:
                     yield term.section
+
+
+def _person(party: Party) -> NameClass:
+    name = str(party.principal)
+    return NameClass(label=name, member=name, named=True, memberships=tuple(sorted(party.groups)))
+
+
+def _is_whole(what: str) -> bool:
+    """Tell whether a name or pattern of resources stands for a whole type of them, or for all."""
+    return what == ANY or (what.count("/") == 1 and what.endswith(("/*", "/**")))
+
+
+def _is_ordered(snapshot: Snapshot) -> bool:
+    return any(compiled.context.effect.ordered for compiled in snapshot.contexts.values())
+
+
+def _in_order(snapshot: Snapshot) -> dict[_Key, Row]:
+    """Return the rows by what they say, in the order of their places; of a row that stands twice the first place counts."""
+    found: dict[_Key, Row] = {}
+    for row in sorted(snapshot.rows, key=lambda row: (row.file, row.line)):
+        found.setdefault((row.section, row.fields), row)
+    return found
+
+
+def _moved(one: Mapping[_Key, Row], other: Mapping[_Key, Row]) -> frozenset[_Key]:
+    """Return the rows of both that stand in another order among themselves."""
+    kept = ([key for key in one if key in other], [key for key in other if key in one])
+    return frozenset(key for pair in zip(*kept, strict=True) if pair[0] != pair[1] for key in pair)

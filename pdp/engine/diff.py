@@ -85,15 +85,18 @@ class Cell:
     """The role through which a name changes, if that role's own cell tells the same."""
 
 
-def diff(before: Snapshot, after: Snapshot, now_ms: int) -> tuple[Cell, ...]:
+def diff(before: Snapshot, after: Snapshot, now_ms: int, *, people: Iterable[NameClass] = ()) -> tuple[Cell, ...]:
     """Return every cell that changes from `before` to `after`, at `now_ms` or later, the worst first.
+
+    `people` are looked at beside the classes of the policy: somebody's groups together, where a class is about one of them.
 
     Raises:
         BadRequestError: more cells than can be looked at, or a matcher whose names fall into no classes; nothing is left
             out in silence.
     """
     contexts = sorted({*before.contexts, *after.contexts})
-    cells = [cell for suffix in contexts for cell in _Comparison(before, after, suffix, now_ms).cells()]
+    beside = tuple(people)
+    cells = [cell for suffix in contexts for cell in _Comparison(before, after, suffix, now_ms, beside).cells()]
     return tuple(sorted(cells, key=_badness))
 
 
@@ -105,8 +108,11 @@ def _badness(cell: Cell) -> tuple[int, bool, int, str, tuple[str, ...]]:
 class _Comparison:
     """Two snapshots, one context."""
 
-    def __init__(self, before: Snapshot, after: Snapshot, suffix: str, now_ms: int) -> None:
+    def __init__(
+        self, before: Snapshot, after: Snapshot, suffix: str, now_ms: int, people: tuple[NameClass, ...] = ()
+    ) -> None:
         self._both = (before, after)
+        self._people = people
         for snapshot in self._both:
             check_enumerable(snapshot, suffix)
             _refuse_clock(snapshot, suffix)
@@ -143,7 +149,7 @@ class _Comparison:
     @cached_property
     def _classes(self) -> tuple[tuple[NameClass, ...], ...]:
         """For each field of the request, the classes of its values."""
-        return tuple(tuple(self._classes_of(name)) for name in self._fields)
+        return tuple((*self._classes_of(name), *(self._people if name in _SUBJECTS else ())) for name in self._fields)
 
     def _classes_of(self, name: str) -> Iterator[NameClass]:
         uses = uses_of(self._both, self._suffix, name)

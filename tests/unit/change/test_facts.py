@@ -3,7 +3,8 @@
 import pytest
 
 from pdp.change.facts import Facts, nothing_touched
-from pdp.engine.compiler import Snapshot
+from pdp.engine.casbin_text import parse_model, parse_rows
+from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.pack import Pack, load_pack
 from pdp.model.names import Principal
 from pdp.model.request import Party
@@ -43,6 +44,9 @@ def told(before: str, after: str, *, by: str = ADA, groups: tuple[str, ...] = ()
         ("p, role:app, endpoint.invoke, endpoint/x, prod, , , allow", {"production"}),
         ("p, role:app, endpoint.invoke, endpoint/**, dev, , , allow", {"wildcard"}),
         ("p, role:app, endpoint.*, endpoint/x, dev, , , allow", {"wildcard"}),
+        ("p, role:app, endpoint.invoke|*, endpoint/x, dev, , , allow", {"wildcard"}),
+        ("p, role:app, endpoint.invoke, endpoint/*, dev, , , allow", {"wildcard"}),
+        ("g2, dataset/**, collection:pii", {"production", "wildcard"}),
         ("p, role:app, endpoint.invoke, endpoint/**, dev, , , deny", set()),
         ("p, role:app, lock.add, lock/all, dev, , , allow", {"administration"}),
         ("p, role:app, decision.ask, decision/main, dev, , , allow", set()),
@@ -118,3 +122,100 @@ def test_nothing_touched_names_every_fact() -> None:
         nothing_touched(snapshot.vocabulary).keys()
         == Facts(snapshot, snapshot, words=False, now_ms=NOW_MS).attributes([]).keys()
     )
+
+
+# --- what somebody's groups do together ------------------------------------------------------------------------------
+
+ONE_DENIES = "p, group:contractors, dataset.read, dataset/x, dev, , , deny\n"
+OTHER_ALLOWS = "p, group:fraud, dataset.read, dataset/x, dev, , , allow\n"
+
+
+def test_a_deny_of_one_group_that_goes_favours_who_is_allowed_by_another() -> None:
+    groups = ("group:contractors", "group:fraud")
+    assert "self_grant" in told(ONE_DENIES + OTHER_ALLOWS, OTHER_ALLOWS, by=MIA, groups=groups)
+    assert "self_grant" not in told(ONE_DENIES + OTHER_ALLOWS, OTHER_ALLOWS, by=MIA, groups=groups[:1])
+
+
+# --- what the rows of other languages touch --------------------------------------------------------------------------
+
+OTHER_MODEL = """
+[request_definition]
+r = sub, act, obj, env
+[policy_definition]
+p = sub, act, obj, env, eft
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = g(r.sub, p.sub) && actionMatch(r.act, p.act) && resourceMatch(r.obj, p.obj) && envMatch(r.env, p.env)
+"""
+FIRST_DECIDES = OTHER_MODEL.replace(
+    "some(where (p.eft == allow)) && !some(where (p.eft == deny))", "priority(p.eft) || deny"
+)
+PATTERNS = (
+    OTHER_MODEL.replace("actionMatch", "keyMatch").replace("resourceMatch", "keyMatch").replace("envMatch", "keyMatch")
+)
+OTHER_COLUMN = OTHER_MODEL.replace("obj", "thing")
+ONE_GRAPH = """
+[request_definition]
+r = sub, act, obj, env
+r2 = src, act, dst
+[policy_definition]
+p = sub, act, obj, env, eft
+p2 = src, act, dst, eft
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+e2 = some(where (p.eft == allow)) && !some(where (p.eft == deny))
+[matchers]
+m = g(r.sub, p.sub) && actionMatch(r.act, p.act) && resourceMatch(r.obj, p.obj) && envMatch(r.env, p.env)
+m2 = g(r2.src, p2.src) && actionMatch(r2.act, p2.act) && g(r2.dst, p2.dst)
+"""
+SMALL = "p, role:app, dataset.read, dataset/y, dev, allow\n"
+ACTIVATES = "p, role:app, policy.activate, policy/main, dev, {}\n"
+
+
+def in_language(model: str, rows: str) -> Snapshot:
+    parsed, findings = parse_model(model, file="model.conf")
+    assert parsed is not None, findings
+    read, findings = parse_rows(rows, file="rows.csv", model=parsed)
+    assert not findings
+    found = compile_texts(model, files()["vocabulary.yaml"].decode(), read)
+    assert isinstance(found, Snapshot), [str(finding) for finding in found]
+    return found
+
+
+def told_in(model: str, before: str, after: str) -> set[str]:
+    facts = Facts(in_language(model, before), in_language(model, after), words=False, now_ms=NOW_MS)
+    found = facts.attributes([Party(principal=Principal.parse(MIA))])
+    return {name.removeprefix("change.") for name, value in found.items() if value is True}
+
+
+def test_where_the_first_row_decides_its_place_is_a_change() -> None:
+    holds = f"g, {MIA}, role:app\n"
+    denies, allows = ACTIVATES.format("deny"), ACTIVATES.format("allow")
+    assert told_in(FIRST_DECIDES, denies + allows + holds, allows + denies + holds) >= {"administration", "self_grant"}
+    assert told_in(FIRST_DECIDES, denies + allows + holds, "# lower\n" + denies + allows + holds) == set()
+    assert told_in(OTHER_MODEL, denies + allows + holds, allows + denies + holds) == set()
+
+
+@pytest.mark.parametrize(
+    ("model", "row", "touches"),
+    [
+        (OTHER_MODEL, "p, role:app, dataset.read, dataset/z, dev, allow", set()),
+        (OTHER_COLUMN, "p, role:app, dataset.read, dataset/**, dev, allow", {"wildcard"}),
+        (PATTERNS, "p, role:app, dataset.read, dataset/z, dev, allow", set()),
+        (PATTERNS, "p, role:app, pol*, policy/main, dev, allow", {"administration", "wildcard"}),
+        (PATTERNS, "p, role:app, dataset.read, dataset/z, p*, allow", {"production", "wildcard"}),
+        (PATTERNS, "p, role:app, dataset.read, data*, dev, allow", {"wildcard"}),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_the_worst_that_it_may_be(model: str, row: str, touches: set[str]) -> None:
+    assert told_in(model, SMALL, SMALL + row + "\n") == touches
+
+
+def test_a_graph_of_both_people_and_segments_hides_no_gain() -> None:
+    rows = ACTIVATES.format("allow") + "p2, segment:a, dataset.read, segment:b, allow\n"
+    assert "self_grant" in told_in(ONE_GRAPH, rows, rows + f"g, {MIA}, role:app\n")
