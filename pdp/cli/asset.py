@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
+from pdp.cli import asset_facts
 from pdp.cli.options import AsJson, Connection, connected, noun, parse_pairs
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError
 from pdp.model.attributes import Attributes
 from pdp.model.names import ENVIRONMENTS
 
-app = noun("Register assets, and list them.")
+app = noun("Register assets, list them, see where they come from and who asked for what is none.")
+asset_facts.register(app)
 
 _COLUMNS = ("environment", "segment", "sensitivity")
 

@@ -17,9 +17,11 @@ from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.serve import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
+from pdp.limits import LOG_READ_ENTRIES
 from pdp.replica import Replica
 from pdp.server.stores import WORLD_FILE
 from pdp.service.redecide import Replayed, Worlds, replay
+from pdp.trust.entry import SignedEntry
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import World, empty_world
 
@@ -90,6 +92,14 @@ def worlds_of(settings: Config, log: SqliteWorldLog) -> Worlds:
         return Replica(verifier=TrustVerifier(root, settings.tenant), world=empty_world(settings.tenant))
 
     return Worlds(log, fresh, now_ms=time.time_ns() // 1_000_000)
+
+
+async def read_entries(log: SqliteWorldLog) -> list[SignedEntry]:
+    """Return every entry of a log; whoever uses them folds them, too, and so verifies each."""
+    entries: list[SignedEntry] = []
+    while more := await log.read(after=len(entries), limit=LOG_READ_ENTRIES):
+        entries += more
+    return entries
 
 
 async def newest_world(settings: Config) -> World:

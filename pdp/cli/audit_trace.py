@@ -12,15 +12,14 @@ from pdp.adapters.audit_index import AuditIndex, Hit
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.audit.query import Wanted
 from pdp.cli.audit_filters import Place, moment, placed
-from pdp.cli.audit_replay import worlds_of
+from pdp.cli.audit_replay import read_entries, worlds_of
 from pdp.cli.options import AsJson, instant_text
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import ConfigError
-from pdp.limits import LOG_READ_ENTRIES, TRACE_RECORDS
+from pdp.limits import TRACE_RECORDS
 from pdp.server.stores import WORLD_FILE
 from pdp.service.history import History, Revision
 from pdp.service.trace import Access, Chronicle, Trace, principal_of, trace
-from pdp.trust.entry import SignedEntry
 
 _TIMELINE: Final = ("time", "effect", "subject", "through", "action", "resource", "reason", "world")
 _WHY: Final = ("row", "text", "brought by", "at", "approved by", "message")
@@ -78,7 +77,7 @@ async def _trace(name: str, place: Place, *, since_ms: int, limit: int) -> tuple
         worlds = worlds_of(settings, log)
         if await worlds.at((await log.head()).seq) is None:
             raise ConfigError(f"{settings.state_dir} holds no world", advice="name a PDP's state directory, or a copy")
-        chronicle = await Chronicle.read(History(log), await _entries(log))
+        chronicle = await Chronicle.read(History(log), await read_entries(log))
         with place.index() as index:
             hits = _found(index, name, chronicle, since_ms)
         shown = hits[-limit:]
@@ -87,13 +86,6 @@ async def _trace(name: str, place: Place, *, since_ms: int, limit: int) -> tuple
         return told, [f"record {hit.n} of chain {hit.chain}" for hit in shown if hit.record is None]
     finally:
         await log.close()
-
-
-async def _entries(log: SqliteWorldLog) -> list[SignedEntry]:
-    entries: list[SignedEntry] = []
-    while more := await log.read(after=len(entries), limit=LOG_READ_ENTRIES):
-        entries += more
-    return entries
 
 
 def _found(index: AuditIndex, name: str, chronicle: Chronicle, since_ms: int) -> list[Hit]:

@@ -223,11 +223,15 @@ class AdminClient:
             name: `<type>/<path>[@<version>]`.
             attributes: `environment`, `segment`, `sensitivity`, … without the prefix `resource.`.
         """
+        return self.register_all({name: attributes})
+
+    def register_all(self, assets: Mapping[str, Mapping[str, AttributeValue]]) -> int:
+        """Register assets by name, or change their attributes, all or none; return the world that holds them."""
         try:
-            message = core.asset_message(name, attributes)
+            messages = [core.asset_message(name, attributes) for name, attributes in assets.items()]
         except (BadNameError, BadRequestError) as error:
             raise BadQuestion(error.reason, error.message) from error
-        return self._transport.unary(core.REGISTER, asset_pb2.RegisterRequest(assets=[message])).world_seq
+        return self._transport.unary(core.REGISTER, asset_pb2.RegisterRequest(assets=messages)).world_seq
 
     def asset(self, name: str) -> Asset:
         """Return one asset.

@@ -36,6 +36,7 @@ class Registered:
     time_ms: int
     author: str
     derived_from: tuple[str, ...]
+    attributes: Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,7 +90,7 @@ class Chronicle:
         """Read it all; the entries have been verified by whoever folds them."""
         return cls(
             revisions=tuple([revision async for revision in history.revisions()]),
-            registered=tuple(one for entry in entries for one in _registered(entry)),
+            registered=tuple(one for entry in entries for one in registrations(entry)),
         )
 
     def family(self, names: Iterable[str]) -> set[str]:
@@ -122,7 +123,8 @@ def _closure(names: set[str], edges: Mapping[str, set[str]]) -> set[str]:
     return found
 
 
-def _registered(entry: SignedEntry) -> Iterable[Registered]:
+def registrations(entry: SignedEntry) -> Iterable[Registered]:
+    """Yield the assets that an entry registers or changes."""
     header = EntryHeader.decode(entry.header)
     if header.kind != _ASSETS:
         return
@@ -134,6 +136,7 @@ def _registered(entry: SignedEntry) -> Iterable[Registered]:
             time_ms=header.time_ms,
             author=header.author,
             derived_from=tuple(origins) if isinstance(origins, list | tuple) else (),
+            attributes=asset["attributes"],
         )
 
 
