@@ -8,6 +8,7 @@ Source: ENFORCEMENT.md 3.2, 3.5, EX-14; FAILURE.md N4.
 """
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from math import isfinite
@@ -23,10 +24,14 @@ from sidecar.routes import Body, Row
 LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """Every key by which a caller bounds the tokens of an answer."""
 
-_DECIDING = ("model", "stream", "n", "logprobs", *LIMIT_KEYS, "model_name", "model_version")
+_COUNTS = {"n": 1, "best_of": 1, "max_tokens": 0, "max_completion_tokens": 1, "max_output_tokens": 1}
+"""Numbers that say how much an answer costs, with the least that means itself: below it, one server refuses and another
+knows no bound (llama.cpp: -1; vLLM's chat took 0 tokens of completion for none said). Nought of `max_tokens` scores a prompt."""
+_DECIDING = ("model", "stream", "logprobs", *_COUNTS, "model_name", "model_version")
 _BY_FOLDED = {key.replace("_", ""): key for key in _DECIDING}
 # Keys that make a server continue an earlier exchange: whose it was, nobody here knows, so it would be a way to read it.
 _ANOTHERS = ("previous_response_id", "conversation")
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = "application/json"
 _FORM = "multipart/form-data"
 
@@ -89,11 +94,14 @@ def strict_object(text: bytes) -> dict[str, Any] | BadBody:
 def strict_json(text: bytes) -> Any:
     """Return the JSON value in `text`, if every parser reads the same one; else a `BadBody`."""
     try:
-        return json.loads(
+        value = json.loads(
             text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite
         )
+        if _SURROGATE.search(text):
+            written(value)  # half a pair is no character: parsers differ on it, and nobody can write it anew
     except (ValueError, RecursionError) as fault:
         return BadBody(why=f"not one JSON value: {type(fault).__name__}")
+    return value
 
 
 def written(value: Mapping[str, Any] | list[Any]) -> bytes:
@@ -132,7 +140,7 @@ def _object(body: bytes) -> Content | BadBody:
         return BadBody(why=f"`{foreign[0]}` names what somebody else may have made")
     wrong = _wrong_type(parsed)
     if wrong:
-        return BadBody(why=f"`{wrong}` has another type than the protocol's")
+        return BadBody(why=f"`{wrong}` has a value that the protocol does not know")
     return Content(
         name=parsed.get("model") or parsed.get("model_name") or "",
         version=parsed.get("model_version") or "",
@@ -146,13 +154,13 @@ def _wrong_type(parsed: Mapping[str, Any]) -> str:
     wanted: dict[str, tuple[type, ...]] = {
         **dict.fromkeys(("model", "model_name", "model_version"), (str,)),
         "stream": (bool,),
-        **dict.fromkeys(("n", *LIMIT_KEYS), (int,)),
+        **dict.fromkeys(_COUNTS, (int,)),
         "logprobs": (bool, int),
     }
     for key, kinds in wanted.items():
         value = parsed.get(key)
         # `type`, not `isinstance`: True is an int in Python, and 1 no flag in JSON.
-        if value is not None and type(value) not in kinds:
+        if value is not None and (type(value) not in kinds or (key in _COUNTS and value < _COUNTS[key])):
             return key
     if parsed.get("model") is not None and parsed.get("model_name") is not None:
         return "model_name"
@@ -164,8 +172,10 @@ def _attributes(parsed: Mapping[str, Any], size: int) -> Attributes:
     bounds = [parsed[key] for key in LIMIT_KEYS if parsed.get(key) is not None]
     if bounds:
         found["request.max_tokens"] = max(bounds)
-    if parsed.get("n") is not None:
-        found["request.n"] = parsed["n"]
+    # What is computed is what costs: the best of eight are eight answers, of which one comes back.
+    answers = [parsed[key] for key in ("n", "best_of") if parsed.get(key) is not None]
+    if answers:
+        found["request.n"] = max(answers)
     if parsed.get("logprobs") is not None:
         found["request.logprobs"] = parsed["logprobs"] is not False
     return found

@@ -79,11 +79,14 @@ class Facts:
         new = [_Changed(row, added=True) for key, row in other.items() if key not in one or key in moved]
         object.__setattr__(self, "_changed", (*new, *gone))
 
-    def attributes(self, parties: Iterable[Party]) -> Attributes:
-        """Return the facts as attributes; `parties` are those who must not gain by it: its authors."""
+    def attributes(self, parties: Iterable[Party], *, lasts_s: int = 0) -> Attributes:
+        """Return the facts as attributes; `parties` are those who must not gain by it: its authors.
+
+        `lasts_s` is how long a request for access would last; any other change lasts until the next.
+        """
         found: dict[str, Value] = {
             "change.rows": len(self._changed),
-            "change.duration_s": 0,  # only a request for access lasts
+            "change.duration_s": lasts_s,
             "change.production": any(map(self._in_production, self._changed)),
             "change.segmentation": any(one.row.section in self._segmentation for one in self._changed),
             "change.administration": any(map(self._administers, self._changed)),

@@ -8,14 +8,14 @@ and rows that have ended are cleared away by the next one.
 
 import asyncio
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pdp.change.proposal import Change, Proposal
 from pdp.engine.casbin_text import OPEN, Row
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_ACCESS_S
-from pdp.model.attributes import Attributes, instant_ms, instant_of
+from pdp.model.attributes import instant_ms, instant_of
 from pdp.model.names import Action, check_grouping_name
 from pdp.service.desk import Acting, Desk, Weighed, approvals
 from pdp.world import Policy, World
@@ -23,7 +23,8 @@ from pdp.world import Policy, World
 REQUEST: Final = Action.parse("policy.request")
 ACCESS_FILE: Final = "access.csv"
 """The file under which rows stand that end by themselves."""
-_DURATION: Final = "change.duration_s"
+_TIMED: Final = 5
+"""Fields of such a row: who, role, environment, start, end."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +56,8 @@ def asked(proposal: Proposal) -> Asked:
 def lent(world: World, now_ms: int) -> Iterator[tuple[Row, int]]:
     """Yield each row that is held for a time and has not ended, with its end in milliseconds since the epoch."""
     for row in world.snapshot.rows if world.snapshot else ():
-        if row.file == ACCESS_FILE and (end_ms := instant_ms(row.fields[-1])) > now_ms:
+        end_ms = _end_ms(row)
+        if end_ms is not None and end_ms > now_ms:
             yield row, end_ms
 
 
@@ -82,7 +84,7 @@ class Access:
         wish = Asked(who=who.chain[0], role=role, environment=environment, duration_ms=duration_ms, needed=1)
         while True:
             weighed = await self._weigh(wish, self._desk.world, reason)
-            attributes = await asyncio.to_thread(_attributes, weighed, who, wish)
+            attributes = await asyncio.to_thread(weighed.attributes, who.parties)
             needed = max(1, approvals(await who.may(REQUEST, attributes)))
             final = Asked(**{**_plain(wish), "needed": needed})
             proposal = await self._desk.open(_unwritten(final, reason), weighed.world, who)
@@ -115,15 +117,8 @@ class Access:
     async def _weigh(self, wish: Asked, world: World, reason: str) -> Weighed:
         if world.policy is None:
             raise PortcullisError(Reason.NOT_FOUND, "no policy is held yet", advice="run `pdp init`")
-        return await self._desk.weigh(world, _written(wish, world.policy, self._desk.now_ms()), reason)
-
-
-def _attributes(weighed: Weighed, who: Acting, wish: Asked) -> Attributes:
-    found = dict(weighed.attributes(who.parties))
-    snapshot = weighed.world.snapshot
-    if snapshot is not None and _DURATION in snapshot.vocabulary.attributes:
-        found[_DURATION] = wish.duration_ms // 1000
-    return found
+        weighed = await self._desk.weigh(world, _written(wish, world.policy, self._desk.now_ms()), reason)
+        return replace(weighed, lasts_s=wish.duration_ms // 1000)
 
 
 def _plain(wish: Asked) -> dict[str, Any]:
@@ -144,9 +139,9 @@ def _unwritten(wish: Asked, reason: str) -> Change:
 
 def _written(wish: Asked, policy: Policy, now_ms: int) -> dict[str, Any]:
     """Return the change that grants a request now, and clears away what has ended."""
-    lent = [row for row in policy.snapshot.rows if row.file == ACCESS_FILE]
-    ended = [row for row in lent if row.fields[-1] != OPEN and instant_ms(row.fields[-1]) <= now_ms]
-    line = max((row.line for row in lent), default=0) + 1
+    rows = [row for row in policy.snapshot.rows if row.file == ACCESS_FILE]
+    ended = [row for row in rows if (end_ms := _end_ms(row)) is not None and end_ms <= now_ms]
+    line = max((row.line for row in rows), default=0) + 1
     return {
         "model": None,
         "vocabulary": None,
@@ -154,3 +149,10 @@ def _written(wish: Asked, policy: Policy, now_ms: int) -> dict[str, Any]:
         "removed": [row.to_json() for row in ended],
         "rows_digest": "",
     }
+
+
+def _end_ms(row: Row) -> int | None:
+    """Return when a row of ours ends; None for any other, which a pack may have put into the file."""
+    if row.file != ACCESS_FILE or row.section != "g" or len(row.fields) != _TIMED or row.fields[-1] == OPEN:
+        return None
+    return instant_ms(row.fields[-1])

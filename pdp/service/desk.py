@@ -57,15 +57,16 @@ class Acting:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A change on exactly one world: the policy it makes, and what it touches."""
+    """A change on exactly one world: the policy it makes, what it touches, and how long it lasts, if it ends by itself."""
 
     world: World
     change: Change
     facts: Facts | None
+    lasts_s: int = 0
 
     def attributes(self, parties: Sequence[Party]) -> Attributes:
         """Return what the change touches, as attributes of a question; nobody of `parties` may gain by it."""
-        return self.facts.attributes(parties) if self.facts else {}
+        return self.facts.attributes(parties, lasts_s=self.lasts_s) if self.facts else {}
 
 
 class Desk:

@@ -145,3 +145,34 @@ def test_two_approvals_at_once_grant_once() -> None:
         assert held(place) == [(MIA, ROLE, 2 * HOUR_MS)]
 
     at_place(test, MEMBERS)
+
+
+def test_an_approval_is_asked_with_the_time_that_the_access_would_last() -> None:
+    short = files()
+    short["grants.csv"] += (
+        b"p, role:policy-approver, policy.approve, policy/main, prod, change.duration_s > 3600, , deny\n"
+    )
+
+    async def test(place: Place) -> None:
+        for duration_ms, granted in ((HOUR_MS, True), (2 * HOUR_MS, False)):
+            found, digest = await asked(place, duration_ms=duration_ms)
+            doing = place.access.approve(found, expected=digest, message="", who=place.acting(EVE))
+            if granted:
+                await doing
+            else:
+                assert await refusal(doing) is Reason.DENIED_BY_RULE
+        assert [end_ms for _, _, end_ms in held(place)] == [HOUR_MS]
+
+    at_place(test, MEMBERS, shipped=short)
+
+
+def test_rows_that_a_pack_puts_beside_lent_ones_stop_nobody_from_asking() -> None:
+    others = files(access_csv=f"g, {MIA}, role:viewer, dev\np, role:viewer, model.list, model/x, dev, , , allow\n")
+
+    async def test(place: Place) -> None:
+        found, digest = await asked(place)
+        await place.access.approve(found, expected=digest, message="", who=place.acting(EVE))
+        assert held(place) == [(MIA, ROLE, 2 * HOUR_MS)]
+        assert f"g, {MIA}, role:viewer, dev, _, _" in place.rows() or f"g, {MIA}, role:viewer, dev" in place.rows()
+
+    at_place(test, MEMBERS, shipped=others)

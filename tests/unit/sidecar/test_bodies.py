@@ -1,0 +1,57 @@
+"""Bodies that two servers would read differently, or that ask for more than they say."""
+
+import json
+from typing import Any
+
+import pytest
+
+from sidecar.bodies import BadBody, Content, read, strict_json
+from sidecar.routes.openai import ROWS
+
+CHAT = next(row for row in ROWS if row.name == "openai.chat")
+
+
+def said(**keys: Any) -> Content | BadBody:
+    body = json.dumps({"model": "llama", **keys}).encode()
+    return read(CHAT, body, {"content-type": "application/json"})
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"max_tokens": -1},  # llama.cpp and others: until the context is full
+        {"max_completion_tokens": -1},
+        {"max_completion_tokens": 0},  # `max_completion_tokens or max_tokens`: nought counts as not said
+        {"max_output_tokens": 0},
+        {"n": 0},
+        {"n": -4},
+        {"best_of": -1},
+        {"best_of": True},
+        {"best_of": "8"},
+        {"bestOf": 8},
+    ],
+)
+def test_a_number_that_bounds_nothing_is_refused(keys: dict[str, Any]) -> None:
+    assert isinstance(said(**keys), BadBody)
+
+
+def test_a_number_that_means_itself_is_read() -> None:
+    content = said(max_tokens=0)
+    assert isinstance(content, Content)
+    assert content.attributes["request.max_tokens"] == 0
+
+
+@pytest.mark.parametrize(("keys", "n"), [({"n": 2}, 2), ({"best_of": 8}, 8), ({"n": 2, "best_of": 8}, 8)])
+def test_answers_that_are_computed_and_thrown_away_count(keys: dict[str, Any], n: int) -> None:
+    content = said(**keys)
+    assert isinstance(content, Content)
+    assert content.attributes["request.n"] == n
+
+
+@pytest.mark.parametrize("text", [rb'"\ud800"', rb'{"a":["x\uDFFFy"]}', rb'{"\ud83dx":1}'])
+def test_half_a_character_is_refused(text: bytes) -> None:
+    assert isinstance(strict_json(text), BadBody)
+
+
+def test_a_character_in_two_halves_is_read() -> None:
+    assert strict_json(rb'"\ud83d\ude00"') == "\U0001f600"
