@@ -6,7 +6,7 @@ Envoy opens the door once the pinned root of trust is had. A door that opens bef
 
 import asyncio
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from pdp.adapters.clock import SystemClock
@@ -109,11 +109,9 @@ class Agent:
             return "envoy does not serve"
         return stale or await _unreachable(self._config.envoy.upstream)
 
-    def _metrics(self) -> Mapping[str, float]:
-        found = self.core.metrics()
-        if self._plane is not None:
-            found["pdp_sidecar_envoy_restarts_total"] = self._plane.envoy.restarts
-        return found
+    def _metrics(self) -> str:
+        restarts = self._plane.envoy.restarts if self._plane is not None else 0
+        return self.core.page({"pdp_sidecar_envoy_restarts_total": restarts})
 
 
 async def _unreachable(upstream: Upstream) -> str:

@@ -10,7 +10,7 @@ Order of a new world: verified, on disk, in force, every cut it demands ordered,
 import asyncio
 import logging
 import secrets
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Mapping
 from contextlib import AsyncExitStack
 from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
@@ -49,6 +49,7 @@ from pdp.world import World, empty_world
 from sidecar.config import CoreConfig, PdpAccess
 from sidecar.gate import Gate, Identified, Unidentified
 from sidecar.limits import LIMITS
+from sidecar.metrics import Tally, exposition
 from sidecar.rechecks import Rechecker
 
 _LOG = logging.getLogger(__name__)
@@ -129,6 +130,7 @@ class Core:
         self._hello: Hello | None = None
         self._decider: Decider | None = None
         self._rechecker: Rechecker | None = None
+        self._tally = Tally()
         self._gate: Gate | None = None
         self._takes_proofs = False
         self._keys: KeyStore | None = None
@@ -149,7 +151,9 @@ class Core:
         trail = self._open_audit(trust)
         self._decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
         self._gate = self._make_gate(trust, replica, self._decider)
-        self._rechecker = Rechecker(decider=self._decider, time=self.clock, jitter=random, concerns=Watches(replica))
+        self._rechecker = Rechecker(
+            decider=self._decider, time=self.clock, jitter=random, concerns=Watches(replica), tally=self._tally
+        )
         self._background("re-checks", self._rechecker.run())
 
     def follow(self) -> None:
@@ -229,8 +233,11 @@ class Core:
             return f"no fresh world is held: {self._replica.last_error or 'no heartbeat yet'}"
         return ""
 
-    def metrics(self) -> dict[str, float]:
-        """Return what it says of itself, by metric name."""
+    def page(self, more: Mapping[str, float] | None = None) -> str:
+        """Return the page of metrics, with `more` numbers than those of this core."""
+        return exposition({**self._numbers(), **(more or {})}, self._tally)
+
+    def _numbers(self) -> dict[str, float]:
         found: dict[str, float] = {
             "pdp_sidecar_world_seq": self.world_seq,
             "pdp_sidecar_staleness_seconds": self.staleness_s(),
@@ -238,7 +245,6 @@ class Core:
         if self._rechecker is not None and self._gate is not None:
             found["pdp_sidecar_streams"] = len(self._rechecker)
             found["pdp_sidecar_rechecks_total"] = self._rechecker.checks
-            found["pdp_sidecar_cuts_total"] = self._rechecker.cuts
             found["pdp_sidecar_decision_failures_total"] = self._gate.failures
         if self._keys is not None and self._live is not None:
             found["pdp_sidecar_takes_proofs"] = self._takes_proofs
@@ -318,14 +324,19 @@ class Core:
             decider=decider,
             reveal=trust.development,
             origin=self._config.origin,
+            tally=self._tally,
         )
 
     def _background(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         self._tasks.append(asyncio.create_task(work, name=name))
 
-    async def _world_changed(self, _world: World) -> None:
-        if self._rechecker is not None:
-            await self._rechecker.world_changed()
+    async def _world_changed(self, world: World) -> None:
+        if self._rechecker is None:
+            return
+        before = self._rechecker.cuts
+        await self._rechecker.world_changed()
+        if self._rechecker.cuts > before:  # a world that ends nothing revokes nothing that could be late
+            self._tally.revoked((self.clock.now_ms() - world.signed_ms) / 1000)
 
 
 def follow_pdp(access: PdpAccess, clock: Clock) -> tuple[GrpcFeedSource, GrpcAuditSink]:

@@ -25,6 +25,7 @@ from pdp.model.request import CredentialFacts, Party, Question
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
+from sidecar.metrics import Tally
 from sidecar.replies import Denial, denial
 from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Scope, Unmapped
 from sidecar.target import BadTarget, canonical
@@ -194,6 +195,7 @@ class Gate:
         unary_s: The route timeout of rows that are decided once.
         reveal: Tell refused callers the exact reason (development).
         origin: Scheme and authority by which callers reach the model, for DPoP proofs; empty: no proof holds.
+        tally: Counts the answers.
     """
 
     def __init__(
@@ -205,6 +207,7 @@ class Gate:
         unary_s: float = LIMITS.unary_s,
         reveal: bool = False,
         origin: str = "",
+        tally: Tally | None = None,
     ) -> None:
         self._table = table
         self._identify = identify
@@ -212,6 +215,7 @@ class Gate:
         self._unary_s = unary_s
         self._reveal = reveal
         self._origin = origin
+        self._tally = tally or Tally()
         self.failures = 0
 
     async def decide(self, ask: Ask, placement: Placement, content: Content = UNREAD) -> Verdict:
@@ -227,6 +231,12 @@ class Gate:
         return await self._guarded(self._judge(admitted, content))
 
     async def _guarded(self, work: Awaitable[_T]) -> _T | Verdict:
+        outcome = await self._bounded(work)
+        if isinstance(outcome, Verdict):
+            self._tally.decided(outcome.reason, allowed=outcome.allowed)
+        return outcome
+
+    async def _bounded(self, work: Awaitable[_T]) -> _T | Verdict:
         try:
             async with asyncio.timeout(LIMITS.decide_s):  # EX-17: a deny of ours, before Envoy's own timeout
                 return await work

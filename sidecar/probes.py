@@ -41,10 +41,10 @@ class Probes:
 
     Args:
         ready: Returns why the sidecar is not ready; empty: it is.
-        metrics: Returns the numbers to show, by metric name.
+        metrics: Returns the page of metrics.
     """
 
-    def __init__(self, *, ready: Callable[[], Awaitable[str]], metrics: Callable[[], Mapping[str, float]]) -> None:
+    def __init__(self, *, ready: Callable[[], Awaitable[str]], metrics: Callable[[], str]) -> None:
         self._ready = ready
         self._metrics = metrics
         self._server: uvicorn.Server | None = None
@@ -88,7 +88,7 @@ class Probes:
             why = await self._ready()
             return (503, f"{why}\n") if why else (200, "ready\n")
         if path == "/metrics":
-            return 200, "".join(f"{name} {value:g}\n" for name, value in sorted(self._metrics().items()))
+            return 200, self._metrics()
         return 404, "not found\n"
 
 

@@ -23,6 +23,7 @@ from pdp.model.request import Question
 from sidecar.duties import Duties
 from sidecar.gate import Verdict
 from sidecar.limits import LIMITS
+from sidecar.metrics import Tally
 from sidecar.sessions import Sessions, next_check
 
 _LOG = logging.getLogger(__name__)
@@ -102,15 +103,23 @@ class Rechecker:
         time: Clocks.
         jitter: A random number from 0 to 1.
         concerns: Which responses a new world concerns; None: all.
+        tally: Counts the cuts.
     """
 
     def __init__(
-        self, *, decider: RedecidesPurely, time: Time, jitter: Callable[[], float], concerns: Concerns | None = None
+        self,
+        *,
+        decider: RedecidesPurely,
+        time: Time,
+        jitter: Callable[[], float],
+        concerns: Concerns | None = None,
+        tally: Tally | None = None,
     ) -> None:
         self._decider = decider
         self._concerns = concerns
         self._time = time
         self._jitter = jitter
+        self._tally = tally or Tally()
         self._sessions = Sessions()
         self._live: dict[int, Live] = {}
         self._last = 0
@@ -215,6 +224,7 @@ class Rechecker:
         self.close(session)
         self.cuts += 1
         live.cut(reason)
+        self._tally.cut(reason)
 
     def _check(self, session: int) -> Reason | None:
         """Return why the response must end, or plan its next check."""

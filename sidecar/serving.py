@@ -169,7 +169,7 @@ class Service:
     async def _start(self) -> tuple[Address, Address]:
         listener = bound_socket(self._probes, option="--probes")
         bound = listener.getsockname()
-        probes = Probes(ready=self._why_not_ready, metrics=self.core.metrics)
+        probes = Probes(ready=self._why_not_ready, metrics=self.core.page)
         await probes.start(listener)
         self._stack.push_async_callback(probes.stop)
         await self.core.start()

@@ -4,11 +4,14 @@ import contextlib
 import logging
 import sys
 from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Final, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.registry import Collector
 
 OTHER: Final = "other"
 """The label for whatever is not on the list: a label never grows with input (FAILURE.md L7)."""
@@ -92,9 +95,28 @@ class Metrics:
         """Show a value that is read when somebody looks."""
         Gauge(name, text, registry=self.registry).set_function(read)
 
+    def by_reason(self, name: str, text: str, read: Callable[[], Mapping[str, int]]) -> None:
+        """Show counts that are read when somebody looks; of their keys, those that are reasons."""
+        self.registry.register(_ByReason(name, text, lambda: {k: v for k, v in read().items() if k in self._reasons}))
+
     def page(self) -> bytes:
         """Return everything in Prometheus's text format."""
         return generate_latest(self.registry)
+
+
+@dataclass(frozen=True, slots=True)
+class _ByReason(Collector):
+    """Counts by reason that live elsewhere."""
+
+    name: str
+    text: str
+    read: Callable[[], Mapping[str, int]]
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily(self.name, self.text, labels=("reason",))
+        for reason, count in sorted(self.read().items()):
+            family.add_metric((reason,), count)
+        yield family
 
 
 class Merged:

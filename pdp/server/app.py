@@ -225,6 +225,8 @@ class Application:
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+        refused = self.authenticator.counters
+        self.metrics.by_reason("pdp_credentials_refused", "Credentials refused, by reason", lambda: refused)
         show("pdp_key_sets_failing", "Issuers whose keys could not be had", lambda: len(self.key_store.troubles()))
         show("pdp_live_checks", "Times an issuer was asked about a token", self._live("asked"))
         show("pdp_live_checks_unanswered", "Times it did not answer", self._live("unanswered"))

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 import pytest
+from prometheus_client.parser import text_string_to_metric_families
 
 from pdp.adapters.clock import SystemClock
 from pdp.identity.development import DevelopmentIssuer, issue, trust_text
@@ -21,6 +22,7 @@ from sidecar.config import PdpAccess, SidecarConfig, parse_address
 from sidecar.doctor import Subject, examine
 from sidecar.envoy import EnvoySettings, Sockets, Upstream
 from sidecar.envoy_names import Address
+from sidecar.metrics import MEANINGS
 from sidecar.routes import Served, oip
 from tests.support.upstream import Model
 from tests.support.worlds import TENANT, Scribe, keys, verifier, verifier_head
@@ -176,7 +178,11 @@ def test_from_a_token_to_an_enforced_decision(on_stage: OnStage) -> None:
         ready = await client.get(stage.probes + "/readyz")
         assert (ready.status_code, ready.text) == (200, "ready\n")
         metrics = (await client.get(stage.probes + "/metrics")).text
-        assert "pdp_sidecar_world_seq 2\n" in metrics
+        assert "pdp_sidecar_world_seq 2.0\n" in metrics
+        shown = {sample.name for family in text_string_to_metric_families(metrics) for sample in family.samples}
+        assert set(MEANINGS) - shown == {"pdp_sidecar_audit_behind"}  # this one ships its records nowhere
+        assert 'pdp_sidecar_decisions_total{effect="allow",reason="granted"} 1.0' in metrics
+        assert 'pdp_sidecar_decisions_total{effect="deny",reason="credential_missing"} 1.0' in metrics
 
     on_stage(body)
 
@@ -205,6 +211,9 @@ def test_a_lock_in_the_log_cuts_the_running_stream_before_it_is_acknowledged(on_
         await asyncio.wait_for(exchange.gone.wait(), PATIENCE_S)
         denied = await client.post(stage.gate + "/v2/models/fraud/infer", headers=bearer)
         assert denied.status_code in {401, 403}
+        metrics = (await client.get(stage.probes + "/metrics")).text
+        assert "pdp_sidecar_revocation_lag_seconds_count 1.0\n" in metrics
+        assert 'pdp_sidecar_cuts_total{reason="' in metrics
 
     on_stage(body)
 

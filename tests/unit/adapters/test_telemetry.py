@@ -50,3 +50,12 @@ def test_a_gauge_is_read_when_somebody_looks() -> None:
     metrics.gauge("pdp_test", "A test", lambda: next(values))
     assert b"pdp_test 1.0" in metrics.page()
     assert b"pdp_test 2.0" in metrics.page()
+
+
+@pytest.mark.holds("L7", "adv_labels")
+def test_counts_by_reason_show_reasons_alone() -> None:
+    metrics = Metrics(methods=[], reasons=["token_expired"])
+    metrics.by_reason("pdp_test", "A test", lambda: {"token_expired": 2, 'x"} 1': 1})
+    assert [line for line in metrics.page().decode().splitlines() if line.startswith("pdp_test")] == [
+        'pdp_test_total{reason="token_expired"} 2.0'
+    ]

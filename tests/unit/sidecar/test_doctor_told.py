@@ -4,6 +4,7 @@ import asyncio
 
 from sidecar.doctor import _age, _proofs, _told
 from sidecar.envoy_names import Address
+from sidecar.metrics import exposition
 from sidecar.probes import Probes, bound_socket
 
 
@@ -12,7 +13,7 @@ async def served(metrics: dict[str, float]) -> dict[str, float]:
         return ""
 
     listener = bound_socket(Address(host="127.0.0.1", port=0), option="--probes")
-    probes = Probes(ready=ready, metrics=lambda: metrics)
+    probes = Probes(ready=ready, metrics=lambda: exposition(metrics))
     await probes.start(listener)
     try:
         return await _told(Address(host="127.0.0.1", port=listener.getsockname()[1]))
