@@ -6,8 +6,9 @@ exact instead of sampled. `subjects` and `objects` return the classes of the two
 and environments are enumerated by the vocabulary.
 """
 
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Snapshot
@@ -119,15 +120,46 @@ def objects(names: Iterable[str], types: Iterable[str], *, exact: bool = False) 
     """
     patterns = sorted({name for name in names if "/" in name and ":" not in name.partition("/")[0]})
     found: dict[tuple[str, frozenset[str], str], NameClass] = {}
+    known, trie = frozenset(patterns), _trie(patterns)
     for member in _members(patterns, types, exact=exact):
         kind = member.partition("/")[0]
-        covering = frozenset(pattern for pattern in patterns if member_match(member, pattern))
-        key = (kind, covering, member if exact and member in patterns else "")
+        covering = frozenset(pattern for pattern in _met(trie, member) if member_match(member, pattern))
+        key = (kind, covering, member if exact and member in known else "")
         if key not in found:
-            named = member in patterns and not is_pattern(member)
+            named = member in known and not is_pattern(member)
             label = member if named else _narrowest(covering) if covering else f"{kind}{_DEEP}"
             found[key] = NameClass(label=label, member=member, named=named)
     return tuple(sorted(found.values()))
+
+
+@dataclass(slots=True)
+class _Node:
+    """Where patterns stand that begin alike, so that a name meets a few of them and not each of 100,000."""
+
+    here: list[str] = field(default_factory=list)
+    below: dict[str, "_Node"] = field(default_factory=dict)
+
+
+def _trie(patterns: Iterable[str]) -> _Node:
+    root = _Node()
+    for pattern in patterns:
+        node = root
+        for segment in split_version(pattern)[0].split("/"):
+            node = node.below.setdefault(segment, _Node())
+        node.here.append(pattern)
+    return root
+
+
+def _met(trie: _Node, member: str) -> Iterator[str]:
+    """Yield every pattern that may cover `member`: all that do, and some whose version is another."""
+    nodes = [trie]
+    for segment in split_version(member)[0].split("/"):
+        for node in nodes:
+            if "**" in node.below:  # it takes this segment and all that follow
+                yield from node.below["**"].here
+        nodes = [node.below[word] for node in nodes for word in {segment, "*"} if word in node.below and word != "**"]
+    for node in nodes:
+        yield from node.here
 
 
 def _narrowest(patterns: frozenset[str]) -> str:
@@ -170,28 +202,36 @@ def _paths(patterns: list[list[str]]) -> Iterator[tuple[str, frozenset[int]]]:
     """
     other = fresh("", {segment for pattern in patterns for segment in pattern})
     start = frozenset((number, 0) for number in range(len(patterns)))
-    waiting: list[tuple[tuple[str, ...], frozenset[tuple[int, int]]]] = [((), start)]
+    waiting: deque[tuple[tuple[str, ...], frozenset[tuple[int, int]]]] = deque([((), start)])
     seen: set[frozenset[tuple[int, int]]] = set()
     while waiting:
-        walked, state = waiting.pop(0)
+        walked, state = waiting.popleft()
         if walked:
             yield "/".join(walked), frozenset(number for number, at in state if at == len(patterns[number]))
-        words = {patterns[number][at] for number, at in state if at < len(patterns[number])}
-        for segment in (*sorted(words - {"*", "**"}), other):
-            following = frozenset(_next(patterns, state, segment))
+        by_word, any_word = _next(patterns, state)
+        for segment in (*sorted(by_word), other):
+            following = frozenset((*any_word, *by_word.get(segment, ())))
             if following not in seen:
                 seen.add(following)
                 waiting.append(((*walked, segment), following))
 
 
-def _next(patterns: list[list[str]], state: frozenset[tuple[int, int]], segment: str) -> Iterator[tuple[int, int]]:
+def _next(
+    patterns: list[list[str]], state: frozenset[tuple[int, int]]
+) -> tuple[dict[str, list[tuple[int, int]]], list[tuple[int, int]]]:
+    """Return where a state leads: by a word that some pattern wants, and by whatever word."""
+    by_word: dict[str, list[tuple[int, int]]] = {}
+    any_word: list[tuple[int, int]] = []
     for number, at in state:
         pattern = patterns[number]
         if at == len(pattern):
             if pattern[-1] == "**":
-                yield number, at
-        elif pattern[at] in {"*", "**", segment}:
-            yield number, at + 1
+                any_word.append((number, at))
+        elif pattern[at] in {"*", "**"}:
+            any_word.append((number, at + 1))
+        else:
+            by_word.setdefault(pattern[at], []).append((number, at + 1))
+    return by_word, any_word
 
 
 def environments(compiled: CompiledContext, snapshots: Iterable[Snapshot]) -> tuple[str, ...]:

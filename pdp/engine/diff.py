@@ -105,6 +105,10 @@ def _badness(cell: Cell) -> tuple[int, bool, int, str, tuple[str, ...]]:
     return ORDER.index(cell.change), not cell.always, prod, cell.context, cell.values
 
 
+def _fits(kind: str, member: str, value: str) -> bool:
+    return member == value if kind == EQUAL else bool(FUNCTIONS[kind](member, value))
+
+
 class _Comparison:
     """Two snapshots, one context."""
 
@@ -120,6 +124,8 @@ class _Comparison:
         self._now_ms = now_ms
         self._contexts = tuple(one.contexts.get(suffix) for one in self._both)
         self._witnessed: dict[object, tuple[Change, Attributes]] = {}
+        self._accepted: dict[object, frozenset[int]] = {}
+        self._held: dict[tuple[str, int], Mapping[str, list[int]]] = {}
 
     # --- which cells -------------------------------------------------------------------------------------------------
 
@@ -224,21 +230,39 @@ class _Comparison:
 
     def _spread(self, rule: Rule, columns: Iterable[Column]) -> tuple[tuple[NameClass, ...], ...]:
         """Return for each field the classes that a rule may accept, in either snapshot, at whatever time."""
-        spread = list(self._classes)
+        kept: dict[int, frozenset[int]] = {}
         for column in columns:
             value = rule.row.fields[column.position]
             fields = {term.field for term in column.terms}
             if len(fields) == 1:
                 (at,) = fields
-                spread[at] = tuple(
-                    one for one in spread[at] if any(self._accepts(term, one, value) for term in column.terms)
-                )
-        return tuple(spread)
+                accepted = frozenset[int]().union(*(self._accepting(term, value) for term in column.terms))
+                kept[at] = kept.get(at, accepted) & accepted
+        return tuple(
+            tuple(classes[number] for number in sorted(kept[at])) if at in kept else classes
+            for at, classes in enumerate(self._classes)
+        )
 
-    def _accepts(self, term: Term, name: NameClass, value: str) -> bool:
-        if term.kind == ROLE:
-            return value in self._ever(term.section, name)
-        return name.member == value if term.kind == EQUAL else bool(FUNCTIONS[term.kind](name.member, value))
+    def _accepting(self, term: Term, value: str) -> frozenset[int]:
+        """Return the places of the classes of a field that a rule's value accepts; many rules write the same."""
+        key = (term.kind, term.section, term.field, value)
+        if key not in self._accepted:
+            if term.kind == ROLE:
+                found = self._holders(term.section, term.field).get(value, ())
+            else:
+                found = [n for n, name in enumerate(self._classes[term.field]) if _fits(term.kind, name.member, value)]
+            self._accepted[key] = frozenset(found)
+        return self._accepted[key]
+
+    def _holders(self, section: str, at: int) -> Mapping[str, list[int]]:
+        """Return for each role the places of the classes of a field that hold it, at some time, in either snapshot."""
+        if (section, at) not in self._held:
+            held: dict[str, list[int]] = {}
+            for number, name in enumerate(self._classes[at]):
+                for target in self._ever(section, name):
+                    held.setdefault(target, []).append(number)
+            self._held[section, at] = held
+        return self._held[section, at]
 
     def _ever(self, section: str, name: NameClass) -> set[str]:
         """Return all that a class stands for in either snapshot, in some domain, at some time."""

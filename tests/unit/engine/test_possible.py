@@ -1,9 +1,12 @@
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pdp.engine.casbin_text import parse_model, parse_rows
 from pdp.engine.classes import NameClass, check_enumerable, fresh, objects, subjects
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.evaluate import EngineRequest
+from pdp.engine.functions import resource_match
 from pdp.engine.possible import possible
 from pdp.errors import BadRequestError
 from pdp.model.listed import Access
@@ -103,3 +106,28 @@ def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench
     check_enumerable(snapshot, "", "env")
     check_enumerable(snapshot, "2")
     check_enumerable(snapshot, "9")
+
+
+SEGMENTS = st.sampled_from(["a", "b", "*"])
+PATTERNS = st.builds(
+    lambda kind, segments, last, version: f"{kind}/{'/'.join([*segments, *last])}{version}",
+    st.sampled_from(["dataset", "model"]),
+    st.lists(SEGMENTS, min_size=1, max_size=3),
+    st.sampled_from([[], ["**"]]),
+    st.sampled_from(["", "@1", "@2"]),
+)
+
+
+@given(
+    st.lists(PATTERNS, max_size=7), st.lists(st.sampled_from("ab"), min_size=1, max_size=4), st.sampled_from(["", "@1"])
+)
+def test_every_name_is_covered_by_the_same_patterns_as_the_member_of_some_class(
+    names: list[str], path: list[str], version: str
+) -> None:
+    """Found through a trie, and compared with every pattern here."""
+    classes = objects(names, ("dataset", "model"))
+    for kind in ("dataset", "model"):
+        name = f"{kind}/{'/'.join(path)}{version}"
+        covering = {pattern for pattern in names if resource_match(name, pattern)}
+        members = [{pattern for pattern in names if resource_match(one.member, pattern)} for one in classes]
+        assert covering in members
