@@ -5,6 +5,7 @@ of the pack; and the rows themselves, each asked about what it says. A differenc
 explains is *unlisted*, and a defect of ours.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -237,7 +238,7 @@ _HOLDERS: Final = 3
 
 
 def _of_rows(snapshot: Snapshot, now_ms: int) -> Iterator[_Put]:
-    """Yield the question that each policy row answers, its patterns taken for names."""
+    """Yield the question that each policy row answers, with a name for each of its patterns."""
     for context in snapshot.model.contexts.values():
         for row in snapshot.rows:
             if row.section == context.section:
@@ -248,11 +249,18 @@ def _of_rows(snapshot: Snapshot, now_ms: int) -> Iterator[_Put]:
                     yield _Put(where=row.id, snapshot=snapshot, request=request, now_ms=now_ms)
 
 
+def _named(value: str, at: int) -> str:
+    """Return a name that a resource pattern of ours covers: a name holds no `*`, so no question could ask about one."""
+    if at == 0 or "/" not in value:
+        return value
+    return re.sub(r"(?<=/)\*\*?(?=/|@|$)", "any", value)
+
+
 def _asked_by(row: Row, context: Context, rows: Sequence[Row]) -> Iterator[tuple[str, ...]]:
     """Yield requests about what a row says: for the name in it, and for some who hold that name as a role."""
     fields = dict(zip(context.policy, row.fields, strict=True))
     subject = context.policy[0]
-    told = [fields.get(name, row.fields[0] if at == 0 else "") for at, name in enumerate(context.request)]
+    told = [_named(fields.get(name, row.fields[0] if at == 0 else ""), at) for at, name in enumerate(context.request)]
     if "" in told:
         return
     yield tuple(told)

@@ -43,6 +43,27 @@ def test_an_allow_names_its_row_its_path_and_its_obligations(bench: Workbench) -
     assert [str(duty) for duty in outcome.obligations] == ["max_tokens=9", "recheck_after=5s"]
 
 
+def test_the_one_grant_that_holds_keeps_its_obligations_beside_one_that_does_not(bench: Workbench) -> None:
+    snapshot = bench.snapshot(
+        "p, user:a, dataset.read, dataset/**, dev, request.purpose == 'ads', max_rows=1, allow\n"
+        "p, user:a, dataset.read, dataset/x, dev, request.purpose == 'audit', max_rows=7, allow\n"
+    )
+    for purpose, wanted in (("ads", "max_rows=1"), ("audit", "max_rows=7")):
+        outcome = ask(snapshot, "user:a", "dataset.read", "dataset/x", "dev", request_purpose=purpose)
+        assert [str(duty) for duty in outcome.obligations] == [wanted]
+
+
+def test_an_answer_counts_until_the_first_of_several_links_changes_it(bench: Workbench) -> None:
+    later, sooner = "2026-03-01T00:00:00Z", "2026-02-01T00:00:00Z"
+    for order in ((later, sooner), (sooner, later)):
+        rows = "".join(f"g, user:a, role:r{number}, dev, _, {end}\n" for number, end in enumerate(order))
+        rows += "".join(f"p, role:r{number}, dataset.read, dataset/**, dev, , , allow\n" for number in range(2))
+        outcome = ask(
+            bench.snapshot(rows), "user:a", "dataset.read", "dataset/x", "dev", now_ms=ms("2026-01-01T00:00:00")
+        )
+        assert outcome.valid_until_ms == ms("2026-02-01T00:00:00")
+
+
 def test_a_deny_beats_an_allow_and_stops_its_obligations(bench: Workbench) -> None:
     snapshot = bench.snapshot(
         "p, user:a, dataset.read, dataset/**, dev, , max_rows=1, allow\n"
