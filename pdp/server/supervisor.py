@@ -212,8 +212,12 @@ class Crew:
             await self._gone(member)
 
     async def _listen(self, member: _Member, output: asyncio.StreamReader | None) -> None:
-        while output is not None and (line := await output.readline()):
-            member.heard(json.loads(line))
+        while output is not None and (line := await _line(output)):
+            told = _told(line)
+            if told is None:  # it was killed in the middle of it, or a library speaks where it should not
+                _log.warning("a worker said what is no message", worker=member.spec.index)
+                continue
+            member.heard(told)
             self._tell()
         member.ready, member.page = False, ""
         self._tell()
@@ -246,6 +250,23 @@ class Crew:
         except TimeoutError:
             process.kill()
             await process.wait()
+
+
+async def _line(output: asyncio.StreamReader) -> bytes:
+    """Return the next line; one beyond all bounds counts as an unreadable one."""
+    try:
+        return await output.readline()
+    except ValueError:
+        return b"\n"
+
+
+def _told(line: bytes) -> dict[str, Any] | None:
+    """Return the message of a worker's line, or None if it is none."""
+    try:
+        told = json.loads(line)
+    except ValueError:
+        return None
+    return told if isinstance(told, dict) else None
 
 
 def _settled(member: _Member, code: int) -> None:

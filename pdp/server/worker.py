@@ -119,8 +119,9 @@ async def _obey(standing: Standing, stop: asyncio.Event) -> None:
             standing.ready = told["ready"]
             standing.pages = {int(index): page for index, page in told["pages"].items()}
     finally:
+        # However the hearing ended, also in the middle of a line: a worker that hears nobody must not go on serving.
+        stop.set()
         transport.close()
-    stop.set()
 
 
 async def _report(app: Application) -> None:
