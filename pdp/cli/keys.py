@@ -26,8 +26,22 @@ _SHORT: Final = 16
 
 
 @app.command()
-def init(*, state_dir: StateDir = None, config: ConfigFile = None, as_json: AsJson = False) -> None:
+def init(
+    *,
+    root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="A copy of root.json: taken if there is none here, or if it is the next one."
+        ),
+    ] = None,
+    state_dir: StateDir = None,
+    config: ConfigFile = None,
+    as_json: AsJson = False,
+) -> None:
     """Make this PDP's publish and timestamp keys, if it has none, and print what `pdp keys rotate --add` needs.
+
+    With `--root` it may run before every start: an older root file than the one held is never taken, since retired keys
+    would count again.
 
     Example: `pdp keys init --state-dir /var/lib/portcullis`
     """
@@ -35,9 +49,31 @@ def init(*, state_dir: StateDir = None, config: ConfigFile = None, as_json: AsJs
     made = {role: ensure_key(directory, role).public.public.hex() for role in _ONLINE}
     if as_json:
         write_json({role.value: public for role, public in made.items()})
+    else:
+        for role, public in made.items():
+            write_line(f"--add {role.value}:{public}")
+    if root is not None:
+        _take_root(directory, root)
+
+
+def _take_root(directory: Path, file: Path) -> None:
+    """Hold the root file in `file`, unless what is held is as new; a gap is left to the store, which has every version.
+
+    Raises:
+        ConfigError: It cannot be read, or is the next by number and not by signature.
+    """
+    try:
+        offered = RootFile.parse(file.read_bytes())
+    except OSError as error:
+        raise ConfigError(f"`{file}`: {error.strerror}", advice="copy root.json from where `pdp init` ran") from error
+    except BadRequestError as error:
+        raise ConfigError(f"`{file}`: {error.message}", advice="copy root.json from where `pdp init` ran") from error
+    current = load_root(directory)
+    if current is not None and offered.version != current.version + 1:
         return
-    for role, public in made.items():
-        write_line(f"--add {role.value}:{public}")
+    if current is not None and not offered.succeeds(current):
+        raise ConfigError(f"`{file}`: not signed by the root keys of the one held", advice="look at who wrote it")
+    succeed_root(directory, offered)
 
 
 @app.command("new-root")

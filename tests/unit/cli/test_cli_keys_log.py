@@ -194,3 +194,33 @@ def test_a_new_root_key_is_its_owners_alone_and_never_overwrites_one(tmp_path: P
     assert run(("keys", "new-root", str(path))) == 2
     assert path.read_bytes() == before
     assert run(("keys", "new-root", str(tmp_path / "nowhere" / "root.pem"))) == 2
+
+
+def test_a_root_file_is_taken_at_a_start_if_it_is_the_first_or_the_next_and_never_an_older_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said(capsys, *INIT)
+    offer = ("keys", "init", "--state-dir", "pod/state", "--root", "offered.json")
+    assert "No such file" in said(capsys, *offer, code=2)
+    for version in (1, 2):
+        shutil.copy("state/root.json", "offered.json")
+        assert said(capsys, *offer).count("--add ") == 2
+        assert root("pod/state").raw == root().raw
+        if version == 1:
+            shutil.copy("state/root.json", "first.json")
+            said(capsys, "keys", "rotate", "--root-key", "state/keys/root.pem", "--own")
+    shutil.copy("first.json", "offered.json")
+    said(capsys, *offer)
+    assert root("pod/state").version == 2
+    assert [RootFile.parse(raw).version for raw in load_roots(Path("pod/state"))] == [1, 2]
+
+
+def test_a_root_file_that_another_root_signed_is_not_taken(capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, *INIT)
+    said(capsys, *INIT, "--state-dir", "other")
+    said(capsys, "keys", "rotate", "--root-key", "other/keys/root.pem", "--own", "--state-dir", "other")
+    before = root().raw
+    assert "not signed by the root keys" in said(capsys, "keys", "init", "--root", "other/root.json", code=2)
+    Path("broken.json").write_text("{}")
+    assert "broken.json" in said(capsys, "keys", "init", "--root", "broken.json", code=2)
+    assert root().raw == before
