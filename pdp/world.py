@@ -302,6 +302,7 @@ def _fold_verdict(world: World, payload: Mapping[str, Any], header: EntryHeader)
         message=payload["message"],
         seq=header.seq,
         time_ms=header.time_ms,
+        groups=tuple(payload.get("groups", ())),
     )
     return replace(world, proposals=world.proposals.judged(payload["proposal"], payload["digest"], verdict))
 

@@ -33,17 +33,26 @@ def change_digest(change: Change) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Verdict:
-    """One person's word on a proposal. `by` is the chain: subject first, then the actors; `seq` the entry that says so."""
+    """One person's word on a proposal. `by` is the chain: subject first, then the actors; `seq` the entry that says so.
+
+    `groups` is what their issuers vouched for then: whether they still may is asked again when their word counts.
+    """
 
     by: tuple[str, ...]
     approves: bool
     message: str
     seq: int
     time_ms: int
+    groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_chain(self.by)
+        self.parties()
         _check_text(self.message)
+
+    def parties(self) -> tuple[Party, ...]:
+        """Return who said it, with the groups they had then."""
+        return _parties(self.by, self.groups)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,8 +89,7 @@ class Proposal:
 
     def parties(self) -> tuple[Party, ...]:
         """Return who proposed it, with the groups they had then: nobody of them may gain by it."""
-        groups = frozenset(self.groups)
-        return tuple(Party(principal=Principal.parse(name), groups=groups) for name in self.authors)
+        return _parties(self.authors, self.groups)
 
     def written_by(self, chain: tuple[str, ...]) -> bool:
         """Tell whether somebody of `chain` had a hand in it: the author never approves, nor does an agent they share."""
@@ -114,7 +122,13 @@ class Proposal:
             "time_ms": self.time_ms,
             "expires_ms": self.expires_ms,
             "verdicts": [
-                {"by": list(one.by), "message": one.message, "seq": one.seq, "time_ms": one.time_ms}
+                {
+                    "by": list(one.by),
+                    "groups": list(one.groups),
+                    "message": one.message,
+                    "seq": one.seq,
+                    "time_ms": one.time_ms,
+                }
                 for one in self.verdicts
             ],
         }
@@ -128,7 +142,14 @@ class Proposal:
         """
         change = raw["change"]
         verdicts = [
-            Verdict(by=tuple(one["by"]), approves=True, message=one["message"], seq=one["seq"], time_ms=one["time_ms"])
+            Verdict(
+                by=tuple(one["by"]),
+                approves=True,
+                message=one["message"],
+                seq=one["seq"],
+                time_ms=one["time_ms"],
+                groups=tuple(one.get("groups", ())),
+            )
             for one in raw.get("verdicts", ())
         ]
         return cls(
@@ -213,6 +234,11 @@ def check_chain(chain: tuple[str, ...]) -> None:
         raise BadRequestError(f"a chain has 1 to {_MAX_CHAIN} principals")
     for name in chain:
         Principal.parse(name)
+
+
+def _parties(chain: tuple[str, ...], groups: tuple[str, ...]) -> tuple[Party, ...]:
+    vouched = frozenset(groups)
+    return tuple(Party(principal=Principal.parse(name), groups=vouched) for name in chain)
 
 
 def _check_text(text: str) -> None:

@@ -107,10 +107,10 @@ class Access:
     async def _grant(self, proposal_id: str, who: Acting) -> tuple[list[str], World]:
         while True:
             world, proposal = self._desk.world, self._desk.proposal(proposal_id)
-            approved = self._desk.approvers(proposal, world)
+            weighed = await self._weigh(asked(proposal), world, proposal.message)
+            approved = await self._desk.approvers(proposal, weighed)
             if len(approved) < asked(proposal).needed:
                 return approved, world
-            weighed = await self._weigh(asked(proposal), world, proposal.message)
             if await self._desk.publish(weighed, who, proposal.history()):
                 return approved, self._desk.world
 

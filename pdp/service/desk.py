@@ -6,17 +6,18 @@ to open a proposal, one way to approve it, and one compare-and-set.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pdp.change.facts import Facts, nothing_touched
-from pdp.change.proposal import Change, Proposal
+from pdp.change.proposal import Change, Proposal, Verdict
+from pdp.decide import decide
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import PROPOSAL_LIFE_S
 from pdp.model.attributes import Attributes
 from pdp.model.canonical import digest
 from pdp.model.decision import Obligation
-from pdp.model.names import Action, Principal, Resource, printable
+from pdp.model.names import Action, Resource, printable
 from pdp.model.request import Party, Question
 from pdp.ports import Clock
 from pdp.replica import Replica
@@ -29,6 +30,8 @@ VERDICT: Final = "verdict"
 APPROVE: Final = Action.parse("policy.approve")
 REJECT: Final = Action.parse("policy.reject")
 POLICY: Final = Resource.parse("policy/main")
+
+_TAKEN_BACK: Final = frozenset({Reason.LOCKED, Reason.NO_GRANT, Reason.DENIED_BY_RULE, Reason.DELEGATION_DENIED})
 
 May = Callable[[Action, Attributes], Awaitable[Sequence[Obligation]]]
 """Decides and records whether the caller may; returns what an allow obliges to, or raises."""
@@ -186,18 +189,28 @@ class Desk:
             "digest": proposal.digest,
             "approves": approves,
             "by": list(who.chain),
+            "groups": list(who.groups),
             "message": message,
         }
         return await self._publish(VERDICT, payload, who, world)
 
-    def approvers(self, proposal: Proposal, world: World) -> list[str]:
-        """Return who approved it and counts: whoever is locked out now has no say in what happens now."""
-        return [name for name in proposal.approvers() if not _locked(name, world)]
+    async def approvers(self, proposal: Proposal, weighed: Weighed) -> list[str]:
+        """Return who approved it and counts: who is locked out by now, or may no longer approve it, has no say any more."""
+        attributes = await asyncio.to_thread(weighed.attributes, proposal.parties())
+        now_ms = self.now_ms()
+        counting = [one for one in proposal.verdicts if not _lost(one, weighed.world, attributes, now_ms)]
+        return list(replace(proposal, verdicts=tuple(counting)).approvers())
 
 
-def _locked(name: str, world: World) -> bool:
-    party = Party(principal=Principal.parse(name))
-    return world.locks.match(Question(subject=party, action=APPROVE, resource=POLICY), world.signed_ms) is not None
+def _lost(verdict: Verdict, world: World, attributes: Attributes, now_ms: int) -> bool:
+    """Tell whether the policy of now would surely refuse what it once let somebody say.
+
+    A condition that reads what their token said then cannot be asked again, and takes nothing back.
+    """
+    subject, *actors = verdict.parties()
+    question = Question(subject=subject, actors=tuple(actors), action=APPROVE, resource=POLICY, attributes=attributes)
+    decision = decide(world, question, now_ms)
+    return not decision.allowed and decision.reason in _TAKEN_BACK
 
 
 def _weighed(world: World, change: dict[str, Any], now_ms: int) -> Weighed:

@@ -133,7 +133,7 @@ class Policies:
                 raise PortcullisError(Reason.APPROVAL_MISSING, message, advice=f"pdp access approve {proposal.id}")
             weighed = await self._desk.weigh(world, _carried(proposal, world.policy), proposal.message)
             needed = await self._needed(weighed, who, proposal.parties())
-            approved = self._desk.approvers(proposal, world)
+            approved = await self._desk.approvers(proposal, weighed)
             if len(approved) < needed:
                 by = f" (by {', '.join(approved)})" if approved else ""
                 raise PortcullisError(

@@ -213,3 +213,61 @@ def test_a_store_that_cannot_be_followed_is_a_conflict_and_no_endless_loop() -> 
         assert await refusal(place.policies.apply(rows(DEV), place.acting(ADA))) is Reason.CONFLICT
 
     at_place(test)
+
+
+# Whose yes still counts.
+
+AGENT = "agent:scribe@x.org"
+
+
+async def approved_by_eve(place: Place, *actors: str, groups: tuple[str, ...] = ()) -> None:
+    outcome = await place.policies.apply(rows(PROD), place.acting(ADA))
+    assert outcome.proposal is not None
+    acting = place.acting(EVE, *actors, groups=groups)
+    await place.policies.approve("p2", expected=outcome.proposal.digest, message="yes", who=acting)
+
+
+async def taken_away(place: Place, row: str) -> None:
+    outcome = await place.policies.apply(rows(remove=(row,)), place.acting(OLGA))
+    assert outcome.proposal is not None
+    found = outcome.proposal
+    await place.policies.approve(found.id, expected=found.digest, message="", who=place.acting(ADA))
+    await place.policies.activate(found.id, who=place.acting(OLGA))
+
+
+def test_a_yes_of_somebody_who_lost_the_right_since_does_not_count() -> None:
+    async def test(place: Place) -> None:
+        await approved_by_eve(place)
+        await taken_away(place, f"g, {EVE}, role:policy-approver, prod")
+        assert await refusal(place.policies.activate("p2", who=place.acting(ADA))) is Reason.APPROVAL_MISSING
+        assert PROD not in place.rows()
+
+    at_place(test)
+
+
+def test_a_yes_through_an_agent_that_is_locked_since_does_not_count() -> None:
+    async def test(place: Place) -> None:
+        await approved_by_eve(place, AGENT)
+        target = {"kind": "principal", "principal": AGENT}
+        await place.publisher.publish("lock", {**lock_payload(1), "target": target}, author=ADA)
+        assert await refusal(place.policies.activate("p2", who=place.acting(ADA))) is Reason.APPROVAL_MISSING
+
+    at_place(test, PEOPLE + f"g, {AGENT}, role:policy-approver, prod\n")
+
+
+def test_a_yes_by_the_right_of_a_group_counts_as_long_as_the_group_has_it() -> None:
+    held = "g, group:reviewers, role:policy-approver, prod"
+    people = PEOPLE.replace(f"g, {EVE}, role:policy-approver, prod", held)
+
+    async def test(place: Place) -> None:
+        await approved_by_eve(place, groups=("group:reviewers",))
+        await place.policies.activate("p2", who=place.acting(ADA))
+        assert PROD in place.rows()
+
+    async def gone(place: Place) -> None:
+        await approved_by_eve(place, groups=("group:reviewers",))
+        await taken_away(place, held)
+        assert await refusal(place.policies.activate("p2", who=place.acting(ADA))) is Reason.APPROVAL_MISSING
+
+    at_place(test, people)
+    at_place(gone, people)
