@@ -37,7 +37,7 @@ def lines_to_try(stage: Stage) -> Text:
     write_private(where / "stream.json", json.dumps(ENDLESS).encode())
     write_private(where / "ada.env", _settings(stage, ADA, CONSOLE))
     write_private(where / "dana.env", _settings(stage, DANA, NOTEBOOK))
-    pdp = _pdp()
+    pdp, state = _pdp(), shlex.quote(str(stage.audit.parent))
     lines = (
         ("where everything is", f"cd {shlex.quote(str(where))}"),
         ("sam asks the model", _curl(stage, SAM, FRONTEND, "infer", "image.json")),
@@ -52,6 +52,8 @@ def lines_to_try(stage: Stage) -> Text:
         ("may dana read the training data", f"(. ./dana.env; {pdp} check dataset.read {TRAINING_DATA})"),
         ("what happened", f"(. ./ada.env; {pdp} audit tail)"),
         ("is the record whole", f"{pdp} audit verify {shlex.quote(str(stage.audit))}"),
+        ("does it tell the truth: each decision made again", f"{pdp} audit replay --state-dir {state}"),
+        ("what sam did, and who let them", f"{pdp} audit trace {SAM.principal} --state-dir {state} --html sam.html"),
     )
     text = Text()
     for purpose, line in lines:

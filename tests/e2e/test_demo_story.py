@@ -134,7 +134,15 @@ def test_the_model_is_closed_to_a_notebook(kept: Run, lines: dict[str, str]) -> 
 
 
 @pytest.mark.parametrize(
-    "purpose", ["may dana read the training data", "what happened", "which locks are there", "is the record whole"]
+    "purpose",
+    [
+        "may dana read the training data",
+        "what happened",
+        "which locks are there",
+        "is the record whole",
+        "does it tell the truth: each decision made again",
+        "what sam did, and who let them",
+    ],
 )
 def test_the_command_succeeds(kept: Run, lines: dict[str, str], purpose: str) -> None:
     ended = paste(kept, lines, purpose)
