@@ -3,6 +3,8 @@
 import asyncio
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -102,6 +104,23 @@ def test_the_page_lists_exactly_the_metrics_that_are_shown_with_their_types(page
     listed = dict(re.findall(r"^\| `(pdp_\S+)` \| (\w+) \|", PAGE, re.MULTILINE))
     declared = {name: kind for page in pages for name, kind in shown(page).items() if not name.endswith("_created")}
     assert listed == declared
+
+
+def test_promtool_takes_the_rules() -> None:
+    promtool = shutil.which("promtool")
+    if promtool is None:
+        pytest.skip("no promtool on this machine; the grammar is checked above")
+    rules = str(DEPLOY / "prometheus/alerts.yaml")
+    result = subprocess.run([promtool, "check", "rules", rules], capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_every_file_that_a_page_names_below_deploy_is_there() -> None:
+    named = {
+        name for page in (ROOT / "docs").glob("*.md") for name in re.findall(r"`(deploy/[^`* ]+)`", page.read_text())
+    }
+    assert len(named) > 8
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule["alert"])
