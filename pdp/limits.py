@@ -59,6 +59,8 @@ MAX_DELTA_ROWS: Final = 1_000
 """Changed rows up to which a policy is folded; more are compiled whole."""
 RECALL_ENTRIES: Final = 65_536
 """Outcomes that a policy remembers, about 0.5 KB each: 32 MB."""
+RECALL_TEXT_CHARS: Final = 256
+"""Text of attributes with which an outcome is remembered: callers choose it, and must not choose how much we hold."""
 MAX_PRIORITY: Final = 2**31 - 1
 """The largest priority of a row, and its negative the smallest (CASBIN.md D-07)."""
 

@@ -28,6 +28,10 @@ class Memory:
         self.derived: dict[Key, Any] = {}
         """What is a function of the policy alone, by one of a few keys; whoever misses a value makes it."""
 
+    def __len__(self) -> int:
+        """Return how many outcomes are kept."""
+        return len(self._newer) + len(self._older)
+
     def find(self, key: Key) -> Kept | None:
         """Return what is kept under `key`, of whichever asset."""
         return self._newer.get(key) or self._older.get(key)

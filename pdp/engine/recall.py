@@ -9,6 +9,7 @@ A cache of `evaluate`, and equal to it: a property test holds the two together.
   that very value in the inventory: a changed asset is another one. Time invalidates nothing, for what it could change is
   not kept: where a condition read the clock, or one of the names stands for something by a link that starts or ends. (That
   the outcome itself would stand is not enough: the role path may lead over such a link.)
+- Bound: entries by number, and each by the text that callers may put into it; beyond either an outcome is made anew.
 - Bypass: contexts whose rules the index alone does not find (`direct`), for what their matchers read is not listed; and
   whoever calls `evaluate`.
 """
@@ -21,6 +22,7 @@ from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.functions import ANY
 from pdp.engine.memory import Kept, Key
 from pdp.engine.plan import ROLE
+from pdp.limits import RECALL_TEXT_CHARS
 from pdp.model.attributes import Attributes, Value
 
 FROM_ASSET: Final = "resource."
@@ -75,7 +77,8 @@ def recall(
         return outcome
     asked = request()
     outcome = evaluate(snapshot, asked, now_ms)
-    if not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
+    short = _chars(key[2:]) <= RECALL_TEXT_CHARS
+    if short and not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
         memory.keep(key, Kept(outcome, asset))
     return outcome
 
@@ -93,7 +96,16 @@ def _timeless(snapshot: Snapshot, compiled: CompiledContext, request: EngineRequ
 
 
 def _values(names: tuple[str, ...], attributes: Attributes) -> tuple[tuple[type, Value | None], ...]:
-    return tuple([(type(value), value) for value in map(attributes.get, names)])
+    # `-0.0 == 0.0`, and a condition may tell them apart by dividing.
+    found = map(attributes.get, names)
+    return tuple([(type(value), value.hex() if type(value) is float else value) for value in found])
+
+
+def _chars(part: object) -> int:
+    """Return how much text a part of a key holds."""
+    if isinstance(part, str):
+        return len(part)
+    return sum(map(_chars, part)) if isinstance(part, tuple) else 0
 
 
 def _more(compiled: CompiledContext, given: frozenset[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

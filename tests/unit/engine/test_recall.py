@@ -136,6 +136,47 @@ def test_another_type_of_the_same_value_is_another_question(first: float) -> Non
     assert (said(4), said(4.0)) == (Effect.ALLOW, Effect.DENY)
 
 
+def test_the_two_noughts_are_two_questions() -> None:
+    scribe = Scribe()
+    snapshot = scribe.policy(POLICY.replace("resource.environment == 'dev'", "1.0 / signal.drift_p > 0.0")).snapshot
+    assert snapshot is not None
+    names = (NO_SEGMENT, "endpoint.invoke", NO_SEGMENT)
+
+    def said(nought: float) -> Effect:
+        request = EngineRequest(SEGMENTATION, names, {}, {"signal.drift_p": nought})
+        return recall(
+            snapshot, SEGMENTATION, START_MS, said=names, given=frozenset(), asset=None, brought={},
+            attributes=request.attributes, request=lambda: request,
+        ).effect  # fmt: skip
+
+    assert [said(nought) for nought in (0.0, -0.0, 0.0)] == [Effect.ALLOW, Effect.DENY, Effect.ALLOW]
+
+
+def test_nobody_fills_a_memory_with_long_texts() -> None:
+    scribe = Scribe()
+    scribe.policy(
+        "g, user:sam@x, role:app, prod\np, role:app, dataset.read, dataset/a, prod, request.purpose != '', , allow\n"
+        "p2, segment:none, dataset.read, segment:none, , allow\n"
+    )
+    world = scribe.assets(**{"dataset/a": {"environment": "prod"}})
+    assert world.snapshot is not None
+    memory = world.snapshot.memory
+
+    def kept(purpose: str) -> int:
+        asked = Question(
+            subject=Party(principal=Principal.parse("user:sam@x")),
+            action=Action.parse("dataset.read"),
+            resource=Resource.parse("dataset/a"),
+            attributes={"request.purpose": purpose},
+        )
+        before = len(memory)
+        decide(world, asked, START_MS)
+        return len(memory) - before
+
+    assert kept("audit") > 0
+    assert [kept(f"{number}" + "x" * 4_000) for number in range(9)] == [0] * 9
+
+
 def test_a_role_that_starts_and_ends_is_looked_at_anew() -> None:
     world = forgetful(worlds()[0])
     temp = Party(principal=Principal.parse("user:temp@x"))
