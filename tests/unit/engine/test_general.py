@@ -286,3 +286,18 @@ def test_where_the_first_row_decides_a_deny_that_errs_denies_and_an_allow_that_e
     assert ask(allowing, unknown, "x", "y").reason is Reason.DENIED_BY_RULE
     outcome = ask(allowing, unknown, "z", "y")
     assert (outcome.reason, outcome.determining) == (Reason.CONDITION_ERROR, ("policy.csv:1",))
+
+
+@pytest.mark.parametrize("sooner", ["g", "g2"])
+def test_an_answer_of_two_role_graphs_counts_until_the_first_of_them_changes(sooner: str) -> None:
+    """Whichever graph is asked first: the later end never hides the sooner one, nor does a graph without any."""
+    text = model_text("g(r.sub, p.sub) && g2(r.obj, p.obj)", roles="g = _, _, (_, _)\ng2 = _, _, (_, _)")
+    ends = {section: "1970-01-02T00:00:00Z" if section == sooner else "1970-01-03T00:00:00Z" for section in ("g", "g2")}
+    policy = "p, admin, books, read\n"
+    both = f"g, alice, admin, _, {ends['g']}\ng2, book, books, _, {ends['g2']}\n"
+    outcome = ask(snapshot_of(text, policy + both), "alice", "book", "read", now_ms=1)
+    assert (outcome.effect, outcome.valid_until_ms) == (Effect.ALLOW, 86_400_000)
+    one = f"g, alice, admin, _, {ends['g']}\ng2, book, books\n"
+    assert ask(snapshot_of(text, policy + one), "alice", "book", "read", now_ms=1).valid_until_ms is not None
+    other = f"g, alice, admin\ng2, book, books, _, {ends['g2']}\n"
+    assert ask(snapshot_of(text, policy + other), "alice", "book", "read", now_ms=1).valid_until_ms is not None
