@@ -19,7 +19,7 @@ from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
-from sidecar.routes import Body, Row
+from sidecar.routes import Body, Row, Scope
 
 LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """Every key by which a caller bounds the tokens of an answer."""
@@ -82,7 +82,7 @@ def read(row: Row, body: bytes, headers: Mapping[str, str]) -> Content | BadBody
     if row.body is Body.MULTIPART:
         return _form(body, headers.get("content-type", "")) if media == _FORM else BadBody(why="not a form")
     # A server may read a body of any type as JSON (vLLM does), so the type must say what everyone will read.
-    return _object(body) if media == _JSON else BadBody(why="not application/json")
+    return _object(row, body) if media == _JSON else BadBody(why="not application/json")
 
 
 def strict_object(text: bytes) -> dict[str, Any] | BadBody:
@@ -127,7 +127,7 @@ def _finite(text: str) -> float:
     return number
 
 
-def _object(body: bytes) -> Content | BadBody:
+def _object(row: Row, body: bytes) -> Content | BadBody:
     parsed = strict_object(body)
     if isinstance(parsed, BadBody):
         return parsed
@@ -138,6 +138,9 @@ def _object(body: bytes) -> Content | BadBody:
     foreign = [key for key in _ANOTHERS if parsed.get(key) is not None]
     if foreign:
         return BadBody(why=f"`{foreign[0]}` names what somebody else may have made")
+    if row.scope is Scope.BODY and parsed.get("model_name") is not None:
+        # A server that takes its model from `model` alone would serve its default, and not the one that was decided.
+        return BadBody(why="`model_name` where `model` names the model")
     wrong = _wrong_type(parsed)
     if wrong:
         return BadBody(why=f"`{wrong}` has a value that the protocol does not know")

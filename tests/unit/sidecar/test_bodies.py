@@ -41,6 +41,13 @@ def test_a_number_that_means_itself_is_read() -> None:
     assert content.attributes["request.max_tokens"] == 0
 
 
+@pytest.mark.parametrize("model", [{}, {"model": None}, {"model": ""}])
+def test_a_name_that_the_server_does_not_read_decides_nothing(model: dict[str, Any]) -> None:
+    """vLLM takes a missing or empty `model` for its default, and does not look at `model_name`."""
+    body = json.dumps({**model, "model_name": "adapter"}).encode()
+    assert isinstance(read(CHAT, body, {"content-type": "application/json"}), BadBody)
+
+
 @pytest.mark.parametrize(("keys", "n"), [({"n": 2}, 2), ({"best_of": 8}, 8), ({"n": 2, "best_of": 8}, 8)])
 def test_answers_that_are_computed_and_thrown_away_count(keys: dict[str, Any], n: int) -> None:
     content = said(**keys)
