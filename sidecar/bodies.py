@@ -24,6 +24,7 @@ from sidecar.routes import Body, Row, Scope
 LIMIT_KEYS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 """Every key by which a caller bounds the tokens of an answer."""
 
+_ALSO_READ = {"max_completion_tokens": "max_tokens"}  # chat reads its older key, too; no other route reads another's
 _COUNTS = {"n": 1, "best_of": 1, "max_tokens": 0, "max_completion_tokens": 1, "max_output_tokens": 1}
 """Numbers that say how much an answer costs, with the least that means itself: below it, one server refuses and another
 knows no bound (llama.cpp: -1; vLLM's chat took 0 tokens of completion for none said). Nought of `max_tokens` scores a prompt."""
@@ -83,6 +84,11 @@ def read(row: Row, body: bytes, headers: Mapping[str, str]) -> Content | BadBody
         return _form(body, headers.get("content-type", "")) if media == _FORM else BadBody(why="not a form")
     # A server may read a body of any type as JSON (vLLM does), so the type must say what everyone will read.
     return _object(row, body) if media == _JSON else BadBody(why="not application/json")
+
+
+def is_bounded(limit: str, parsed: Mapping[str, Any]) -> bool:
+    """Tell whether a body bounds its tokens by a key that the server of a route with this `limit` reads."""
+    return any(parsed.get(key) is not None for key in (limit, _ALSO_READ.get(limit, limit)))
 
 
 def strict_object(text: bytes) -> dict[str, Any] | BadBody:
@@ -148,7 +154,7 @@ def _object(row: Row, body: bytes) -> Content | BadBody:
         name=parsed.get("model") or parsed.get("model_name") or "",
         version=parsed.get("model_version") or "",
         stream=parsed.get("stream") or False,
-        attributes=_attributes(parsed, len(body)),
+        attributes=_attributes(row, parsed, len(body)),
         parsed=MappingProxyType(parsed),
     )
 
@@ -170,10 +176,10 @@ def _wrong_type(parsed: Mapping[str, Any]) -> str:
     return ""
 
 
-def _attributes(parsed: Mapping[str, Any], size: int) -> Attributes:
+def _attributes(row: Row, parsed: Mapping[str, Any], size: int) -> Attributes:
     found: dict[str, str | bool | int] = {"request.bytes": size}
     bounds = [parsed[key] for key in LIMIT_KEYS if parsed.get(key) is not None]
-    if bounds:
+    if bounds and (not row.limit or is_bounded(row.limit, parsed)):
         found["request.max_tokens"] = max(bounds)
     # What is computed is what costs: the best of eight are eight answers, of which one comes back.
     answers = [parsed[key] for key in ("n", "best_of") if parsed.get(key) is not None]

@@ -10,7 +10,7 @@ from typing import Any
 
 from pdp.errors import Reason
 from sidecar import messages
-from sidecar.bodies import LIMIT_KEYS, Content, written
+from sidecar.bodies import LIMIT_KEYS, Content, is_bounded, written
 from sidecar.exchange import NotPassableError
 from sidecar.gate import Verdict
 from sidecar.routes import Body, Mapped, Scope
@@ -82,7 +82,7 @@ def _body(verdict: Verdict, mapped: Mapped, content: Content) -> bytes | None:
 
 
 def _clamp(body: dict[str, Any], key: str, most: int) -> None:
-    """Bound every key that bounds tokens, and set the protocol's own if none stands there: absent means *no* bound."""
-    present = [name for name in LIMIT_KEYS if body.get(name) is not None] or [key]
-    for name in present:
+    """Bound every key that bounds tokens, and set the route's own if none that its server reads stands there: *no* bound."""
+    present = [name for name in LIMIT_KEYS if body.get(name) is not None]
+    for name in present if is_bounded(key, body) else (*present, key):
         body[name] = min(body.get(name, most) or 0, most)

@@ -5,15 +5,21 @@ from typing import Any
 
 import pytest
 
+from pdp.errors import Reason
 from sidecar.bodies import BadBody, Content, read, strict_json
+from sidecar.duties import Duties
+from sidecar.gate import Verdict
+from sidecar.rewrite import sent_on
+from sidecar.routes import Mapped, Row
 from sidecar.routes.openai import ROWS
 
-CHAT = next(row for row in ROWS if row.name == "openai.chat")
+BY_NAME = {row.name: row for row in ROWS}
+CHAT = BY_NAME["openai.chat"]
 
 
-def said(**keys: Any) -> Content | BadBody:
+def said(row: Row = CHAT, /, **keys: Any) -> Content | BadBody:
     body = json.dumps({"model": "llama", **keys}).encode()
-    return read(CHAT, body, {"content-type": "application/json"})
+    return read(row, body, {"content-type": "application/json"})
 
 
 @pytest.mark.parametrize(
@@ -62,3 +68,25 @@ def test_half_a_character_is_refused(text: bytes) -> None:
 
 def test_a_character_in_two_halves_is_read() -> None:
     assert strict_json(rb'"\ud83d\ude00"') == "\U0001f600"
+
+
+@pytest.mark.parametrize(
+    ("route", "asked", "sent"),
+    [
+        ("responses", {"max_tokens": 5}, {"max_tokens": 5, "max_output_tokens": 10}),
+        ("chat", {"max_output_tokens": 5}, {"max_output_tokens": 5, "max_completion_tokens": 10}),
+        ("chat", {"max_tokens": 50}, {"max_tokens": 10}),
+        ("completions", {"max_completion_tokens": 50}, {"max_completion_tokens": 10, "max_tokens": 10}),
+        ("messages", {"max_output_tokens": 5}, {"max_output_tokens": 5, "max_tokens": 10}),
+    ],
+)
+def test_a_bound_that_the_route_does_not_read_is_none(route: str, asked: dict[str, int], sent: dict[str, int]) -> None:
+    row = BY_NAME[f"openai.{route}"]
+    content = said(row, **asked)
+    assert isinstance(content, Content)
+    assert ("request.max_tokens" in content.attributes) is (sent.keys() == asked.keys())
+    mapped = Mapped(row=row, resource="endpoint/llama", name="llama")
+    verdict = Verdict(allowed=True, reason=Reason.GRANTED, mapped=mapped, duties=Duties(max_tokens=10))
+    body = sent_on(verdict, content).body
+    assert body is not None
+    assert json.loads(body) == {"model": "llama", **sent}
