@@ -177,7 +177,7 @@ MAX_PACK_RPC_BYTES: Final = 32 * 1024 * 1024
 MAX_ERROR_DETAIL_BYTES: Final = 5_000
 """Findings in an error's metadata, which gRPC bounds to 8 KiB in all."""
 MAX_OPEN_PROPOSALS: Final = 128
-"""Proposals that wait in one world. None is pushed out by another, so each author has a share of its own:"""
+"""Changes that wait in one world, and as many requests for access. None is pushed out, so each author has a share of its own:"""
 MAX_PROPOSALS_EACH: Final = 16
 PROPOSAL_LIFE_S: Final = 7 * 86_400.0
 """How long a proposal, and every approval of it, may wait."""

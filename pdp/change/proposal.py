@@ -87,6 +87,11 @@ class Proposal:
         """Why, in its author's words."""
         return str(self.change.get("message", ""))
 
+    @property
+    def asks_access(self) -> bool:
+        """Whether it asks for access for a time, and is no change as it is written."""
+        return "access" in self.change
+
     def parties(self) -> tuple[Party, ...]:
         """Return who proposed it, with the groups they had then: nobody of them may gain by it."""
         return _parties(self.authors, self.groups)
@@ -94,6 +99,11 @@ class Proposal:
     def written_by(self, chain: tuple[str, ...]) -> bool:
         """Tell whether somebody of `chain` had a hand in it: the author never approves, nor does an agent they share."""
         return not set(chain).isdisjoint(self.authors)
+
+    def approved(self, verdict: Verdict) -> "Proposal":
+        """Return it with one more approval; the same people's word again takes the place of what they said before."""
+        kept = tuple(verdict if one.by == verdict.by else one for one in self.verdicts)
+        return replace(self, verdicts=kept if verdict in kept else (*kept, verdict))
 
     def approvers(self) -> tuple[str, ...]:
         """Return the subjects who approved it, each person once."""
@@ -196,7 +206,8 @@ class ProposalSet:
         kept = {one.id: one for one in self if one.expires_ms > proposal.time_ms}
         if sum(one.authors[0] == proposal.authors[0] for one in kept.values()) >= MAX_PROPOSALS_EACH:
             raise BadRequestError(f"{proposal.authors[0]} has {MAX_PROPOSALS_EACH} open proposals; end some first")
-        if len(kept) >= MAX_OPEN_PROPOSALS:
+        # Who may ask for access is nearly everybody: together they must not keep those out who change the policy.
+        if sum(one.asks_access is proposal.asks_access for one in kept.values()) >= MAX_OPEN_PROPOSALS:
             raise BadRequestError(f"{MAX_OPEN_PROPOSALS} proposals are open; reject or activate some first")
         return ProposalSet({**kept, proposal.id: proposal})
 
@@ -214,7 +225,7 @@ class ProposalSet:
         # INVARIANT: checked here too, where every replica folds it: no PDP, whatever its code, can seal a self-approval.
         if proposal.written_by(verdict.by) or verdict.time_ms >= proposal.expires_ms:
             raise BadRequestError("an author never approves, and nobody approves what has expired")
-        return ProposalSet({**self._open, proposal_id: replace(proposal, verdicts=(*proposal.verdicts, verdict))})
+        return ProposalSet({**self._open, proposal_id: proposal.approved(verdict)})
 
     def closed(self, proposal_id: str) -> "ProposalSet":
         """Return the set without that proposal."""

@@ -45,7 +45,7 @@ class Asked:
 
 def is_request(proposal: Proposal) -> bool:
     """Tell whether a proposal asks for access, and not for a change as it is written."""
-    return "access" in proposal.change
+    return proposal.asks_access
 
 
 def asked(proposal: Proposal) -> Asked:

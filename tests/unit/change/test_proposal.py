@@ -20,7 +20,7 @@ def proposal(*authors: str, seq: int = 7) -> Proposal:
 
 
 def verdict(*by: str, time_ms: int = 20) -> Verdict:
-    return Verdict(by=by, approves=True, message="", seq=8, time_ms=time_ms)
+    return Verdict(by=by, approves=True, message="", seq=8, time_ms=time_ms, groups=("group:y",))
 
 
 @given(CHAINS, st.lists(CHAINS, max_size=4))
@@ -72,6 +72,25 @@ def test_a_full_house_takes_no_more_and_gives_none_up() -> None:
     with pytest.raises(BadRequestError):
         held.opened(proposal("user:other", seq=500))
     assert len(held) == 128
+
+
+def test_requests_for_access_keep_no_change_of_the_policy_out() -> None:
+    held = ProposalSet.EMPTY
+    for number in range(128):
+        asked = proposal(f"user:a{number}", seq=number + 1)
+        held = held.opened(replace(asked, change={**CHANGE, "access": {}}))
+    with pytest.raises(BadRequestError):
+        held.opened(replace(proposal("user:other", seq=500), change={**CHANGE, "access": {}}))
+    assert len(held.opened(proposal("user:ada", seq=501))) == 129
+
+
+def test_the_same_word_said_again_fills_nothing() -> None:
+    held = ProposalSet.EMPTY.opened(proposal())
+    for time_ms in range(20, 30):
+        for by in (NAMES[1:2], NAMES[1:3]):
+            held = held.judged("p7", change_digest(CHANGE), verdict(*by, time_ms=time_ms))
+    (found,) = held
+    assert [(one.by, one.time_ms) for one in found.verdicts] == [(NAMES[1:2], 29), (NAMES[1:3], 29)]
 
 
 @pytest.mark.parametrize("authors", [(), ("role:admin",), ("ada",), NAMES])
