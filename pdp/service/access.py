@@ -17,7 +17,7 @@ from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_ACCESS_S
 from pdp.model.attributes import instant_ms, instant_of
 from pdp.model.names import Action, check_grouping_name
-from pdp.service.desk import Acting, Desk, Weighed, approvals
+from pdp.service.desk import Acting, Desk, Weighed, approvals, taken_back
 from pdp.world import Policy, World
 
 REQUEST: Final = Action.parse("policy.request")
@@ -100,6 +100,7 @@ class Access:
         while True:
             world, proposal = self._desk.world, self._desk.proposal(proposal_id, expected)
             weighed = await self._weigh(asked(proposal), world, proposal.message)
+            await self._check_asker(proposal, weighed)
             if await self._desk.approve(proposal, weighed, message=message, who=who):
                 break
         return await self._grant(proposal_id, who)
@@ -108,11 +109,21 @@ class Access:
         while True:
             world, proposal = self._desk.world, self._desk.proposal(proposal_id)
             weighed = await self._weigh(asked(proposal), world, proposal.message)
+            await self._check_asker(proposal, weighed)
             approved = await self._desk.approvers(proposal, weighed)
             if len(approved) < asked(proposal).needed:
                 return approved, world
             if await self._desk.publish(weighed, who, proposal.history()):
                 return approved, self._desk.world
+
+    async def _check_asker(self, proposal: Proposal, weighed: Weighed) -> None:
+        """Refuse if the policy of now would not let them ask: the role may have come to mean more since."""
+        parties = proposal.parties()
+        attributes = await asyncio.to_thread(weighed.attributes, parties)
+        reason = taken_back(REQUEST, parties, weighed.world, attributes, self._desk.now_ms())
+        if reason is not None:
+            message = f"{parties[0].principal} may no longer ask for what {proposal.id} asks for"
+            raise PortcullisError(reason, message, advice=f"`pdp policy reject {proposal.id}`")
 
     async def _weigh(self, wish: Asked, world: World, reason: str) -> Weighed:
         if world.policy is None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pdp.change.facts import Facts, nothing_touched
-from pdp.change.proposal import Change, Proposal, Verdict
+from pdp.change.proposal import Change, Proposal
 from pdp.decide import decide
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import PROPOSAL_LIFE_S
@@ -197,20 +197,24 @@ class Desk:
     async def approvers(self, proposal: Proposal, weighed: Weighed) -> list[str]:
         """Return who approved it and counts: who is locked out by now, or may no longer approve it, has no say any more."""
         attributes = await asyncio.to_thread(weighed.attributes, proposal.parties())
-        now_ms = self.now_ms()
-        counting = [one for one in proposal.verdicts if not _lost(one, weighed.world, attributes, now_ms)]
+        world, now_ms = weighed.world, self.now_ms()
+        counting = [
+            one for one in proposal.verdicts if not taken_back(APPROVE, one.parties(), world, attributes, now_ms)
+        ]
         return list(replace(proposal, verdicts=tuple(counting)).approvers())
 
 
-def _lost(verdict: Verdict, world: World, attributes: Attributes, now_ms: int) -> bool:
-    """Tell whether the policy of now would surely refuse what it once let somebody say.
+def taken_back(
+    action: Action, parties: Sequence[Party], world: World, attributes: Attributes, now_ms: int
+) -> Reason | None:
+    """Return why the policy of now would surely refuse what it once let these parties do; None if it may not.
 
     A condition that reads what their token said then cannot be asked again, and takes nothing back.
     """
-    subject, *actors = verdict.parties()
-    question = Question(subject=subject, actors=tuple(actors), action=APPROVE, resource=POLICY, attributes=attributes)
+    subject, *actors = parties
+    question = Question(subject=subject, actors=tuple(actors), action=action, resource=POLICY, attributes=attributes)
     decision = decide(world, question, now_ms)
-    return not decision.allowed and decision.reason in _TAKEN_BACK
+    return decision.reason if not decision.allowed and decision.reason in _TAKEN_BACK else None
 
 
 def _weighed(world: World, change: dict[str, Any], now_ms: int) -> Weighed:

@@ -176,3 +176,19 @@ def test_rows_that_a_pack_puts_beside_lent_ones_stop_nobody_from_asking() -> Non
         assert f"g, {MIA}, role:viewer, dev, _, _" in place.rows() or f"g, {MIA}, role:viewer, dev" in place.rows()
 
     at_place(test, MEMBERS, shipped=others)
+
+
+def test_a_role_that_came_to_mean_more_since_it_was_asked_for_is_not_lent() -> None:
+    async def test(place: Place) -> None:
+        found, digest = await asked(place, role="role:viewer")
+        more = MEMBERS + "p, role:viewer, lock.add, lock/all, prod, , , allow\n"
+        outcome = await place.policies.apply(await from_pack(files(people_csv=more), message=""), place.acting(ADA))
+        assert outcome.proposal is not None
+        other = outcome.proposal
+        await place.policies.approve(other.id, expected=other.digest, message="", who=place.acting(OLGA))
+        await place.policies.activate(other.id, who=place.acting(ADA))
+        doing = place.access.approve(found, expected=digest, message="", who=place.acting(EVE))
+        assert await refusal(doing) is Reason.NO_GRANT
+        assert held(place) == []
+
+    at_place(test, MEMBERS)
