@@ -51,7 +51,7 @@ _SUBJECTS: Final = ("sub", "src")
 
 
 class Change(StrEnum):
-    """How a cell changes, the worst first."""
+    """How a cell changes, the worst first: one that changes in several ways, by conditions, is told by the worst of them."""
 
     GAINS = "gains"
     SWAPS = "gains and loses"
