@@ -66,7 +66,7 @@ format: $(STAMP) ## Put the code into its one format
 	@$(BIN)/ruff check --quiet --fix .
 
 bench: $(STAMP) ## Measure beside peers (ONLY=engine|identity|rpc|audit|admin|replication|sdk|sidecar); writes build/bench.json
-	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY))
+	@$(BIN)/python -m tests.bench $(if $(ONLY),--only $(ONLY)) $(if $(PUBLISH),--publish)
 
 $(PROTOC)/.installed: requirements/proto.txt
 	@$(PYTHON) -m venv $(PROTOC)

@@ -4,8 +4,9 @@ import argparse
 import importlib
 from pathlib import Path
 
-from tests.bench.report import Figure, machine, show, write
+from tests.bench.report import Figure, machine, publish, show, write
 
+PAGE = Path("docs/PERFORMANCE.md")
 PARTS = {
     "engine": "One decision in process, beside pycasbin and cedarpy",
     "identity": "A credential: new, remembered, bad; beside a bare jwt.decode",
@@ -22,13 +23,17 @@ def main() -> None:
     """Run the parts asked for, one after the other."""
     parser = argparse.ArgumentParser(prog="make bench", description=__doc__)
     parser.add_argument("--only", choices=PARTS, help="run one part only")
-    chosen = parser.parse_args().only
+    parser.add_argument("--publish", action="store_true", help="also put the tables into docs/PERFORMANCE.md")
+    arguments = parser.parse_args()
+    chosen = arguments.only
     print(f"machine: {machine()}")
     figures: list[Figure] = []
     for part, title in PARTS.items():
         if chosen in (None, part):
             measured: list[Figure] = importlib.import_module(f"tests.bench.{part}").measure()
             show(title, measured)
+            if arguments.publish:
+                publish(part, measured, PAGE)
             figures += measured
     write(figures, Path("build/bench.json"))
     print("written: build/bench.json")

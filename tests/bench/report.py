@@ -93,3 +93,16 @@ def write(figures: list[Figure], path: Path) -> None:
     """Write all figures to `path` as a JSON list of {name, value, unit, versus, ratio}."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps([asdict(figure) for figure in figures], indent=1) + "\n")
+
+
+def publish(part: str, figures: list[Figure], page: Path) -> None:
+    """Put the table of one part between its marks on `page`: what stands there was printed, and typed by nobody."""
+    start, end = f"<!-- make bench ONLY={part} -->", f"<!-- end of {part} -->"
+    before, mark, rest = page.read_text().partition(start)
+    if not mark:
+        raise SystemExit(f"bench: {page} has no mark `{start}`")
+    rows = ["| figure | value | unit | versus | ratio |", "|---|---:|---|---|---:|"]
+    for figure in figures:
+        ratio = "" if figure.ratio is None else f"{figure.ratio:,.2f}"
+        rows.append(f"| {figure.name} | {figure.value:,.2f} | {figure.unit} | {figure.versus} | {ratio} |")
+    page.write_text("\n".join([before + start, *rows, end]) + rest.partition(end)[2])
