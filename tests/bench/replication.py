@@ -29,6 +29,7 @@ from pdp.adapters.replica_store import FILE_NAME, SqliteReplicaStore
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row
 from pdp.engine.digests import rows_digest
+from pdp.limits import SWITCH_INTERVAL_S
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.replica import Replica
@@ -86,6 +87,7 @@ class _Pdp:
 
 def measure() -> list[Figure]:
     """Return the figures of propagation, of deciding meanwhile, of cold start and of growth."""
+    sys.setswitchinterval(SWITCH_INTERVAL_S)  # as a PDP sets it
     return asyncio.run(_measure())
 
 
