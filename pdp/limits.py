@@ -305,8 +305,6 @@ STORE_RETRY_S: Final = 0.5
 """Rest before a store that failed, or an entry of it that was refused, is read again."""
 LOG_POLL_S: Final = 0.02
 """How often a follower looks for commits of other processes; part of the 250 ms from a change to its enforcement."""
-LOG_LOOK_POLLS: Final = 50
-"""Polls after which a follower reads the log although nothing told it to."""
 LOG_READ_ENTRIES: Final = 64
 """Entries read at once from the log, at most `MAX_ENTRY_BYTES` each."""
 REPLAY_WORLDS: Final = 64

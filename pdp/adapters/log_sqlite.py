@@ -14,14 +14,7 @@ from typing import Final
 
 from pdp.adapters.sqlite_thread import SqliteThread, as_bytes
 from pdp.errors import BadRequestError, ConflictError
-from pdp.limits import (
-    LOG_LOOK_POLLS,
-    LOG_POLL_S,
-    LOG_READ_ENTRIES,
-    MAX_ENTRY_BYTES,
-    MAX_HEADER_BYTES,
-    MAX_SNAPSHOT_BYTES,
-)
+from pdp.limits import LOG_POLL_S, LOG_READ_ENTRIES, MAX_ENTRY_BYTES, MAX_HEADER_BYTES, MAX_SNAPSHOT_BYTES
 from pdp.trust.columns import pack_signatures, unpack_signatures
 from pdp.trust.entry import EMPTY, Head, SignedEntry, SignedSnapshot, SnapshotHeader
 
@@ -136,13 +129,8 @@ class SqliteWorldLog:
         ]
 
     async def _changed(self, nudge: asyncio.Event, version: int) -> None:
-        """Wait for an append in this process, for any commit of another one since `version` was read, or for a while.
-
-        The while is for a commit of our own whose caller went away before it could tell: it changes no version here.
-        """
-        for _ in range(LOG_LOOK_POLLS):
-            if nudge.is_set():
-                return
+        """Wait for an append in this process, or for any commit of another one since `version` was read."""
+        while not nudge.is_set():
             try:
                 async with asyncio.timeout(self._poll_s):
                     await nudge.wait()

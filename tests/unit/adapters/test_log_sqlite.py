@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.adapters.log_sqlite import SqliteWorldLog, _append
+from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.errors import PortcullisError, Reason
 from pdp.replica import Prepared
 from pdp.trust.entry import SignedEntry
@@ -183,7 +183,7 @@ def test_no_flipped_byte_of_the_file_is_believed(tmp_path: Path) -> None:
 _WRITER = """
 import asyncio, sys
 from pathlib import Path
-from pdp.adapters.log_sqlite import SqliteWorldLog, _append
+from pdp.adapters.log_sqlite import SqliteWorldLog
 from tests.support.logs import Authority
 
 async def main():
@@ -222,17 +222,3 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert len(entries) == head.seq  # one written and not acknowledged may be there: whole, and in its place
 
     run(work, path)
-
-
-def test_a_follower_sees_an_append_whose_caller_went_away(tmp_path: Path) -> None:
-    """A commit of our own changes no version that we could see, and nobody is left to tell: the follower looks by itself."""
-
-    async def work(log: SqliteWorldLog) -> None:
-        entries = log.follow(after=0)
-        first = asyncio.ensure_future(anext(entries))
-        await asyncio.sleep(0)
-        await log._db.run(lambda connection: _append(connection, CHAIN[0], 1, b""))  # and nobody tells
-        assert await first == CHAIN[0]
-        await entries.aclose()  # type: ignore[attr-defined]
-
-    run(work, tmp_path / "world.db")
