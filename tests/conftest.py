@@ -1,6 +1,7 @@
 """What every test run knows: `--holds F10` runs the tests that hold an id of FAILURE.md, `needs_root` is skipped without."""
 
 import os
+import signal
 from collections.abc import Sequence
 
 import pytest
@@ -10,6 +11,10 @@ if settings.get_current_profile_name() == "default":  # the mutation runner has 
     # No test asserts elapsed time: on a busy machine any example may take long.
     settings.register_profile("patient", deadline=None)
     settings.load_profile("patient")
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    # Who starts us in the background of a shell hands us, and every program that we start, a deaf ear for Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -100,14 +100,18 @@ class Child:
             return
         self._stopped = True
         if self.running:
-            self._process.terminate()
+            self._signal(signal.SIGTERM)
         if not self._exited.wait(LIMITS.stop_s):
-            self._process.kill()
+            self._signal(signal.SIGKILL)
             self._exited.wait()
         self._kill_group()
         self._process.wait()
         for thread in self._threads:
             thread.join()
+
+    def _signal(self, number: signal.Signals) -> None:
+        # Not `Popen.terminate`: it reaps a process that has just exited, and `_observe` would wait for it in vain.
+        os.kill(self.pid, number)
 
     def _kill_group(self) -> None:
         # INVARIANT: the leader is dead but not reaped, so this id means our group and nobody else's.

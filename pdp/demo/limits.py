@@ -26,6 +26,8 @@ class DemoLimits:
     """Longest wait for one process to become ready; scikit-learn's import alone takes seconds on a cold disk."""
     stop_s: float = 10.0
     """Grace of a process between SIGTERM and SIGKILL."""
+    signal_s: float = 0.2
+    """Longest time that a signal to a waiting demonstration goes unnoticed."""
     audit_records: int = 10_000
     """Records read back at the end of the story; it leaves about a hundred."""
     command_s: float = 60.0

@@ -3,13 +3,14 @@
 import datetime as dt
 import json
 import signal
-import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
 from pdp.demo.acts import Narrator
 from pdp.demo.keep import lines_to_try
+from pdp.demo.limits import LIMITS
 from pdp.demo.screen import Screen, introduction, verdict
 from pdp.demo.stage import Stage, set_stage
 from pdp.demo.story import STORY, Told
@@ -69,8 +70,10 @@ def _tell(stage: Stage, screen: Screen, *, quiet: bool) -> list[Told]:
 
 def _stay(stage: Stage, screen: Screen) -> None:
     screen.console.print(lines_to_try(stage), soft_wrap=True)
-    # Ends by a signal only: `_ended_by_signals` raises out of this wait.
-    threading.Event().wait()
+    # Ends by a signal only: `_ended_by_signals` raises out of this. Looking up is what notices one that came just before
+    # a wait, or to another thread: an endless wait is not interrupted by either.
+    while True:
+        time.sleep(LIMITS.signal_s)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ left of either after the run is a leak.
 import json
 import os
 import re
+import select
 import signal
 import subprocess
 import sys
@@ -165,6 +166,10 @@ def test_the_printed_lock_cuts_the_printed_stream_and_the_printed_unlock_ends_it
 
 
 def test_ctrl_c_clears_everything_away(kept: Run, demo: Child) -> None:
+    process = os.pidfd_open(demo.pid)
     os.kill(demo.pid, signal.SIGINT)
-    demo.stop()
+    os.kill(demo.pid, signal.SIGTERM)  # as an impatient user does; the clearing away goes on
+    ended, _, _ = select.select([process], [], [], 60)
+    os.close(process)
+    assert ended, demo.log.read_text(encoding="utf-8")
     assert kept.left_behind() == []

@@ -4,6 +4,7 @@ import os
 import select
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
@@ -58,6 +59,21 @@ def test_a_program_that_does_not_exist_is_an_error_without_a_traceback(tmp_path:
         child.wait_for("ready")
     child.stop()
     assert refused.value.last_words == ("cannot start `/no/such/program`: No such file or directory",)
+
+
+def test_a_process_that_ended_unnoticed_is_not_waited_for_in_vain(
+    start: Starter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    notice = threading.Event()
+    waitid = os.waitid
+    monkeypatch.setattr(os, "waitid", lambda *asked: (notice.wait(60), waitid(*asked))[1])
+    child = start("print('bye')")
+    process = os.pidfd_open(child.pid)
+    select.select([process], [], [], 60)
+    os.close(process)
+    threading.Timer(0.05, notice.set).start()
+    child.stop()
+    assert not child.running
 
 
 STAGE = """

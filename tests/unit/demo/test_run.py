@@ -4,6 +4,7 @@ import datetime as dt
 import io
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -89,3 +90,21 @@ def test_a_signal_clears_the_stage_and_tells_its_number(
     assert ended.value.code == 128 + number
     assert cleared == ["stage"]
     assert signal.getsignal(number) == before
+
+
+def test_a_kept_stage_hears_a_signal_that_another_thread_took(screen: Screen, monkeypatch: pytest.MonkeyPatch) -> None:
+    telling(monkeypatch, {})
+    waits = threading.Event()
+    other = threading.Thread(target=lambda: waits.wait(60))
+    other.start()
+    monkeypatch.setattr(run, "lines_to_try", lambda _stage: "")
+    # The kernel may hand a signal to any thread, and then nothing interrupts the one that waits.
+    alarm = threading.Timer(0.05, lambda: signal.pthread_kill(other.ident or 0, signal.SIGINT))
+    alarm.start()
+    with pytest.raises(SystemExit) as ended:
+        run.perform(screen, keep=True)
+    waits.set()
+    for thread in (alarm, other):
+        thread.join()
+    assert ended.value.code == 128 + signal.SIGINT
+    assert cleared == ["stage"]
