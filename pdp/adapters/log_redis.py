@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError, ResponseError, WatchError
 
-from pdp.adapters.redis_clients import clients, shown
+from pdp.adapters.redis_clients import cancellable, clients, shown
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import LOG_READ_ENTRIES, MAX_BOARD_BYTES, REDIS_BLOCK_S, REDIS_WAIT_S
 from pdp.trust.columns import pack_signatures, unpack_signatures
@@ -199,7 +199,7 @@ class RedisWorldLog:
         if self._closed:
             raise PortcullisError(Reason.STORE_UNAVAILABLE, f"{self._place} is closed")
         try:
-            return await ask()
+            return await cancellable(ask())
         except (AuthenticationError, NoPermissionError) as error:
             advice = "check store.url's user, store.password_file and the ACL file"
             raise PortcullisError(

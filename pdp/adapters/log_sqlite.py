@@ -9,6 +9,7 @@ What is read is not trusted: a damaged row comes back as an entry that the verif
 import asyncio
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -64,7 +65,18 @@ class SqliteWorldLog:
             ConflictError: another entry won.
             PortcullisError: `store_unavailable`.
         """
-        await self._db.run(lambda connection: _append(connection, entry, seq, prev))
+        loop = asyncio.get_running_loop()
+
+        def work(connection: sqlite3.Connection) -> None:
+            _append(connection, entry, seq, prev)
+            # From here and not from the caller, who may have gone away: a commit of our own changes no `data_version` that
+            # our followers could see.
+            with suppress(RuntimeError):  # the loop has ended, and who followed with it
+                loop.call_soon_threadsafe(self._tell)
+
+        await self._db.run(work)
+
+    def _tell(self) -> None:
         self.wake()
         self._appended()
 

@@ -1,8 +1,9 @@
 """How Redis is reached: an address, Sentinels or TLS, a password from a file, and a bound on every wait."""
 
-from collections.abc import Callable, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import unquote, urlsplit
 
 from redis.asyncio import BlockingConnectionPool, Redis
@@ -15,6 +16,7 @@ from pdp.limits import REDIS_TIMEOUT_S
 
 _SENTINEL: Final = "redis+sentinel"
 _SCHEMES: Final = ("redis", "rediss", _SENTINEL)
+T = TypeVar("T")
 
 
 def shown(url: str) -> str:
@@ -40,6 +42,22 @@ def check_url(url: str) -> None:
         )
     if parts.scheme == _SENTINEL and not parts.path.strip("/"):
         raise ConfigError("store.url (--store) names no service", advice="redis+sentinel://HOST:PORT,HOST:PORT/SERVICE")
+
+
+async def cancellable(asked: Awaitable[T]) -> T:
+    """Return what `asked` returns, unless the task was cancelled meanwhile, even if somebody below has swallowed that.
+
+    The client sends each command inside `asyncio.wait_for`. In Python 3.11 that loses a cancellation which arrives in the turn
+    of the loop in which the command has gone out (python/cpython#86296); a loop that is then never cancelled again goes on
+    for ever, and whoever waits for its end with it.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task else 0
+    try:
+        return await asked
+    finally:
+        if task and task.cancelling() > before:
+            raise asyncio.CancelledError
 
 
 def clients(url: str, *, password: Path | None, ca: Path | None) -> tuple[Callable[[int], Any], Sequence[Any]]:

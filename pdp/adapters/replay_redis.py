@@ -12,7 +12,7 @@ from typing import Final
 
 from redis.exceptions import RedisError
 
-from pdp.adapters.redis_clients import clients, shown
+from pdp.adapters.redis_clients import cancellable, clients, shown
 from pdp.errors import Reason
 from pdp.identity.types import Refusal
 from pdp.limits import REDIS_WAIT_S
@@ -39,7 +39,7 @@ class RedisReplay:
     async def use(self, key: bytes, *, ttl_s: float) -> Refusal | None:
         """Note the use of `key` for `ttl_s` seconds; see `pdp.ports.ReplayMemory`."""
         try:
-            first, copies = await self._note(self._prefix + key.hex(), int(ttl_s * 1000))
+            first, copies = await cancellable(self._note(self._prefix + key.hex(), int(ttl_s * 1000)))
         except (RedisError, OSError) as error:
             return _unavailable(f"{self._place}: {type(error).__name__}")
         if not first:

@@ -60,6 +60,7 @@ class Publisher:
         self._store = store
         self._lock = asyncio.Lock()
         self._listeners: list[EntryListener] = []
+        self._under_way: set[asyncio.Task[int]] = set()
 
     def on_entry(self, listener: EntryListener) -> None:
         """Call `listener` with every entry that comes into force."""
@@ -67,6 +68,9 @@ class Publisher:
 
     async def publish(self, kind: str, payload: Any, *, author: str, expected_seq: int | None = None) -> int:
         """Make a change real; returns its number once it is durable, read back and in force here.
+
+        Once begun it is carried to its end, whether or not its caller still waits: a call that is cancelled between the log
+        and our own world would leave us behind an entry that we wrote, with nothing to vouch for.
 
         Args:
             kind: the kind of entry (`policy`, `assets`, `lock`, `unlock`).
@@ -79,6 +83,21 @@ class Publisher:
             PortcullisError: `policy_refused` if the change makes no valid world, `store_unavailable` if the log failed;
                 then it may or may not have been written, and the next look at the log tells.
         """
+        task = asyncio.create_task(self._published(kind, payload, author, expected_seq))
+        self._under_way.add(task)
+        task.add_done_callback(self._done)
+        return await asyncio.shield(task)
+
+    def _done(self, task: asyncio.Task[int]) -> None:
+        self._under_way.discard(task)
+        if not task.cancelled():
+            task.exception()  # whoever still waits has it too; if nobody does, it is no news to anybody
+
+    async def finish(self) -> None:
+        """Return when what has begun is carried to its end."""
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+
+    async def _published(self, kind: str, payload: Any, author: str, expected_seq: int | None) -> int:
         async with self._lock:
             if expected_seq not in (None, self._replica.world.seq):
                 raise ConflictError(self._replica.world.seq)
@@ -412,7 +431,8 @@ class Replication:
             self._replica.failed(Reason.INTERNAL_ERROR.value, f"{type(error).__name__} in the log's loops")
 
     async def stop(self) -> None:
-        """End the loops; the log and the stores stay open, they are the caller's."""
+        """End the loops, once what is being published is done; the log and the stores stay open, they are the caller's."""
+        await self.publisher.finish()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -222,3 +222,20 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
         assert len(entries) == head.seq  # one written and not acknowledged may be there: whole, and in its place
 
     run(work, path)
+
+
+def test_a_follower_is_told_of_an_append_whose_caller_went_away(tmp_path: Path) -> None:
+    """A commit of our own changes no version that the follower could see, and nobody waits who could tell it."""
+
+    async def work(log: SqliteWorldLog) -> None:
+        entries = log.follow(after=0)
+        first = asyncio.ensure_future(anext(entries))
+        await log.head()  # the follower has found nothing, and waits
+        writing = asyncio.create_task(log.append(CHAIN[0], seq=1, prev=b""))
+        while not (await log.head()).seq:
+            await asyncio.sleep(0)
+            writing.cancel()
+        assert await first == CHAIN[0]
+        await entries.aclose()  # type: ignore[attr-defined]
+
+    run(work, tmp_path / "world.db")

@@ -189,3 +189,43 @@ def test_a_writer_far_ahead_leaves_no_gap(store: Open) -> None:
         assert await log.head() == Head(seq=1, digest=CHAIN[0].digest)
 
     run(store, work)
+
+
+def test_a_follower_ends_when_it_is_cancelled_in_whatever_turn_of_the_loop(
+    store: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A PDP that stops waits for its follower; a library that swallows one cancellation kept it waiting for ever."""
+    monkeypatch.setattr("pdp.adapters.log_redis.REDIS_BLOCK_S", 0.05)
+
+    async def work(log: WorldLog) -> None:
+        await write(log, CHAIN[:1])
+        for turns in range(40):
+            following = asyncio.create_task(some(log.follow(after=0), 2))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            following.cancel()
+            done, _ = await asyncio.wait([following], timeout=20)
+            assert done, f"cancelled after {turns} turns, it goes on"
+
+    run(store, work)
+
+
+@pytest.mark.holds("P9")
+def test_a_publish_is_carried_to_its_end_in_whatever_turn_of_the_loop_its_caller_goes_away(store: Open) -> None:
+    """An operator's Ctrl-C: what stands in the log is in force here, so that this PDP goes on vouching for it."""
+
+    async def work(log: WorldLog) -> None:
+        replica, clock, disk = AUTHORITY.replica(), HandClock(), MemoryStore()
+        publisher = Publisher(log, replica, AUTHORITY.keys, clock, disk)
+        heartbeats = HeartbeatLoop(log, replica, AUTHORITY.keys, clock, disk)
+        for turns in range(40):
+            caller = asyncio.create_task(publisher.publish("lock", lock_payload(turns), author="user:ada"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            caller.cancel()
+            await asyncio.wait([caller])
+            await publisher.finish()
+            assert replica.head == await log.head()
+            assert await heartbeats.beat()
+
+    run(store, work)
