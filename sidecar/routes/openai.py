@@ -126,11 +126,17 @@ TGI: tuple[Row, ...] = tuple(
 )
 """TGI serves one model and its own routes name none: they ask about the server as a whole."""
 
+# Whether one model is ready. A name with a slash, which language models have, cannot stand in a path; the list tells as much.
+_HEALTH = _by_path("model", "GET", "/v1/models/{id}", "read_metadata", Scope.NEVER)
+_OF_KSERVE = frozenset(
+    f"/v1/{one}" for one in ("chat/completions", "completions", "embeddings", "rerank", "models", "models/{id}")
+)
 KSERVE: tuple[Row, ...] = tuple(
     replace(row, name=f"kserve_{row.name}", path=f"/openai{row.path}")
-    for row in (*_GENERATES[:1], _GENERATES[2], *_COMPUTES[:1])
+    for row in (*_GENERATES, *_COMPUTES, *_LISTS, _HEALTH)
+    if row.path in _OF_KSERVE
 )
-"""KServe serves the same rows below `/openai`."""
+"""KServe serves these rows below `/openai`."""
 
 GATEWAY: tuple[Row, ...] = (
     Row(

@@ -39,6 +39,18 @@ def ask(method: str, path: str, table: RouteTable = ALL) -> Mapped | Unmapped:
         ("GET", "/livez", "openai.probe_livez", "endpoint.read_metadata", Scope.SERVER),
         ("POST", "/generate_stream", "tgi.generate_stream", "endpoint.invoke", Scope.SERVER),
         ("POST", "/gateway/m/mlflow/invocations", "gateway.invocations", "endpoint.invoke", Scope.SERVED),
+        ("GET", "/v2/models/m/docs", "oip.model_docs", "endpoint.read_metadata", Scope.SERVED),
+        ("GET", "/v2/docs/dataplane.json", "oip.server_docs", "endpoint.read_metadata", Scope.SERVER),
+        ("GET", "/", "v1.live", "endpoint.read_metadata", Scope.SERVER),
+        ("GET", "/openai/v1/models", "kserve_openai.models", "endpoint.list", Scope.LIST),
+        ("POST", "/openai/v1/rerank", "kserve_openai.rerank", "endpoint.invoke", Scope.BODY),
+        (
+            "POST",
+            "/inference.model_repository.ModelRepositoryService/RepositoryModelLoad",
+            "oip_grpc.repository.RepositoryModelLoad",
+            "endpoint.load_model",
+            Scope.BODY,
+        ),
         ("POST", "/inference.GRPCInferenceService/ModelInfer", "oip_grpc.ModelInfer", "endpoint.invoke", Scope.BODY),
         (
             "POST",

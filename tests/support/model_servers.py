@@ -1,0 +1,165 @@
+"""Somebody else's real model server, in a process and an environment of its own, behind the whole gate: PDP, sidecar, Envoy."""
+
+import asyncio
+import contextlib
+import json
+import os
+import socket
+from collections.abc import AsyncIterator, Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+import grpc.aio
+import httpx
+import pytest
+
+from pdp.adapters.clock import SystemClock
+from pdp.demo.child import Child
+from pdp.v1 import lock_pb2, lock_pb2_grpc
+from sidecar.agent import Agent
+from sidecar.config import PdpAccess, SidecarConfig
+from sidecar.core import follow_pdp
+from sidecar.envoy import EnvoySettings, Sockets, Upstream
+from sidecar.envoy_names import Address
+from sidecar.routes import RouteTable
+from tests.support.pdp import ADA, BOB, GATE, RunningPdp, running_pdp
+from tests.support.waiting import until
+
+ROOT = Path(__file__).parents[2]
+PROGRAMS = ROOT / "tests/real/gate/programs"
+START_S = 120.0  # pandas and scikit-learn on a cold disk
+PATIENCE_S = 20.0
+ANYWHERE = Address(host="127.0.0.1", port=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelServer:
+    """The running server: its process, its ports, and every route that it says it answers."""
+
+    child: Child
+    rest: int
+    grpc: int
+    routes: tuple[tuple[str, str], ...]
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.rest}"
+
+
+@contextlib.asynccontextmanager
+async def model_server(
+    name: str, program: str, directory: Path, *, ports: int = 2, **environment: str
+) -> AsyncIterator[ModelServer]:
+    """Run `program` by the interpreter of `make test-real`'s environment `name`; ready when it yields."""
+    python = ROOT / f".venv-real-{name}/bin/python"
+    if not python.exists():
+        pytest.skip(f"{name} is not installed here: `make test-real` does that")
+    (directory / name).mkdir()
+    free = free_ports(ports)
+    told = {"PATH": os.environ["PATH"], "HOME": str(directory / name), "PYTHONPATH": str(PROGRAMS), **environment}
+    command = [str(python), str(PROGRAMS / program), *(str(port) for port in free)]
+    child = Child.start(name, command, log=directory / name / "log.txt", environment=told)
+    try:
+        found = await asyncio.to_thread(child.wait_for, r"^routes (.*)$", START_S)
+        routes = tuple((method, path) for method, path in json.loads(found[1]))
+        server = ModelServer(child=child, rest=free[0], grpc=free[1], routes=routes)
+        await _ready(server)
+        yield server
+    finally:
+        await asyncio.to_thread(child.stop)
+
+
+async def _ready(server: ModelServer) -> None:
+    async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as client:
+        while server.child.running:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(f"{server.url}/v2/health/ready")).status_code == httpx.codes.OK:
+                    return
+            await asyncio.sleep(0.05)  # it tells nobody
+    raise server.child.failure("ended before it was ready")
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports that nobody holds now."""
+    with contextlib.ExitStack() as held:
+        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated:
+    """A model server behind the gate, and the PDP that the gate follows."""
+
+    server: ModelServer
+    pdp: RunningPdp
+    agent: Agent
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def client(self, sub: str = BOB) -> httpx.AsyncClient:
+        """Return a client that shows a fresh token of `sub`; empty: none."""
+        headers = {"authorization": f"Bearer {self.pdp.token(sub)}"} if sub else {}
+        return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
+
+    def channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+
+    async def lock(self, resource: str) -> None:
+        """Lock an asset, as an administrator does; returns when the PDP holds it."""
+        made = lock_pb2.LockRequest(target=lock_pb2.LockTarget(resource=resource), reason="a test")
+        stub = lock_pb2_grpc.LockServiceStub(self.pdp.channel())
+        await stub.Lock(made, metadata=self.pdp.metadata(ADA), timeout=PATIENCE_S)
+
+    async def held(self) -> None:
+        """Wait until the gate decides on the world that the PDP holds."""
+        await until(lambda: self.agent.core.world_seq == self.pdp.app.replica.world.seq)
+
+    async def heard(self, pattern: str) -> None:
+        """Wait until the model server says `pattern`."""
+        await asyncio.to_thread(self.server.child.wait_for, pattern, PATIENCE_S)
+
+
+@contextlib.asynccontextmanager
+async def gated(
+    server: ModelServer, directory: Path, *, table: RouteTable, assets: Iterable[str]
+) -> AsyncIterator[Gated]:
+    """Put the whole gate before `server`: a PDP, and a sidecar that follows it with the real Envoy."""
+    known = "".join(f"{one}: {{environment: dev}}\n" for one in assets)
+    async with running_pdp(directory, assets=known) as pdp:
+        (directory / "gate.token").write_text(pdp.token(GATE))
+        access = PdpAccess(
+            address=str(pdp.address),
+            root_digest=sha256((directory / "state" / "root.json").read_bytes()).hexdigest(),
+            token_file=directory / "gate.token",
+            plaintext=True,
+        )
+        config = SidecarConfig(
+            envoy=EnvoySettings(
+                listen=ANYWHERE,
+                upstream=Upstream(address=Address(host="127.0.0.1", port=server.rest)),
+                upstream_grpc=Upstream(address=Address(host="127.0.0.1", port=server.grpc)),
+                sockets=Sockets(directory=directory / "s" / "envoy"),
+                rows=table.rows,
+            ),
+            table=table,
+            pdp=access,
+            trust=directory / "trust.yaml",
+            probes=ANYWHERE,
+            state_dir=directory / "s",
+        )
+        source, sink = follow_pdp(access, SystemClock())
+        agent = Agent(config, source=source, sink=sink, clock=SystemClock())
+        try:
+            listen, _ = await agent.start()
+            await agent.fresh()
+            await until(lambda: agent._plane is not None and agent._plane.envoy.ready)
+            yield Gated(server=server, pdp=pdp, agent=agent, port=listen.port)
+        finally:
+            await agent.stop(drain_s=0)
+            await sink.close()
