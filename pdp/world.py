@@ -113,8 +113,7 @@ class World:
 
     def asset(self, resource: Resource) -> Asset | None:
         """Return the asset registered under exactly this name, version included."""
-        name = str(resource)
-        return self.assets.get(name) or BUILTIN_ASSETS.get(name)
+        return self.assets.get(resource.text) or BUILTIN_ASSETS.get(resource.text)
 
     @property
     def snapshot(self) -> Snapshot | None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from typing import Final
 
 from pdp.errors import Reason
 
@@ -11,6 +12,9 @@ class Effect(IntEnum):
 
     DENY = 0
     ALLOW = 1
+
+
+_ALLOW: Final = Effect.ALLOW  # a member of an enumeration takes 50 ns to look up
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +63,7 @@ class Decision:
     @property
     def allowed(self) -> bool:
         """True only for an allow."""
-        return self.effect is Effect.ALLOW
+        return self.effect is _ALLOW
 
     def refused(self, reason: Reason, detail: str = "") -> "Decision":
         """Return this decision turned into a deny, as when its audit record could not be written."""

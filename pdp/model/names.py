@@ -84,11 +84,11 @@ class Principal:
 
     kind: Kind
     id: str
-    _text: str = field(init=False, repr=False, compare=False)
-    """Made once: a decision looks the same name up in several places, and a new text would be hashed each time."""
+    text: str = field(init=False, repr=False, compare=False)
+    """What `str` returns, made once: a decision looks a name up in several places, and a new text would be hashed each time."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", f"{self.kind.value}:{self.id}")
+        object.__setattr__(self, "text", f"{self.kind.value}:{self.id}")
         if self.id.startswith("spiffe:"):
             SpiffeId.parse(self.id)
         else:
@@ -105,7 +105,7 @@ class Principal:
         return _read_principal(text)
 
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
 
 def _read_principal(text: str) -> Principal:
@@ -131,10 +131,10 @@ class Action:
 
     type: str
     verb: str
-    _text: str = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", f"{self.type}.{self.verb}")
+        object.__setattr__(self, "text", f"{self.type}.{self.verb}")
 
     @classmethod
     def parse(cls, text: str) -> "Action":
@@ -142,7 +142,7 @@ class Action:
         return _parse_action(text)
 
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
 
 @lru_cache(maxsize=4_096)
@@ -160,10 +160,10 @@ class Resource:
     type: str
     path: str
     version: str = ""
-    _text: str = field(init=False, repr=False, compare=False)
+    text: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", f"{self.base}@{self.version}" if self.version else self.base)
+        object.__setattr__(self, "text", f"{self.base}@{self.version}" if self.version else self.base)
 
     @classmethod
     def parse(cls, text: str) -> "Resource":
@@ -185,7 +185,7 @@ class Resource:
         return _parse_resource(f"{self.base}@{version}")
 
     def __str__(self) -> str:
-        return self._text
+        return self.text
 
 
 @lru_cache(maxsize=65_536)

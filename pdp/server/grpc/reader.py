@@ -2,17 +2,23 @@
 
 A batch is read in one go. Whether its caller may assert is decided when the first question needs it, and holds for those
 that follow; a credential that must be verified makes reading wait, and behind it the right is looked at again, for the world
-may have moved on meanwhile. Names are parsed by functions of the exact text that remember what they have seen (`Action`,
-`Resource`, `Principal`, `party_of`): key: the text, which decides everything about the result; bounded; nothing to invalidate.
+may have moved on meanwhile.
+
+Names are parsed by functions of the exact text that remember what they have seen (`Action`, `Resource`, `Principal`,
+`party_of`), and an asserted question without attributes by one of the exact bytes of its message (`_plain`: 0.9 us in place of
+3.5). Key: the text or the bytes, which decide everything about the result; bounded; nothing to invalidate. Who may ask it is
+decided each time. No credential is ever a key.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from functools import lru_cache
 from typing import Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
-from pdp.limits import MAX_ATTRIBUTES
+from pdp.limits import MAX_ATTRIBUTES, QUESTION_CACHE_BYTES, QUESTION_CACHE_ENTRIES
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes, AttributeType, Value
 from pdp.model.names import Action, Principal, Resource, printable
 from pdp.model.request import CredentialFacts, Party, Question
@@ -108,27 +114,18 @@ class Reader:
     ) -> tuple[Question, bool]:
         """Return what a message asks of `who` (None: of whom it asserts), and whether only an asserter may ask it."""
         try:
-            if who is None:
+            if who is not None:
+                return self._own(message, who)
+            if message.attributes:
                 return self._asserted(message), True
-            return self._own(message, who)
+            raw = message.SerializeToString()
+            return (_plain(raw) if len(raw) <= QUESTION_CACHE_BYTES else _without_attributes(message)), True
         except (BadRequestError, ValueError) as error:
             reason = error.reason if isinstance(error, PortcullisError) else Reason.BAD_REQUEST
             raise PortcullisError(reason, f"question {position}: {error}") from error
 
     def _asserted(self, message: decision_pb2.Question) -> Question:
-        party, actors = _parties(message.subject.asserted)
-        return Question(
-            subject=party,
-            actors=actors,
-            action=Action.parse(message.action),
-            resource=Resource.parse(message.resource),
-            workload=Principal.parse(message.workload) if message.workload else None,
-            serves=Resource.parse(message.serves) if message.serves else None,
-            attributes=self._attributes(message.attributes)[0] if message.attributes else NO_ATTRIBUTES,
-            claims=NO_ATTRIBUTES,
-            credential=_NO_FACTS,
-            supports=None if message.supports_all else frozenset(message.supports),
-        )
+        return replace(_without_attributes(message), attributes=self._attributes(message.attributes)[0])
 
     def _own(self, message: decision_pb2.Question, who: VerifiedIdentity) -> tuple[Question, bool]:
         """Return what is asked of a verified identity: its access starts at its own workload, never at who asks for it."""
@@ -173,6 +170,30 @@ class Reader:
         if "enforcement_point" not in info.asserted_by:
             raise BadRequestError(f"attribute `{name}` cannot be asserted in a question")
         return True
+
+
+def _without_attributes(message: decision_pb2.Question) -> Question:
+    """Return what a message asks of whom it asserts, but for its attributes: they are read with the vocabulary."""
+    party, actors = _parties(message.subject.asserted)
+    workload, serves = message.workload, message.serves
+    return Question(
+        subject=party,
+        actors=actors,
+        action=Action.parse(message.action),
+        resource=Resource.parse(message.resource),
+        workload=Principal.parse(workload) if workload else None,
+        serves=Resource.parse(serves) if serves else None,
+        attributes=NO_ATTRIBUTES,
+        claims=NO_ATTRIBUTES,
+        credential=_NO_FACTS,
+        supports=None if message.supports_all else frozenset(message.supports),
+    )
+
+
+@lru_cache(maxsize=QUESTION_CACHE_ENTRIES)
+def _plain(raw: bytes) -> Question:
+    """Return what an asserting message without attributes asks."""
+    return _without_attributes(decision_pb2.Question.FromString(raw))
 
 
 def _check_bound(subject: decision_pb2.Subject) -> None:

@@ -12,6 +12,7 @@ from pdp.model.names import Principal
 from pdp.model.request import CredentialFacts, Party, Question
 from pdp.replica import Replica
 from pdp.server.callers import ASSERT, Caller, Gate, Right
+from pdp.server.grpc import reader as reader_module
 from pdp.server.grpc.reader import Reader
 from pdp.service.authenticate import Authenticator
 from pdp.v1 import decision_pb2, types_pb2
@@ -128,3 +129,42 @@ def test_a_party_with_many_groups_is_the_same_party() -> None:
     assert isinstance(first, Question)
     assert isinstance(second, Question)
     assert first.subject == second.subject == Party(principal=Principal.parse("user:bob@x"), groups=frozenset(groups))
+
+
+ASKED = (
+    question(BOB),
+    question(BOB, action="dataset.write"),
+    question(BOB, resource="dataset/b"),
+    question(BOB, workload="workload:spiffe://t/a"),
+    question(BOB, serves="model/a@1"),
+    decision_pb2.Question(action="dataset.read", resource="dataset/a", subject=BOB),
+    decision_pb2.Question(action="dataset.read", resource="dataset/a", subject=BOB, supports=["recheck_after"]),
+    question(decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:bob@x"))),
+    question(decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:eve@x", groups=["group:a"]))),
+    question(
+        decision_pb2.Subject(
+            asserted=decision_pb2.AssertedSubject(
+                principal="user:bob@x", groups=["group:a"], actors=[decision_pb2.AssertedActor(principal="agent:a")]
+            )
+        )
+    ),
+)
+"""Questions of which each says something else than the others."""
+
+
+def test_a_question_read_again_is_the_one_it_was_and_no_other() -> None:
+    reader_module._plain.cache_clear()
+    first, again = read(Entitled(), *ASKED), read(Entitled(), *ASKED)
+    assert again == first == [reader_module._without_attributes(message) for message in ASKED]
+    assert len({message.SerializeToString() for message in ASKED}) == len({repr(item) for item in first})
+
+
+def test_what_callers_choose_does_not_choose_what_is_kept() -> None:
+    """A credential is no key of a cache, an attribute is read with the vocabulary of its time, and length has a bound."""
+    kept = reader_module._plain.cache_info().currsize
+    groups = [f"group:{'long' * 20}{n}" for n in range(8)]
+    long = decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:bob@x", groups=groups))
+    attributes = {"request.purpose": types_pb2.Value(string_value="x")}
+    found = read(Entitled(), question(SPOILED), question(), question(long), question(BOB, attributes=attributes))
+    assert [type(item) for item in found] == [Refusal, Question, Question, Question]
+    assert reader_module._plain.cache_info().currsize == kept
