@@ -267,6 +267,16 @@ AUDIT_RESERVE_BYTES: Final = 8 * 1024 * 1024
 """Laid up for a disk that is full: some 7,000 more allows, in which somebody can make room (FAILURE.md S2)."""
 AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
 """How long an allow waits for its record before it becomes deny `audit_unavailable`."""
+AUDIT_CHECKPOINT_S: Final = 60.0
+"""How long records stand in a chain before its writer signs them: what a thief of the file could take away unnoticed."""
+AUDIT_CHECKPOINT_RECORDS: Final = 10_000
+"""After so many records a checkpoint is due sooner; one costs a signature, 100 us, and a record of 500 bytes."""
+MAX_NOTE_BYTES: Final = 8 * 1024
+"""A signed checkpoint: three lines, a few more, and the signatures of its witnesses."""
+MAX_KEY_FILE_BYTES: Final = 1024 * 1024
+"""A file of verifier keys or checkpoints, as somebody keeps them elsewhere."""
+MAX_PROOF_FILE_BYTES: Final = 2 * 1024 * 1024
+"""A proof: a record, two checkpoints and two paths."""
 AUDIT_RETRY_S: Final = 1.0
 """How long refusals wait before they are tried again on a sink that failed; an allow tries at once."""
 MAX_CHAINS: Final = 1_024

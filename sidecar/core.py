@@ -19,6 +19,7 @@ from random import random
 from typing import Any, TypeVar
 
 from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.ids import new_id
 from pdp.adapters.keys_http import KeyStore
@@ -290,6 +291,7 @@ class Core:
             name="sidecar",
             who=lambda: {"version": _version(), "trust": trust.generation, "world_seq": self.world_seq},
             now_ms=self.clock.now_ms,
+            signer=audit_signer(self._config.state_dir),
         )
         self._trail = AuditTrail(self._chain, now_ms=self.clock.now_ms)
         self._stack.push_async_callback(self._trail.close)

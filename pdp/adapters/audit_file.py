@@ -22,9 +22,17 @@ from typing import Any, Final, Self
 
 from pdp.adapters.audit_reserve import FULL, lay_up, release
 from pdp.audit.chain import START, Link, frame, frames, scan, seal
-from pdp.audit.record import cut_record, opened_record
+from pdp.audit.checkpoint import Checkpoint, NoteSigner, origin_of, signed_note
+from pdp.audit.merkle import Frontier, spelled
+from pdp.audit.record import checkpoint_record, cut_record, opened_record
 from pdp.errors import ConfigError
-from pdp.limits import AUDIT_RESERVE_BYTES, AUDIT_RETRY_S, AUDIT_SEGMENT_BYTES
+from pdp.limits import (
+    AUDIT_CHECKPOINT_RECORDS,
+    AUDIT_CHECKPOINT_S,
+    AUDIT_RESERVE_BYTES,
+    AUDIT_RETRY_S,
+    AUDIT_SEGMENT_BYTES,
+)
 
 _NAME: Final = re.compile(r"(?P<chain>[a-z0-9-]{1,128})\.(?P<first>\d{12})\.log")
 _FRAME_PREFIX: Final = len(frame(b"")) - 1  # what stands on a line before the content
@@ -47,6 +55,11 @@ def segments(directory: Path, chain: str = "") -> list[Segment]:
         if match and chain in ("", match["chain"]):
             found.append(Segment(chain=match["chain"], first=int(match["first"]), path=path))
     return sorted(found, key=lambda segment: (segment.chain, segment.first))
+
+
+def folders(directory: Path) -> list[Path]:
+    """Return `directory` and those below that hold segments."""
+    return sorted({file.parent for file in directory.rglob("*.log")})
 
 
 class AuditFile:
@@ -120,10 +133,12 @@ class AuditChain:
         who: Callable[[], Mapping[str, Any]],
         now_ms: Callable[[], int],
         reserve_bytes: int = AUDIT_RESERVE_BYTES,
+        signer: NoteSigner | None = None,
     ) -> None:
         self.directory = directory
         self.name = ""
         self.head = START
+        self.tree = Frontier()
         self.segment_bytes = AUDIT_SEGMENT_BYTES
         self.degraded = ""
         """What of the writing is weaker than it could be, in words for the operator."""
@@ -135,6 +150,9 @@ class AuditChain:
         self._file: AuditFile | None = None
         self._roll_reason = "start"
         self._lock = -1
+        self._signer = signer
+        self._signed_n = 0  # the number of the last checkpoint
+        self._signed_ms = now_ms()
 
     @classmethod
     def open(
@@ -145,6 +163,7 @@ class AuditChain:
         who: Callable[[], Mapping[str, Any]],
         now_ms: Callable[[], int],
         reserve_bytes: int = AUDIT_RESERVE_BYTES,
+        signer: NoteSigner | None = None,
     ) -> Self:
         """Continue the chain of `name` in `directory`, or start one; a torn tail is cut and the cut recorded.
 
@@ -154,11 +173,12 @@ class AuditChain:
             who: what every `open` record says of the process: identity, version, `world_seq`.
             now_ms: the clock.
             reserve_bytes: how much of the disk to lay up for the time when it is full.
+            signer: signs checkpoints; a chain of another key is left as it is, and a new one started. None: nobody does.
 
         Raises:
             ConfigError: the directory or a segment cannot be used.
         """
-        chain = cls(directory, who=who, now_ms=now_ms, reserve_bytes=reserve_bytes)
+        chain = cls(directory, who=who, now_ms=now_ms, reserve_bytes=reserve_bytes, signer=signer)
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             chain._take_lock()
@@ -171,7 +191,7 @@ class AuditChain:
         return chain
 
     def append(self, records: Sequence[Mapping[str, Any]]) -> Link:
-        """Append one group and return the new head.
+        """Append one group and return the new head; with a checkpoint before it, if one is due.
 
         Raises:
             OSError: nothing of the group is durable.
@@ -188,15 +208,51 @@ class AuditChain:
             return self._append_group(records)
 
     def _append_group(self, records: Sequence[Mapping[str, Any]]) -> Link:
-        contents, head = _seal_all(records, self.head)
         if self._file is None or self._file.size_bytes >= self.segment_bytes:
+            # Sealed before anything is written: a record that can never be does not even start a segment.
+            _seal_all(records, self.head)
             self._roll()
-            contents, head = _seal_all(records, self.head)
-        self._append(contents, head)
+        checkpoint = self._checkpoint() if self._checkpoint_due() else None
+        self._write(records if checkpoint is None else [checkpoint, *records])
+        if checkpoint is not None:
+            self._signed(self.head.n - len(records))
         return self.head
 
+    def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
+        if records:
+            self._append(*_seal_all(records, self.head))
+
+    def _checkpoint_due(self) -> bool:
+        if self._signer is None or self.head.n <= self._signed_n:
+            return False
+        waited_ms = abs(self._now_ms() - self._signed_ms)  # either way round, as in `_due`
+        return self.head.n - self._signed_n >= AUDIT_CHECKPOINT_RECORDS or waited_ms >= AUDIT_CHECKPOINT_S * 1000
+
+    def _checkpoint(self) -> dict[str, Any] | None:
+        """Return a checkpoint over all that is durable."""
+        if self._signer is None:
+            return None
+        origin = origin_of(self._signer.key, self.name)
+        held = Checkpoint(origin=origin, size=self.tree.size, root=self.tree.root())
+        return checkpoint_record(time_ms=self._now_ms(), size=held.size, note=signed_note(held, self._signer))
+
+    def _signed(self, n: int) -> None:
+        self._signed_n, self._signed_ms = n, self._now_ms()
+
+    def _sign_off(self) -> None:
+        """End a segment with a checkpoint, if there is anything new to sign and the file takes it."""
+        file = self._file
+        if file is None or file.unknown or self.head.n <= self._signed_n:
+            return
+        checkpoint = self._checkpoint()
+        if checkpoint is not None:
+            with contextlib.suppress(OSError):  # the next one covers these records, too
+                self._write([checkpoint])
+                self._signed(self.head.n)
+
     def close(self) -> None:
-        """Release files, region and lock."""
+        """Sign what was written; release files, region and lock."""
+        self._sign_off()
         self._drop_file()
         if self._reserve is not None:
             release(self._reserve)
@@ -205,7 +261,7 @@ class AuditChain:
             os.close(self._lock)
             self._lock = -1
 
-    def _append(self, contents: Sequence[bytes], head: Link) -> None:
+    def _append(self, contents: Sequence[bytes], links: Sequence[Link]) -> None:
         file = self._file
         if file is None:
             raise OSError("no segment is open")
@@ -216,7 +272,11 @@ class AuditChain:
                 self._roll_reason = "failure"
                 self._drop_file()
             raise
-        self.head = head
+        self._grow(links)
+
+    def _grow(self, links: Sequence[Link]) -> None:
+        self.tree.extend(bytes.fromhex(link.digest) for link in links)
+        self.head = links[-1]
 
     def _due(self) -> bool:
         # Either way round: after a step of the clock the next attempt is due as well.
@@ -242,16 +302,19 @@ class AuditChain:
 
     def _roll(self, region: Path | None = None) -> None:
         """Start a new segment that continues from the last durable record."""
+        if region is None:
+            self._sign_off()
         reason, self._roll_reason = self._roll_reason, "size"
         try:
-            content, head = seal(self._opened(reason), self.head)
+            content, head = seal(self._opened(reason, starts=True), self.head)
             path = self.directory / f"{self.name}.{head.n:012d}.log"
             file = AuditFile.create(path, [content], region=region)
         except OSError:
             self._roll_reason = reason
             raise
         self._drop_file()
-        self._file, self.head = file, head
+        self._file = file
+        self._grow([head])
 
     def _resume(self, name: str) -> None:
         known = [item for item in segments(self.directory) if re.fullmatch(rf"{re.escape(name)}-\d+", item.chain)]
@@ -259,8 +322,10 @@ class AuditChain:
         behind: list[Segment] = []
         for segment in reversed([item for item in known if item.chain == newest]):
             tail = scan(segment.path.read_bytes())
-            if tail is not None:
-                self.name, self.head = segment.chain, tail.head
+            if tail is not None and (tail.tree is None or tail.key != self._key):
+                break  # of an earlier version, or signed by a key that is gone: it ends where it does
+            if tail is not None and tail.tree is not None:
+                self.name, self.head, self.tree = segment.chain, tail.head, tail.tree
                 self._set_aside(behind)
                 self._continue(segment, tail.valid_bytes, clean=(tail.whole or tail.torn) and not behind)
                 return
@@ -295,8 +360,19 @@ class AuditChain:
         digest = hashlib.sha256(torn).hexdigest()
         return cut_record(time_ms=self._now_ms(), size_bytes=len(torn), cut_digest=digest)
 
-    def _opened(self, reason: str) -> dict[str, Any]:
-        return opened_record(chain=self.name, reason=reason, time_ms=self._now_ms(), who=self._who())
+    @property
+    def _key(self) -> str:
+        return "" if self._signer is None else str(self._signer.key)
+
+    def _opened(self, reason: str, *, starts: bool = False) -> dict[str, Any]:
+        return opened_record(
+            chain=self.name,
+            reason=reason,
+            time_ms=self._now_ms(),
+            who=self._who(),
+            key=self._key,
+            tree=spelled(self.tree) if starts else None,
+        )
 
     def _take_lock(self) -> None:
         """Refuse a second writer: two processes on one chain would break it for both."""
@@ -398,12 +474,13 @@ def sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
-def _seal_all(records: Sequence[Mapping[str, Any]], head: Link) -> tuple[list[bytes], Link]:
-    contents = []
+def _seal_all(records: Sequence[Mapping[str, Any]], head: Link) -> tuple[list[bytes], list[Link]]:
+    contents, links = [], []
     for record in records:
         content, head = seal(record, head)
         contents.append(content)
-    return contents, head
+        links.append(head)
+    return contents, links
 
 
 def _write_all(descriptor: int, data: bytes) -> None:

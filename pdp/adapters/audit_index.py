@@ -17,7 +17,8 @@ from json import loads
 from pathlib import Path
 from typing import Any, Final, Self
 
-from pdp.adapters.audit_file import Segment, segments
+from pdp.adapters.audit_file import Segment, folders, segments
+from pdp.adapters.audit_prune import removed_until
 from pdp.audit.chain import Malformed, frames, unseal
 from pdp.audit.query import NAMED, WILD, Wanted, fits, parts
 from pdp.errors import ConfigError
@@ -172,7 +173,7 @@ class AuditIndex:
     # --- reading -----------------------------------------------------------------------------------------------------
 
     def _refresh(self) -> None:
-        found = [item for below in _folders(self.directory) for item in segments(below)]
+        found = [item for below in folders(self.directory) for item in segments(below)]
         if not found:
             raise ConfigError(
                 f"there is no chain in {self.directory}", advice="name the `audit` directory of a PDP, or a copy of it"
@@ -185,6 +186,7 @@ class AuditIndex:
                 except OSError as error:
                     raise ConfigError(f"cannot read {segment.path}: {error.strerror}") from error
             self._forget_unacknowledged()
+            self._forget_removed()
 
     def _read_on(self, segment: Segment) -> None:
         path = str(segment.path.relative_to(self.directory))
@@ -247,14 +249,19 @@ class AuditIndex:
             " ON later.chain = segment.chain AND later.first > segment.first WHERE segment.id = record.segment)"
         )
 
+    def _forget_removed(self) -> None:
+        """Drop segments that a tombstone says were removed by policy; any other that is gone stays, and is told as changed."""
+        for number, path, until in self._db.execute("SELECT id, path, until FROM segment").fetchall():
+            place = self.directory / path
+            chain, first, _ = place.name.split(".", 2)
+            if until and not place.exists() and int(first) <= removed_until(place.parent, chain):
+                self._db.execute("DELETE FROM record WHERE segment = ?", (number,))
+                self._db.execute("DELETE FROM segment WHERE id = ?", (number,))
+
 
 def _among(part: str, ids: Sequence[int]) -> str:
     """Return the condition that `part` is one of `ids`; one alone leaves the order to the index, and nothing is sorted."""
     return f"{part} = ?" if len(ids) == 1 else f"{part} IN (SELECT value FROM json_each(?))"  # noqa: S608 - of `_KEPT`
-
-
-def _folders(directory: Path) -> list[Path]:
-    return sorted({file.parent for file in directory.rglob("*.log")})
 
 
 def _connect(path: Path) -> sqlite3.Connection:

@@ -1,13 +1,15 @@
-"""The audit chain: how records are framed, linked and verified. Bytes in, values out; no file is touched here.
+"""The audit chain: how records are framed and linked. Bytes in, values out; no file is touched here.
 
 Theory of operation. A chain is the sequence of one process's records, numbered from 1 over all its segments. `seal` writes
 a record as canonical JSON with three fields of its own: `n` (its number), `prev` (the digest of its predecessor, zeros for
 the first) and `digest` (SHA-256 over the canonical bytes with zeros in its place). On disk one record is one frame and one line:
 the length of its content in six hex digits, a blank, the content, a line feed. The length tells a torn tail from a changed
 record; the digests tell a change, a removal, an insertion or another order anywhere in the chain. What they cannot tell is
-an end cut off at a record's boundary: for that a reader brings a *checkpoint*, a link that it knows from elsewhere.
+an end cut off at a record's boundary, or a chain written anew: for that the writer signs *checkpoints* (`checkpoint.py`) over the
+Merkle tree of its records, and puts them into the chain as records of their own. How all of it is verified: `verify.py`.
 
-A segment starts with an `open` record that continues the chain. Where it says `failure` or `broken`, the segment before it
+A segment starts with an `open` record that continues the chain and carries the tree of all before it, so that whoever holds only
+the newer segments can go on from there. Where it says `failure` or `broken`, the segment before it
 may hold records behind the link: they were never acknowledged, so the chain goes on from the last one that was.
 """
 
@@ -15,11 +17,13 @@ import hashlib
 import json
 import string
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
+from pdp.audit.merkle import Frontier, frontier_of
+from pdp.audit.quick import quick
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_AUDIT_RECORD_BYTES
 from pdp.model.canonical import dumps_trusted, loads
@@ -32,7 +36,6 @@ _LENGTH_DIGITS: Final = 6
 _OVERHEAD_BYTES: Final = _LENGTH_DIGITS + 2  # the blank and the line feed
 _HEX: Final = frozenset(string.digits.encode() + b"abcdef")
 _DIGEST_CHARS: Final = 64
-_REJOINS: Final = frozenset({"failure", "broken"})
 
 
 class Verdict(IntEnum):
@@ -42,6 +45,10 @@ class Verdict(IntEnum):
     BROKEN = 1
     UNREADABLE = 2
     SHORT = 3
+    PRUNED = 4
+
+
+_HOLDS: Final = frozenset({Verdict.OK, Verdict.PRUNED})
 
 
 class Link(NamedTuple):
@@ -58,18 +65,26 @@ START: Final = Link(n=0, digest=_BLANK)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """The result of a verification: `head` is the last record that holds, `where` and `detail` say what is wrong."""
+    """The result of a verification: `head` is the last record that holds, `where` and `detail` say what is wrong.
+
+    `signed` is how many records the last checkpoint covers, `key` whose it is. `gaps` are what was removed by policy, in words.
+    """
 
     verdict: Verdict
     records: int
     head: Link
     where: str = ""
     detail: str = ""
+    signed: int = 0
+    key: str = ""
+    gaps: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        if self.verdict is Verdict.OK:
-            return f"{self.records} records verified, head {self.head.n}:{self.head.digest}"
-        return f"{self.where}: {self.detail}" if self.where else self.detail
+        if self.verdict not in _HOLDS:
+            return f"{self.where}: {self.detail}" if self.where else self.detail
+        signed = f", signed to record {self.signed} by {self.key.partition('+')[0]}" if self.signed else ""
+        held = f"{self.records} records verified, head {self.head.n}:{self.head.digest}{signed}"
+        return "; ".join((*self.gaps, held))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,13 +92,16 @@ class Tail:
     """What the end of a segment looks like: where it is still valid, whether that is all, or what follows is a torn write.
 
     `torn` is False if a whole valid record stands behind the damage: then it is no torn write but a changed file, which
-    is evidence and is not cut.
+    is evidence and is not cut. `tree` is the chain's up to `head`, and `key` what signs it, as the first record has it; None and
+    empty in the chain of an earlier version.
     """
 
     head: Link
     valid_bytes: int
     torn: bool
     whole: bool
+    tree: Frontier | None = None
+    key: str = ""
 
 
 class Malformed(ValueError):  # noqa: N818 - a finding about bytes, not an error of ours
@@ -256,15 +274,66 @@ def _frame_end(data: bytes, start: int) -> int:
 
 def scan(data: bytes) -> Tail | None:
     """Return how far a segment is valid by itself, and what its end looks like; None if its first record is not."""
-    valid, head = 0, None
     try:
-        for end, content in frames(data):
-            head, valid = unseal(content, head)[1], end
+        start, content = next(frames(data))
+        record, first = unseal(content)
+        tree = tree_before(record, first)
+    except (StopIteration, Malformed, Broken):
+        return None
+    held = [(start, first)]
+    try:
+        held.extend((end, link) for end, _, link in read_on(data, start, first))
     except (Malformed, Broken):
-        torn = head is not None and not _any_record(data[valid:])
+        torn = not _any_record(data[held[-1][0] :])
     else:
         torn = False
-    return None if head is None else Tail(head=head, valid_bytes=valid, torn=torn, whole=valid == len(data))
+    if tree is not None:
+        tree.extend(bytes.fromhex(link.digest) for _, link in held)
+    valid, head = held[-1]
+    key = str(record.get("key", ""))
+    return Tail(head=head, valid_bytes=valid, torn=torn, whole=valid == len(data), tree=tree, key=key)
+
+
+def read_on(data: bytes, start: int, after: Link) -> Iterator[tuple[int, dict[str, Any] | None, Link]]:
+    """Yield (offset behind its frame, record, link) of each record from `start`, each the verified successor of the one before.
+
+    The record is None for most decisions, whose bytes alone were looked at.
+
+    Raises:
+        Malformed: as `frames` and `unseal`.
+        Broken: as `unseal`.
+    """
+    end, head = start, after
+    while end < len(data):
+        record = None
+        seen = quick(data, end, _digest)
+        if seen is None:
+            begin, end = end, _frame_end(data, end)
+            record, head = unseal(data[begin + _LENGTH_DIGITS + 1 : end - 1], head)
+        else:
+            end, n, prev, own = seen
+            if (n, prev) != (head.n + 1, head.digest):
+                raise Broken(f"record {n} does not follow record {head.n}")
+            head = Link(n, own)
+        yield end, record, head
+
+
+def tree_before(record: Mapping[str, Any], own: Link) -> Frontier | None:
+    """Return the tree of the records before `record`, as it says itself; None if it does not.
+
+    Raises:
+        Malformed: what it says is no tree of so many records.
+    """
+    held = record.get("tree")
+    if held is None:
+        return Frontier() if own.n == 1 else None
+    try:
+        tree = frontier_of(held["size"], held["peaks"])
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise Malformed("the tree of an `open` record is none") from error
+    if tree.size != own.n - 1:
+        raise Malformed("the tree of an `open` record is not that of the records before it")
+    return tree
 
 
 def _any_record(rest: bytes) -> bool:
@@ -279,61 +348,3 @@ def _any_record(rest: bytes) -> bool:
         else:
             return True
     return False
-
-
-def verify(segments: Sequence[tuple[str, bytes]], *, checkpoint: Link | None = None) -> Report:
-    """Verify a whole chain, segment by segment in order; the verdict is `OK` only if every byte was read and holds.
-
-    Args:
-        segments: name (for messages) and bytes of each segment.
-        checkpoint: a link that the chain must reach, known from elsewhere.
-    """
-    report = Report(verdict=Verdict.OK, records=0, head=START)
-    links: dict[int, str] = {}
-    for name, data in segments:
-        report = _verify_segment(name, data, report, links)
-        if report.verdict is not Verdict.OK:
-            return report
-    if report.records == 0:
-        return replace(report, verdict=Verdict.UNREADABLE, detail="there is no record")
-    return report if checkpoint is None else _at_checkpoint(report, links, checkpoint)
-
-
-def _verify_segment(name: str, data: bytes, report: Report, links: dict[int, str]) -> Report:
-    """Verify one segment after what `report` holds; `links` maps number to digest of the chain so far."""
-    head, records, line = report.head, report.records, 0
-    if not data:
-        return replace(report, verdict=Verdict.UNREADABLE, where=name, detail="the segment is empty")
-    try:
-        for _, content in frames(data):
-            line += 1
-            after = _rejoined(content, head, links) if line == 1 else head
-            _, head = unseal(content, after)
-            links[head.n] = head.digest
-            records += 1
-    except (Malformed, Broken) as error:
-        verdict = Verdict.BROKEN if isinstance(error, Broken) else Verdict.UNREADABLE
-        where = f"{name}:{line if isinstance(error, Broken) else line + 1}"
-        return Report(verdict=verdict, records=records, head=head, where=where, detail=str(error))
-    return Report(verdict=Verdict.OK, records=records, head=head)
-
-
-def _rejoined(content: bytes, head: Link, links: Mapping[int, str]) -> Link:
-    """Return the link that a segment's first record continues: the head, or after a failed write an earlier record."""
-    record, own = _read(content)
-    if record.get("kind") != "open":
-        raise Broken("a segment starts with an `open` record")
-    before = Link(n=own.n - 1, digest=str(record["prev"]))
-    if record.get("reason") in _REJOINS and before.n < head.n and links.get(before.n) == before.digest:
-        return before
-    return head
-
-
-def _at_checkpoint(report: Report, links: Mapping[int, str], checkpoint: Link) -> Report:
-    if checkpoint.n > report.head.n:
-        detail = f"the chain ends at record {report.head.n}, before the known record {checkpoint.n}"
-        return replace(report, verdict=Verdict.SHORT, detail=detail)
-    if links.get(checkpoint.n, START.digest) != checkpoint.digest:
-        detail = f"record {checkpoint.n} is not the known one: the chain was rewritten"
-        return replace(report, verdict=Verdict.BROKEN, detail=detail)
-    return report

@@ -141,10 +141,30 @@ def stream_record(
     }
 
 
-def opened_record(*, chain: str, reason: str, time_ms: int, who: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a segment's first record: who writes, why it starts (`start`, `size`, `failure`, `broken`, `reserve`)."""
+def opened_record(
+    *,
+    chain: str,
+    reason: str,
+    time_ms: int,
+    who: Mapping[str, Any],
+    key: str = "",
+    tree: Mapping[str, object] | None = None,
+) -> dict[str, Any]:
+    """Return a segment's first record: who writes, why it starts (`start`, `size`, `failure`, `broken`, `reserve`).
+
+    `key` is what signs the checkpoints of this chain, `tree` the frontier of all records before (`merkle.spelled`).
+    """
     extra = {name: _plain(value) for name, value in who.items()}
+    if key:
+        extra["key"] = key
+    if tree is not None:
+        extra["tree"] = tree
     return extra | {"v": VERSION, "kind": "open", "time_ms": time_ms, "chain": chain, "reason": reason}
+
+
+def checkpoint_record(*, time_ms: int, size: int, note: str) -> dict[str, Any]:
+    """Return the record of a signed checkpoint over the `size` records before it."""
+    return {"v": VERSION, "kind": "checkpoint", "time_ms": time_ms, "size": size, "note": note}
 
 
 def cut_record(*, time_ms: int, size_bytes: int, cut_digest: str) -> dict[str, Any]:

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.audit.chain import Report, Verdict
-from pdp.cli import audit_query, audit_replay, audit_trace
-from pdp.cli.audit_files import checkpoint_of, verify_all, worst
+from pdp.cli import audit_prove, audit_prune, audit_query, audit_replay, audit_trace
+from pdp.cli.audit_files import Witness, verify_all, worst
 from pdp.cli.audit_lines import record_line
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_json_line, write_line, write_table
@@ -19,13 +19,17 @@ audit_replay.register(app)
 app.command()(audit_query.query)
 app.command()(audit_query.export)
 app.command("trace")(audit_trace.trace_name)
+app.command()(audit_prove.checkpoint)
+app.command()(audit_prove.prove)
+app.command("check-proof")(audit_prove.check_proof)
+app.command("prune")(audit_prune.prune_command)
 
-DEFAULT_DIRECTORY: Final = Path("state/audit")
 _TELLING: Final = {
     Verdict.OK: "ok",
     Verdict.BROKEN: "broken",
     Verdict.UNREADABLE: "unreadable",
     Verdict.SHORT: "short",
+    Verdict.PRUNED: "pruned",
 }
 
 
@@ -34,23 +38,29 @@ def verify(
     path: Annotated[
         Path,
         typer.Argument(metavar="[DIR]", help="Directory with chains, also in folders below; or one file of a chain."),
-    ] = DEFAULT_DIRECTORY,
+    ] = audit_prove.DEFAULT_DIRECTORY,
     *,
     checkpoint: Annotated[
-        str,
-        typer.Option(metavar="[CHAIN=]N:DIGEST", help="A record known from elsewhere, which the chain must reach."),
-    ] = "",
+        list[str],
+        typer.Option(
+            metavar="FILE|[CHAIN=]N:DIGEST",
+            help="What the chain must agree with and reach: signed checkpoints, or a record. May be repeated.",
+        ),
+    ] = [],  # noqa: B006 - typer copies it
+    key: audit_prove.Keys = [],  # noqa: B006 - as above
     as_json: AsJson = False,
 ) -> None:
-    """Verify every chain of the decision log: each record's digest, number and predecessor. Needs no server.
+    """Verify every chain of the decision log: each record's digest, number and predecessor, each checkpoint. Needs no server.
 
-    Exit code 0 only if all was read and holds; 1 a chain is broken, 2 unreadable, malformed or empty, 3 it ends before
-    the checkpoint.
+    Exit code 0 only if all was read and holds; 1 a chain is broken or forked, 2 unreadable, malformed or empty, 3 it ends before
+    a checkpoint that you brought, 4 what is there holds, and a signed tombstone says what was removed by policy.
 
-    Example: `pdp audit verify state/audit`
+    A writer signs checkpoints into its chain. Who that is, the chain says itself unless `--key` names whose signature counts;
+    what was cut off behind the last checkpoint shows only against one that was kept elsewhere (`pdp audit checkpoint`).
+
+    Example: `pdp audit verify state/audit --key audit.pub --checkpoint checkpoints-yesterday`
     """
-    known = checkpoint_of(checkpoint) if checkpoint else {}
-    reports = verify_all(path, known)
+    reports = verify_all(path, Witness.of(checkpoint, key))
     if as_json:
         write_json({"ok": worst(reports) is Verdict.OK, "chains": [_report_json(*item) for item in reports.items()]})
     else:
@@ -91,6 +101,9 @@ def _report_json(name: str, report: Report) -> dict[str, Any]:
         "head": {"n": report.head.n, "digest": report.head.digest},
         "where": report.where,
         "detail": report.detail,
+        "signed": report.signed,
+        "key": report.key,
+        "removed": list(report.gaps),
     }
 
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.follow_grpc import GrpcFeedSource
 from pdp.adapters.ids import new_id
@@ -202,6 +203,7 @@ class Machine:
             name="sdk",
             who=lambda: {"version": _version(), "trust": self.trust.generation, "world_seq": self.replica.world.seq},
             now_ms=self.clock.now_ms,
+            signer=audit_signer(self._local.state_dir),
         )
         trail = self._trail = AuditTrail(chain, now_ms=self.clock.now_ms)
         self._stack.push_async_callback(trail.close)

@@ -19,6 +19,7 @@ from grpc_reflection.v1alpha import reflection
 
 from pdp import __version__
 from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.ids import new_id
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
@@ -290,6 +291,7 @@ def _trail(basis: Basis, place: Place, replica: Replica) -> AuditTrail:
         name=place.chain,
         who=lambda: _who(basis, place, replica.world.seq),
         now_ms=clock.now_ms,
+        signer=audit_signer(basis.config.state_dir),
     )
     return AuditTrail(chain, now_ms=clock.now_ms, waits=basis.config.audit.durable)
 

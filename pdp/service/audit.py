@@ -28,6 +28,7 @@ from pdp.audit.chain import Link, Malformed
 from pdp.audit.record import lost_record
 from pdp.errors import PortcullisError, Reason
 from pdp.limits import (
+    AUDIT_CHECKPOINT_S,
     AUDIT_COMMIT_TIMEOUT_S,
     AUDIT_FOLLOW_S,
     AUDIT_RETRY_S,
@@ -105,6 +106,7 @@ class AuditTrail:
         self._unreported = 0
         self._busy = False
         self._retry: asyncio.TimerHandle | None = None
+        self._signing: asyncio.TimerHandle | None = None
         self._grown = asyncio.Event()
         self._writer = _Writer()
 
@@ -149,8 +151,9 @@ class AuditTrail:
         with contextlib.suppress(PortcullisError):  # what could not be written has been counted
             if done is not None:
                 await self._wait(done)
-        if self._retry is not None:
-            self._retry.cancel()
+        for timer in (self._retry, self._signing):
+            if timer is not None:
+                timer.cancel()
         self._writer.submit(self._chain.close, lambda _result, _error: None)
         await self._writer.stop(self._timeout_s)
 
@@ -204,8 +207,15 @@ class AuditTrail:
             else:
                 self.written += len(group.records)
                 _settle(group, None)
+        if self._signing is None and any(group.records for group in groups):
+            self._signing = asyncio.get_running_loop().call_later(AUDIT_CHECKPOINT_S, self._let_sign)
         self._grown.set()
         self._grown = asyncio.Event()
+
+    def _let_sign(self) -> None:
+        """Give the chain an empty group: it signs what is due, also while nobody asks anything."""
+        self._signing = None
+        self._line_up((), waits=False)
 
     def _fail(self, groups: list[_Group], error: BaseException) -> None:
         self.failures += 1

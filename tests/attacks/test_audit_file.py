@@ -6,6 +6,7 @@ import pytest
 
 from pdp.audit import chain
 from pdp.audit.chain import START, Verdict
+from pdp.audit.verify import verify
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +21,7 @@ def contents() -> list[bytes]:
 
 
 def verdict(data: bytes) -> Verdict:
-    return chain.verify([("audit.log", data)]).verdict
+    return verify([("audit.log", data)]).verdict
 
 
 def file_of(contents: list[bytes]) -> bytes:
@@ -78,7 +79,7 @@ def test_truncate_at_every_byte(contents: list[bytes]) -> None:
     head = chain.unseal(contents[-1])[1]
     boundaries = {len(file_of(contents[:count])) for count in range(1, len(contents))}
     for size in range(len(whole)):
-        report = chain.verify([("audit.log", whole[:size])], checkpoint=head)
+        report = verify([("audit.log", whole[:size])], checkpoint=head)
         expected = Verdict.SHORT if size in boundaries else Verdict.UNREADABLE
         assert report.verdict is expected, size
 

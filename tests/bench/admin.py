@@ -13,10 +13,11 @@ from tempfile import TemporaryDirectory
 
 from pdp.adapters.audit_file import acknowledged, read_segments
 from pdp.adapters.audit_index import AuditIndex
-from pdp.audit.chain import START, Link, Verdict, frame, seal, verify
+from pdp.audit.chain import START, Link, Verdict, frame, seal
 from pdp.audit.query import Wanted
 from pdp.audit.record import Circumstances, DecisionRecord, opened_record
 from pdp.audit.replay import Logged, logged
+from pdp.audit.verify import verify
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts

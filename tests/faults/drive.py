@@ -16,6 +16,7 @@ from pdp.adapters.keys_files import load_root
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
+from pdp.audit.verify import verify
 from pdp.engine import reference
 from pdp.engine.question import EngineRequest
 from pdp.errors import Reason
@@ -163,7 +164,7 @@ async def worlds(state: Path) -> dict[int, World]:
 def recorded(directory: Path) -> tuple[bool, set[str]]:
     """Return whether every chain verifies, and the ids of the decisions in them."""
     found = read_segments(directory)
-    whole = all(chains.verify(items).verdict is Verdict.OK for items in found.values())
+    whole = all(verify(items).verdict is Verdict.OK for items in found.values())
     return whole, {record["decision_id"] for record in _records(found) if "decision_id" in record}
 
 

@@ -14,6 +14,7 @@ import pytest
 from pdp.adapters.audit_file import AuditChain, AuditFile, read_segments
 from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
+from pdp.audit.verify import verify
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.service.audit import AuditTrail
 from tests.support.logs import HandClock
@@ -58,7 +59,7 @@ def opened(directory: Path, clock: HandClock, reserve_bytes: int = 64 * KIB) -> 
 
 def verified(directory: Path) -> list[str]:
     (found,) = read_segments(directory).values()
-    report = chains.verify(found)
+    report = verify(found)
     assert report.verdict is Verdict.OK, report
     contents = [chains.unseal(content)[0] for _, data in found for _, content in chains.frames(data)]
     return [item.get("detail") or item.get("reason") or item["kind"] for item in contents]

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from pdp.adapters.audit_file import read_segments
-from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
+from pdp.audit.verify import verify as verify_chain
 from tests.faults.test_kill9 import acknowledged, verify
 from tests.faults.test_kill9 import run as run_writer
 from tests.faults.writer import authority
@@ -80,7 +80,7 @@ def test_root_a_record_whose_fsync_fails_lets_no_allow_go_and_its_file_is_not_wr
     assert refused
     assert {words[2] for words in refused} == {"audit_unavailable"}
     (found,) = read_segments(tmp_path).values()
-    report = chains.verify(found)
+    report = verify_chain(found)
     assert report.verdict is Verdict.OK
     held = "".join(data.decode() for _, data in found)
     assert all(f'"r{words[1]}"' in held for words in said if words[0] == "durable")

@@ -10,6 +10,7 @@ from pdp.adapters.audit_file import AuditChain, ChainReader, read_segments, segm
 from pdp.adapters.audit_received import ReceivedChain
 from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
+from pdp.audit.verify import verify
 from pdp.errors import ConfigError, PortcullisError, Reason
 
 Opener = Callable[..., AuditChain]
@@ -38,7 +39,7 @@ def opener(tmp_path: Path) -> Iterator[Opener]:
 
 def texts(directory: Path) -> list[str]:
     (found,) = read_segments(directory).values()
-    report = chains.verify(found)
+    report = verify(found)
     assert report.verdict is Verdict.OK, report
     records = [chains.unseal(content)[0] for _, data in found for _, content in chains.frames(data)]
     return [item.get("detail", item["kind"]) for item in records]
@@ -90,7 +91,7 @@ def test_a_changed_record_is_kept_as_evidence(opener: Opener, tmp_path: Path) ->
     opener().append([record("d")])
     assert path.read_bytes() == changed
     assert len(segments(tmp_path)) == 2
-    report = chains.verify(next(iter(read_segments(tmp_path).values())))
+    report = verify(next(iter(read_segments(tmp_path).values())))
     assert report.verdict is Verdict.BROKEN
 
 

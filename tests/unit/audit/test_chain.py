@@ -2,6 +2,7 @@ import pytest
 
 from pdp.audit import chain
 from pdp.audit.chain import START, Broken, Link, Malformed, Verdict
+from pdp.audit.verify import verify
 
 
 def records(count: int, *, kind: str = "decision") -> list[dict[str, object]]:
@@ -43,7 +44,7 @@ def test_a_record_without_a_key_before_digest_is_still_canonical() -> None:
 def test_a_chain_of_two_segments_verifies() -> None:
     contents, head = sealed(3)
     more, head = sealed(2, head)
-    report = chain.verify([("one", segment(contents)), ("two", segment(more))], checkpoint=head)
+    report = verify([("one", segment(contents)), ("two", segment(more))], checkpoint=head)
     assert (report.verdict, report.records, report.head) == (Verdict.OK, 5, head)
 
 
@@ -68,23 +69,23 @@ def test_a_record_beyond_the_limit_cannot_be_sealed() -> None:
 
 @pytest.mark.holds("S7", "adv_verify_exit")
 def test_nothing_at_all_is_unreadable_and_never_ok() -> None:
-    assert chain.verify([]).verdict is Verdict.UNREADABLE
-    assert chain.verify([("one", b"")]).verdict is Verdict.UNREADABLE
+    assert verify([]).verdict is Verdict.UNREADABLE
+    assert verify([("one", b"")]).verdict is Verdict.UNREADABLE
     contents, _ = sealed(2)
-    assert chain.verify([("one", segment(contents)), ("two", b"")]).verdict is Verdict.UNREADABLE
+    assert verify([("one", segment(contents)), ("two", b"")]).verdict is Verdict.UNREADABLE
 
 
 def test_a_chain_that_ends_before_a_known_link_is_short() -> None:
     contents, head = sealed(4)
-    report = chain.verify([("one", segment(contents[:3]))], checkpoint=head)
+    report = verify([("one", segment(contents[:3]))], checkpoint=head)
     assert report.verdict is Verdict.SHORT
 
 
 def test_a_chain_rewritten_from_the_start_does_not_reach_the_known_link() -> None:
     contents, head = sealed(4)
     forged = Link(n=2, digest="ab" * 32)
-    assert chain.verify([("one", segment(contents))], checkpoint=forged).verdict is Verdict.BROKEN
-    assert chain.verify([("one", segment(contents))], checkpoint=head).verdict is Verdict.OK
+    assert verify([("one", segment(contents))], checkpoint=forged).verdict is Verdict.BROKEN
+    assert verify([("one", segment(contents))], checkpoint=head).verdict is Verdict.OK
 
 
 def test_a_new_segment_may_leave_out_what_a_failed_write_left_behind() -> None:
@@ -92,7 +93,7 @@ def test_a_new_segment_may_leave_out_what_a_failed_write_left_behind() -> None:
     acknowledged = chain.unseal(contents[1])[1]
     opening = {"v": 1, "kind": "open", "time_ms": 9, "chain": "pdp-1", "reason": "failure"}
     content, head = chain.seal(opening, acknowledged)
-    report = chain.verify([("one", segment(contents)), ("two", segment([content]))])
+    report = verify([("one", segment(contents)), ("two", segment([content]))])
     assert (report.verdict, report.head) == (Verdict.OK, head)
 
 
@@ -101,21 +102,21 @@ def test_a_new_segment_of_another_reason_may_not() -> None:
     acknowledged = chain.unseal(contents[1])[1]
     opening = {"v": 1, "kind": "open", "time_ms": 9, "chain": "pdp-1", "reason": "size"}
     content, _ = chain.seal(opening, acknowledged)
-    assert chain.verify([("one", segment(contents)), ("two", segment([content]))]).verdict is Verdict.BROKEN
+    assert verify([("one", segment(contents)), ("two", segment([content]))]).verdict is Verdict.BROKEN
 
 
 def test_a_segment_starts_with_an_open_record() -> None:
     contents, head = sealed(3)
     more, _ = sealed(3, head)
     follower, _ = chain.seal({"v": 1, "kind": "decision"}, head)
-    assert chain.verify([("one", segment(contents)), ("two", segment([follower]))]).verdict is Verdict.BROKEN
-    assert chain.verify([("one", segment(contents)), ("two", segment(more))]).verdict is Verdict.OK
+    assert verify([("one", segment(contents)), ("two", segment([follower]))]).verdict is Verdict.BROKEN
+    assert verify([("one", segment(contents)), ("two", segment(more))]).verdict is Verdict.OK
 
 
 def test_the_report_names_file_and_line_of_the_damage() -> None:
     contents, _ = sealed(4)
     contents[2] = contents[2].replace(b"no 3", b"no 9")
-    report = chain.verify([("pdp-1.000000000001.log", segment(contents))])
+    report = verify([("pdp-1.000000000001.log", segment(contents))])
     assert (report.verdict, report.where) == (Verdict.BROKEN, "pdp-1.000000000001.log:3")
     assert "digest does not match" in str(report)
 

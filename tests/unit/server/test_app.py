@@ -16,8 +16,8 @@ import pytest
 import trustme
 
 from pdp.adapters.audit_file import read_segments
-from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
+from pdp.audit.verify import verify
 from pdp.config import Address, configure
 from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.server.app import Basis, running, serve
@@ -285,7 +285,7 @@ def test_serving_ends_on_sigterm_with_nothing_left(tmp_path: Path) -> None:
     assert line.startswith("ready grpc=127.0.0.1:")
     assert line.endswith(" world_seq=1")
     assert threading.active_count() <= before + 1  # gRPC keeps one poller for the whole process
-    report = chains.verify(next(iter(read_segments(tmp_path / "state" / "audit").values())))
+    report = verify(next(iter(read_segments(tmp_path / "state" / "audit").values())))
     assert report.verdict is Verdict.OK
 
 
@@ -314,7 +314,7 @@ asyncio.run(serve(Basis.read(configure(flags=flags)), say=lambda line: os.kill(o
     for _ in range(2):
         assert asyncio.run(life()) == -signal.SIGKILL
     (found,) = read_segments(tmp_path / "state" / "audit").values()
-    report = chains.verify(found)
+    report = verify(found)
     assert (report.verdict, report.records) == (Verdict.OK, 2)
 
 

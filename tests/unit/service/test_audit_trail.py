@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from pdp.adapters.audit_file import AuditChain, read_segments
-from pdp.audit import chain as chains
 from pdp.audit.chain import START, Link, Malformed, Verdict
+from pdp.audit.verify import verify
 from pdp.errors import PortcullisError, Reason
 from pdp.service.audit import AuditBook, AuditReceiver, AuditShipper, AuditTrail, Query
 
@@ -212,7 +212,7 @@ def test_closing_writes_what_waits_and_leaves_no_thread(tmp_path: Path) -> None:
 
     asyncio.run(run())
     (found,) = read_segments(tmp_path).values()
-    report = chains.verify(found)
+    report = verify(found)
     assert (report.verdict, report.records) == (Verdict.OK, 6)
     assert not [thread for thread in threading.enumerate() if thread.name == "audit"]
 
