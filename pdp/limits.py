@@ -341,6 +341,8 @@ SNAPSHOT_EVERY_ENTRIES: Final = 256
 """A snapshot stands at every multiple: with a row folded in some 10 ms, what follows one is read within seconds at a start."""
 PINNED_WORLDS: Final = 4
 """Snapshot points whose world a process holds until the seal has come: it may be some entries ahead by then."""
+COMPACT_SPREAD_S: Final = 20.0
+"""Within this time after a seal each follower compacts, at a moment of its own: a fleet of a hundred does not do it at once."""
 SPELLED_ROWS: Final = 1_000
 """Rows of a snapshot spelled out at once: about a millisecond."""
 PREPARE_ASIDE_BYTES: Final = 16 * 1024

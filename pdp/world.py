@@ -327,18 +327,20 @@ _FOLDS: Final = {
 def to_state(world: World) -> dict[str, Any]:
     """Return the world as a canonical-JSON value, for a signed snapshot."""
     policy = world.policy
+    held = policy and {**_texts(policy), "rows": [row.to_json() for row in policy.snapshot.rows]}
+    return {**_beside_policy(world), "policy": held}
+
+
+def _texts(policy: Policy) -> dict[str, Any]:
+    return {"model": policy.model_text, "vocabulary": policy.vocabulary_text}
+
+
+def _beside_policy(world: World) -> dict[str, Any]:
     return {
         "tenant": world.tenant,
         "seq": world.seq,
         "head": world.head.hex(),
         "signed_ms": world.signed_ms,
-        "policy": None
-        if policy is None
-        else {
-            "model": policy.model_text,
-            "vocabulary": policy.vocabulary_text,
-            "rows": [row.to_json() for row in policy.snapshot.rows],
-        },
         "assets": {
             name: {key.removeprefix("resource."): value for key, value in asset.attributes.items()}
             for name, asset in world.assets.items()
@@ -350,16 +352,18 @@ def to_state(world: World) -> dict[str, Any]:
 
 
 def spell_state(world: World) -> bytes:
-    """Return the canonical bytes of `to_state(world)`, row by row: encoding 100,000 rows at once holds the interpreter."""
-    state = to_state(world)
-    policy = state.pop("policy")
-    members = {name: canonical.dumps_trusted(value) for name, value in state.items()}
+    """Return the canonical bytes of `to_state(world)`, some rows at a time.
+
+    Encoding 100,000 rows at once holds the interpreter, and as many values alive at once have the collector walk the heap.
+    """
+    policy = world.policy
+    members = {name: canonical.dumps_trusted(value) for name, value in _beside_policy(world).items()}
     if policy is None:
         return _spelled({**members, "policy": b"null"})
-    rows = policy.pop("rows")
+    rows = policy.snapshot.rows
     pieces = (rows[start : start + SPELLED_ROWS] for start in range(0, len(rows), SPELLED_ROWS))
-    spelled = b",".join(canonical.dumps_trusted(piece)[1:-1] for piece in pieces)
-    texts = {name: canonical.dumps_trusted(value) for name, value in policy.items()}
+    spelled = b",".join(canonical.dumps_trusted([row.to_json() for row in piece])[1:-1] for piece in pieces)
+    texts = {name: canonical.dumps_trusted(value) for name, value in _texts(policy).items()}
     return _spelled({**members, "policy": _spelled({**texts, "rows": b"[%b]" % spelled})})
 
 

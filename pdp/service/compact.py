@@ -9,12 +9,13 @@ snapshot and a short tail, nothing is sent twice, and a replica whose world diff
 """
 
 import asyncio
+import random
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
 from pdp.errors import BadRequestError, PortcullisError
-from pdp.limits import PINNED_WORLDS, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_EVERY_ENTRIES
+from pdp.limits import COMPACT_SPREAD_S, PINNED_WORLDS, SNAPSHOT_CHUNK_BYTES, SNAPSHOT_EVERY_ENTRIES
 from pdp.ports import Clock, ReplicaStore, WorldLog
 from pdp.replica import Replica
 from pdp.trust.entry import Head, SignedEntry, SignedSnapshot, SnapshotHeader, seal_state
@@ -49,6 +50,10 @@ class Pins:
     def at(self, seq: int) -> World | None:
         """Return the world pinned at `seq`."""
         return self._worlds.get(seq)
+
+    def clear(self) -> None:
+        """Forget every one."""
+        self._worlds.clear()
 
     @property
     def newest(self) -> World | None:
@@ -134,22 +139,76 @@ class Compactor:
 class Keeper:
     """The follower's side: puts its own spelling of a sealed world in place of the entries before it.
 
+    INVARIANT: what the disk holds is never replaced by an older snapshot, nor by one of a world that a root file has ruled dead.
+
     Args:
         replica: whose worlds are pinned.
         store: its disk.
         clock: wall clock, against which the seal is verified.
         pins: the snapshot points.
+        jitter: a random number from 0 to 1.
+        sleep: how to wait.
     """
 
-    def __init__(self, replica: Replica, store: ReplicaStore, clock: Clock, *, pins: Pins | None = None) -> None:
+    def __init__(
+        self,
+        replica: Replica,
+        store: ReplicaStore,
+        clock: Clock,
+        *,
+        pins: Pins | None = None,
+        jitter: Callable[[], float] = random.random,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._replica = replica
         self._store = store
         self._clock = clock
         self._pins = pins or Pins()
+        self._jitter = jitter
+        self._sleep = sleep
+        self._floor = 0
+        self._waiting: Seal | None = None
+        self._task: asyncio.Task[None] | None = None
 
     def passed(self, entry: SignedEntry) -> None:
         """Look at an entry that has come into force."""
         self._pins.passed(self._replica.world, entry)
+
+    def stored(self, seq: int) -> None:
+        """Know that the disk is about to hold a snapshot at `seq` that was received whole."""
+        self._floor = max(self._floor, seq)
+
+    def forget(self) -> None:
+        """Leave every world pinned so far: a root file has ruled what they hold dead."""
+        self._pins.clear()
+        self._floor, self._waiting = 0, None
+
+    def later(self, seal: Seal) -> None:
+        """Compact to what `seal` names within `COMPACT_SPREAD_S`, beside the feed; of seals that wait the newest counts.
+
+        Spelling out 100,000 rows takes a tenth of a second and more. The seal reaches a whole fleet at once, and while each
+        compacted before it read on, a lock that came next was enforced seconds late.
+        """
+        self._waiting = seal
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._compact(), name="compaction")
+
+    async def _compact(self) -> None:
+        while self._waiting is not None:
+            await self._sleep(self._jitter() * COMPACT_SPREAD_S)
+            seal, self._waiting = self._waiting, None
+            if seal is not None:
+                try:
+                    await self.take(seal)
+                except PortcullisError as error:  # the next seal tries again
+                    self._replica.failed(error.reason.value, error.message)
+
+    async def stop(self) -> None:
+        """End what waits."""
+        self._waiting = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
 
     async def take(self, seal: Seal) -> bool:
         """Compact the disk to the world that `seal` names; False if we did not hold it, or it is another than ours."""
@@ -160,10 +219,17 @@ class Keeper:
         if world is None:
             self._replica.counters["seals_passed_over"] += 1  # from before we came: the next one will do
             return False
-        state = await asyncio.to_thread(spell_state, world)
-        signed = SignedSnapshot(header=seal.header, state=state, signatures=seal.signatures)
-        if isinstance(self._replica.sealed(signed, world, now_ms=self._clock.now_ms()), Refused):
+        signed = await asyncio.to_thread(self._spelled, seal, world)
+        # Meanwhile the feed went on: a snapshot may have come whole, or a root file that leaves this world.
+        if signed is None or world.seq <= self._floor or self._pins.at(world.seq) is not world:
             return False
+        self._floor = world.seq
         await self._store.save_snapshot(signed, seq=world.seq)
         self._replica.counters["compacted"] += 1
         return True
+
+    def _spelled(self, seal: Seal, world: World) -> SignedSnapshot | None:
+        """Spell `world` out and verify that it is what was signed."""
+        signed = SignedSnapshot(header=seal.header, state=spell_state(world), signatures=seal.signatures)
+        refused = isinstance(self._replica.sealed(signed, world, now_ms=self._clock.now_ms()), Refused)
+        return None if refused else signed

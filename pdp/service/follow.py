@@ -123,7 +123,7 @@ class Follower:
         self._audit_head = audit_head
         self._jitter = jitter
         self._sleep = sleep
-        self._keeper = Keeper(replica, store, clock)
+        self._keeper = Keeper(replica, store, clock, jitter=jitter, sleep=sleep)
         self._kept: SignedHeartbeat | None = None
         self._attempts = 0
         self.connected = False
@@ -132,9 +132,12 @@ class Follower:
         """Restore what the disk holds, then follow for ever."""
         await restore(self._replica, self._store, self._clock)
         self._kept = self._replica.proof
-        while True:
-            await self.follow()
-            await self._sleep(self._pause_s())
+        try:
+            while True:
+                await self.follow()
+                await self._sleep(self._pause_s())
+        finally:
+            await self._keeper.stop()
 
     def _pause_s(self) -> float:
         """Return how long to wait: doubling, capped, and jittered, so that a fleet does not return all at once."""
@@ -171,7 +174,7 @@ class Follower:
         if isinstance(item, RootFiles):
             return await self._trusted(item)
         if isinstance(item, Seal):
-            await self._keeper.take(item)
+            self._keeper.later(item)
             return True
         if isinstance(item, Resync):
             self._attempts = 0
@@ -199,6 +202,7 @@ class Follower:
             if isinstance(dead, Refused):
                 return False
             if dead is True:
+                self._keeper.forget()
                 await give_up(self._replica, self._store, root)
                 return False  # subscribe again, from the beginning
             await self._store.save_root(raw, version=root.version)
@@ -214,6 +218,7 @@ class Follower:
         if isinstance(item, SignedEntry):
             await self._store.save(item, seq=prepared.seq)
         else:
+            self._keeper.stored(prepared.seq)
             await self._store.save_snapshot(item, seq=prepared.seq)
         self._replica.commit(prepared)
         if isinstance(item, SignedEntry):

@@ -29,11 +29,12 @@ from pdp.adapters.replica_store import FILE_NAME, SqliteReplicaStore
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row
 from pdp.engine.digests import rows_digest
-from pdp.limits import SWITCH_INTERVAL_S
+from pdp.limits import COMPACT_SPREAD_S, SWITCH_INTERVAL_S
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.replica import Replica
 from pdp.server.grpc.replication import ReplicationServicer
+from pdp.service import compact
 from pdp.service.follow import Follower, restore
 from pdp.service.replicate import Replication
 from pdp.trust import verifier
@@ -41,7 +42,7 @@ from pdp.trust.feed import Hello
 from pdp.trust.keys import RootFile
 from pdp.trust.verifier import TrustVerifier
 from pdp.v1.replication_pb2_grpc import add_ReplicationServiceServicer_to_server
-from pdp.world import empty_world, fold, from_state
+from pdp.world import empty_world, fold, from_state, spell_state
 from tests.bench.report import Figure
 from tests.bench.workers import measure as workers
 from tests.support.logs import TENANT, Authority, MemoryStore, lock_payload
@@ -255,6 +256,7 @@ async def _arriving(pdp: _Pdp, change: Any, first: int) -> None:
 
 async def _growth(pdp: _Pdp) -> list[Figure]:
     """Return what a lock and a row add to the log, what the log takes, and what a follower's disk keeps of it."""
+    await asyncio.sleep(COMPACT_SPREAD_S)  # by then followers have compacted to the newest seal
     figures = []
     with contextlib.closing(sqlite3.connect(pdp.directory / "world.db")) as log:
         sizes = log.execute("SELECT seq, length(header) + length(payload) + length(signatures) FROM entries").fetchall()
@@ -294,6 +296,16 @@ def _share() -> None:
 
     Signatures, digests, chain and position are checked by each; only the value that then follows is made once.
     """
+    parse = verifier._content
+    folded, loaded, spelled, parsed = _once(), _once(), _once(), _once()
+    cell.fold = lambda world, entry: folded((world.head, entry.digest), lambda: fold(world, entry))
+    cell.from_state = lambda state: loaded((state["seq"], state["head"]), lambda: from_state(state))
+    compact.spell_state = lambda world: spelled(world.head, lambda: spell_state(world))
+    verifier._content = lambda raw: parsed(sha256(raw).digest(), lambda: parse(raw))
+
+
+def _once() -> Callable[[object, Callable[[], Any]], Any]:
+    """Return what makes the value of a key once, and forgets it when a process full of others was asked for."""
     made: dict[object, Any] = {}
     lock = threading.Lock()
 
@@ -305,10 +317,7 @@ def _share() -> None:
                 made[key] = make()
             return made[key]
 
-    parse = verifier._content
-    cell.fold = lambda world, entry: once((world.head, entry.digest), lambda: fold(world, entry))
-    cell.from_state = lambda state: once((state["seq"], state["head"]), lambda: from_state(state))
-    verifier._content = lambda raw: once(sha256(raw).digest(), lambda: parse(raw))
+    return once
 
 
 async def _follow(address: str, directory: Path, number: int) -> None:

@@ -1,21 +1,21 @@
 """Compaction: what a disk holds stays small, what it holds is what was signed, and nothing is sent twice."""
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
 from pdp.adapters.replica_store import SqliteReplicaStore
-from pdp.limits import SNAPSHOT_CHUNK_BYTES
+from pdp.limits import COMPACT_SPREAD_S, SNAPSHOT_CHUNK_BYTES
 from pdp.model import canonical
 from pdp.replica import Replica
 from pdp.service.compact import Compactor, Keeper, Pins
-from pdp.service.follow import restore
+from pdp.service.follow import Follower, restore
 from pdp.service.replicate import Publisher
 from pdp.trust.entry import SignedEntry
-from pdp.trust.feed import Seal
+from pdp.trust.feed import Ack, FeedItem, Hello, Seal
 from pdp.trust.verifier import Fault
 from pdp.world import World, empty_world, from_state, spell_state, to_state
 from tests.support.logs import TENANT, Authority, HandClock, MemoryLog, MemoryStore, lock_payload, take
@@ -23,6 +23,7 @@ from tests.support.worlds import Scribe
 
 AUTHORITY = Authority()
 EVERY = 4
+HELLO = Hello(seq=0, head=b"", version="0.1", role="sidecar", tenant=TENANT, instance="i-1")
 
 
 def within(test: Callable[[Path], Awaitable[None]]) -> Callable[[Path], None]:
@@ -165,6 +166,153 @@ async def test_a_seal_from_before_we_came_is_passed_over(tmp_path: Path) -> None
     assert late.replica.last_error == ""
     for store in (edge.store, late.store):
         await store.close()
+
+
+class Gate:
+    """A sleep that ends when told; `asked` are the pauses."""
+
+    def __init__(self) -> None:
+        self.asked: list[float] = []
+        self.begun, self.opened = asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, seconds: float) -> None:
+        self.asked.append(seconds)
+        self.begun.set()
+        await self.opened.wait()
+
+
+def waiting(edge: Edge, gate: Gate) -> Keeper:
+    """Return a keeper of `edge` that compacts when the gate is opened."""
+    edge.keeper = Keeper(edge.replica, edge.store, edge.clock, pins=Pins(every=EVERY), jitter=lambda: 0.5, sleep=gate)
+    return edge.keeper
+
+
+async def ended(keeper: Keeper) -> None:
+    assert keeper._task is not None
+    await asyncio.wait([keeper._task])
+
+
+@within
+async def test_entries_come_into_force_while_compaction_waits_and_the_newest_seal_counts(tmp_path: Path) -> None:
+    """A lock after a snapshot point waited until every neighbour on the machine had spelled out its world."""
+    pdp, edge, gate = Pdp(), Edge(SqliteReplicaStore(tmp_path)), Gate()
+    keeper = waiting(edge, gate)
+    keeper.later(await sealed(edge, pdp))
+    await gate.begun.wait()
+    keeper.later(await sealed(edge, pdp))
+    assert edge.replica.head == pdp.replica.head
+    assert await edge.entries_on_disk() == 2 * EVERY
+    gate.opened.set()
+    await ended(keeper)
+    assert gate.asked == [COMPACT_SPREAD_S / 2]
+    assert await edge.entries_on_disk() == 0
+    assert edge.replica.counters["compacted"] == 1
+    await edge.store.close()
+
+
+@within
+async def test_a_seal_that_comes_during_compaction_is_taken_after_it(tmp_path: Path) -> None:
+    pdp, edge, gate = Pdp(), Edge(SqliteReplicaStore(tmp_path)), Gate()
+    keeper = waiting(edge, gate)
+    first, second = await sealed(edge, pdp), await sealed(edge, pdp)
+    gate.opened.set()
+    taking = keeper.take
+
+    async def take_and_hear(seal: Seal) -> bool:
+        if seal is first:
+            keeper.later(second)
+        return await taking(seal)
+
+    keeper.take = take_and_hear  # type: ignore[method-assign]
+    keeper.later(first)
+    await ended(keeper)
+    assert edge.replica.counters["compacted"] == 2
+    assert await edge.entries_on_disk() == 0
+    await edge.store.close()
+
+
+@within
+async def test_a_snapshot_that_came_whole_is_not_replaced_by_an_older_one(tmp_path: Path) -> None:
+    pdp, edge = Pdp(), Edge(SqliteReplicaStore(tmp_path))
+    seal = await sealed(edge, pdp)
+    await pdp.publish(edge)
+    taking = asyncio.create_task(edge.keeper.take(seal))
+    await asyncio.sleep(0)  # it spells out
+    edge.keeper.stored(EVERY + 1)
+    await edge.store.save_snapshot(AUTHORITY.snapshot(pdp.replica), seq=EVERY + 1)
+    assert not await taking
+    again = AUTHORITY.replica()
+    await restore(again, edge.store, edge.clock)
+    assert again.world.seq == EVERY + 1
+    assert not await edge.keeper.take(seal)  # nor is it when the seal is heard again
+    await edge.store.close()
+
+
+@within
+async def test_a_world_that_was_ruled_dead_does_not_come_back_from_a_compaction_under_way(tmp_path: Path) -> None:
+    pdp, edge = Pdp(), Edge(SqliteReplicaStore(tmp_path))
+    seal = await sealed(edge, pdp)
+    taking = asyncio.create_task(edge.keeper.take(seal))
+    await asyncio.sleep(0)
+    edge.keeper.forget()
+    await edge.store.reset(after=0)
+    assert not await taking
+    assert await edge.store.load() == (None, [], None, 0)
+    await edge.store.close()
+
+
+@within
+async def test_a_disk_that_fails_under_compaction_is_told_and_the_next_seal_tries_again(tmp_path: Path) -> None:
+    pdp, edge, gate = Pdp(), Edge(SqliteReplicaStore(tmp_path)), Gate()
+    keeper = waiting(edge, gate)
+    gate.opened.set()
+    await edge.store.close()
+    edge.store = SqliteReplicaStore(tmp_path / "again")
+    keeper.later(await sealed(edge, pdp))
+    await ended(keeper)
+    assert edge.replica.last_error.startswith("store_unavailable")
+    keeper._store = edge.store
+    keeper.later(await sealed(edge, pdp))
+    await ended(keeper)
+    assert edge.replica.counters["compacted"] == 1
+    await edge.store.close()
+
+
+@within
+async def test_a_follower_that_ends_leaves_no_compaction_behind(tmp_path: Path) -> None:
+    pdp, edge, gate = Pdp(), Edge(SqliteReplicaStore(tmp_path)), Gate()
+    seal = await sealed(edge, pdp)
+    following = Follower(edge.replica, edge.store, Silent([seal]), clock=edge.clock, hello=HELLO, sleep=gate)
+    running = asyncio.create_task(following.run())
+    await gate.begun.wait()
+    running.cancel()
+    await asyncio.wait([running])
+    assert [task for task in asyncio.all_tasks() if task.get_name() == "compaction"] == []
+    await edge.store.close()
+
+
+@dataclass
+class Silent:
+    """A feed that sends `items` and then nothing, for ever."""
+
+    items: list[FeedItem]
+
+    def open(self, _hello: Hello) -> "Silent":
+        return self
+
+    async def __aiter__(self) -> AsyncIterator[FeedItem]:
+        for item in self.items:
+            yield item
+        await asyncio.Event().wait()
+
+    async def renew(self) -> bool:
+        return True
+
+    async def acknowledge(self, ack: Ack) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
 
 def test_a_large_entry_is_a_snapshot_point_by_itself() -> None:
