@@ -224,6 +224,8 @@ def _row(entry: _RouteEntry) -> Row:
     """Return one of the server's own routes."""
     if not _PATH.fullmatch(entry.path) or "//" in entry.path:
         raise ValueError(f"routes.{entry.name}.path: `{entry.path}` is no path; `{{m}}` stands for a served name")
+    if entry.method == WEBSOCKET and entry.body != "unread":
+        raise ValueError(f"routes.{entry.name}: a WebSocket has no body: `{{m}}` in its path, or a `resource`")
     return Row(
         name=f"own.{entry.name}",
         method=entry.method,
@@ -240,9 +242,8 @@ def _row(entry: _RouteEntry) -> Row:
 
 
 def _placement(entry: _RouteEntry) -> Placement:
-    if entry.method == WEBSOCKET:
-        return Placement.ASGI
-    return Placement.EXT_PROC if entry.stream or entry.body != "unread" else Placement.EXT_AUTHZ
+    lasts = entry.stream or entry.method == WEBSOCKET
+    return Placement.EXT_PROC if lasts or entry.body != "unread" else Placement.EXT_AUTHZ
 
 
 def _scope(entry: _RouteEntry) -> Scope:

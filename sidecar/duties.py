@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pdp.model.decision import Obligation
-from sidecar.routes import Body, Dialect, Placement, Row
+from sidecar.routes import WEBSOCKET, Body, Dialect, Placement, Row
 
 _ANYWHERE = frozenset({"recheck_after", "purpose", "pin_version", "require_digest"})
 _SESSION = frozenset({"recheck_messages", "recheck_tokens", "max_messages"})
@@ -94,8 +94,8 @@ NO_DUTIES = Duties()
 
 def supported(row: Row, placement: Placement) -> frozenset[str]:
     """Return the obligations that `row` can carry out at `placement`."""
-    if placement is Placement.EXT_AUTHZ:
-        return _ANYWHERE
+    if placement is Placement.EXT_AUTHZ or (placement is Placement.EXT_PROC and row.method == WEBSOCKET):
+        return _ANYWHERE  # behind Envoy a WebSocket is a tunnel: nobody counts its messages
     found = _ANYWHERE | _SESSION
     if row.limit == "" or (row.limit is not None and row.body is Body.JSON):
         found |= {"max_tokens"}

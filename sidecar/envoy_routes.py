@@ -18,23 +18,22 @@ from sidecar.envoy_names import (
     type_url,
 )
 from sidecar.limits import LIMITS
-from sidecar.routes import Body, Placement, Row
+from sidecar.routes import WEBSOCKET, Body, Placement, Row
 
 _BODY_MODES = {Body.UNREAD: "NONE", Body.GRPC: "STREAMED"}
 
 
 def routes_of(rows: Iterable[Row]) -> list[Json]:
     """Return the routes of our own Envoy, checked."""
-    found = [
-        *(
-            route_of(row, cluster=UPSTREAM_GRPC if row.grpc else UPSTREAM)
-            for row in rows
-            if row.placement is not Placement.ASGI
-        ),
-        _last(),
-    ]
+    found = [*(route_of(row, cluster=UPSTREAM_GRPC if row.grpc else UPSTREAM) for row in placed(rows)), _last()]
     assert_decided(found)
     return found
+
+
+def placed(rows: Iterable[Row]) -> list[Row]:
+    """Return the rows that Envoy has routes for; WebSockets first, whose handshake is a GET that another row may know, too."""
+    ours = [row for row in rows if row.placement is not Placement.ASGI]
+    return sorted(ours, key=lambda row: row.method != WEBSOCKET)
 
 
 def assert_decided(routes: Iterable[Mapping[str, Any]]) -> None:
@@ -65,13 +64,23 @@ def route_of(row: Row | None, *, cluster: str) -> Json:
     return {
         "name": row.name,
         **plain,
-        "match": {
-            "safe_regex": {"regex": row.regex},
-            "headers": [{"name": ":method", "string_match": {"exact": row.method}}],
-        },
-        "route": {"cluster": cluster, **_duration(row)},
+        "match": {"safe_regex": {"regex": row.regex}, "headers": _matched(row)},
+        "route": {"cluster": cluster, **_duration(row), **_upgrade(row)},
         "typed_per_filter_config": decided,
     }
+
+
+def _matched(row: Row) -> list[Json]:
+    method = "GET" if row.method == WEBSOCKET else row.method
+    found: list[Json] = [{"name": ":method", "string_match": {"exact": method}}]
+    if row.method == WEBSOCKET:
+        found.append({"name": "upgrade", "string_match": {"exact": "websocket", "ignore_case": True}})
+    return found
+
+
+def _upgrade(row: Row) -> Json:
+    """Return what lets this route alone become a WebSocket: any other upgrade is refused by Envoy itself."""
+    return {"upgrade_configs": [{"upgrade_type": "websocket"}]} if row.method == WEBSOCKET else {}
 
 
 def _duration(row: Row) -> Json:

@@ -25,7 +25,7 @@ from sidecar.envoy import CERTIFICATE_HEADER, GIVEN_HEADERS
 from sidecar.gate import Ask, Gate, Verdict, readable
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial
-from sidecar.routes import Placement
+from sidecar.routes import WEBSOCKET, Placement
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,8 +52,9 @@ class Headers:
 
     def ask(self, *, method: str, target: str, route: str | None, source_ip: str) -> Ask:
         """Return the question; one with a fault gets a target that no table maps, hence a recorded refusal."""
+        upgrade = self.values.get("upgrade")
         return Ask(
-            method=method,
+            method=method if upgrade is None else _upgraded(method, upgrade),
             target="" if self.fault else target,
             route=route,
             authorization=self.values.get("authorization"),
@@ -62,6 +63,15 @@ class Headers:
             proof=self.values.get("dpop"),
             asserted={name: self.values[header] for header, name in ASSERTED.items() if header in self.values},
         )
+
+
+def _upgraded(method: str, protocol: str) -> str:
+    """Return the method of a request that is to become another protocol: a row's own, or one that no row has.
+
+    Our Envoy opens only a WebSocket's route. One that is not ours may open them all, and a tunnel that passes for a GET, or
+    that was decided once, would never be cut.
+    """
+    return WEBSOCKET if method in {"GET", WEBSOCKET} and protocol.lower() == "websocket" else "UPGRADE"
 
 
 PARTIAL = "x-envoy-auth-partial-body"

@@ -311,7 +311,8 @@ class Gate:
     def _bound(self, ask: Ask) -> BoundRequest:
         """Return what a DPoP proof must name: the authority is configured, and never what the client called us (PR-3)."""
         path = ask.target.partition("?")[0]
-        return BoundRequest(method=ask.method, uri=self._origin + path if self._origin else "", proof=ask.proof)
+        method = "GET" if ask.method == WEBSOCKET else ask.method  # the handshake's, which is what a proof names
+        return BoundRequest(method=method, uri=self._origin + path if self._origin else "", proof=ask.proof)
 
     def _map(self, ask: Ask, placement: Placement) -> Mapped | Unmapped | Unidentified:
         """Map the request by our own reading of it; Envoy's choice of route must agree.

@@ -14,7 +14,7 @@ import yaml
 
 from sidecar.envoy import Upstream, cluster, ext_authz_rules, ext_proc, hardening
 from sidecar.envoy_names import EXT_AUTHZ, EXT_PROC, Address, Json, pipe_address, seconds, socket_address, type_url
-from sidecar.envoy_routes import assert_decided, route_of
+from sidecar.envoy_routes import assert_decided, placed, route_of
 from sidecar.limits import LIMITS
 from sidecar.routes import Placement, Row
 
@@ -124,7 +124,7 @@ def _filters() -> list[Json]:
 
 
 def _routes(foreign: Foreign) -> list[Json]:
-    rows = [row for row in foreign.rows if row.placement is not Placement.ASGI]
+    rows = placed(foreign.rows)
     found = [
         route_of(row, cluster=(foreign.grpc_cluster or foreign.cluster) if row.grpc else foreign.cluster)
         for row in rows

@@ -10,7 +10,7 @@ from pdp.engine.obligations import OBLIGATIONS
 from sidecar.asgi_door import _File
 from sidecar.config import load_routes
 from sidecar.duties import supported
-from sidecar.routes import Placement, Scope
+from sidecar.routes import WEBSOCKET, Placement, Scope
 from sidecar.routes.assembly import PROTOCOLS
 
 PAGE = (Path(__file__).parents[3] / "docs/sidecar.md").read_text()
@@ -23,7 +23,17 @@ def test_its_routes_file_is_read(tmp_path: Path) -> None:
     table = load_routes(file)
     assert table.served["latest"].pinned
     assert [row.name for row in table.rows if row.name.startswith("own.")] == [
-        *("own.rank", "own.ask", "own.docs", "own.admin")
+        *("own.rank", "own.ask", "own.docs", "own.admin", "own.live")
+    ]
+
+
+def test_its_websockets_are_read(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text("protocols: [openai]\n" + next(block for block in BLOCKS if "realtime" in block))
+    rows = [row for row in load_routes(file).rows if row.method == WEBSOCKET]
+    assert [(row.name, row.placement) for row in rows] == [
+        ("own.live", Placement.EXT_PROC),
+        ("own.realtime", Placement.EXT_PROC),  # in place of the protocol's own, which only the middleware has
     ]
 
 

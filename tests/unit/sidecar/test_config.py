@@ -150,7 +150,7 @@ routes:
         "own.admin": "never",
         "own.live": "served",
     }
-    assert own["own.live"].placement is Placement.ASGI
+    assert own["own.live"].placement is Placement.EXT_PROC
     assert table.served["m"].upstream == "m-one"
 
 
@@ -163,6 +163,7 @@ routes:
         ("- {name: a, method: POST, path: //a}", "is no path"),
         ('- {name: a, method: POST, path: "/a/{model}"}', "is no path"),
         ("- {name: a, method: POST, path: /a}", "what does it ask about"),
+        ("- {name: a, method: WEBSOCKET, path: /a, body: json}", "a WebSocket has no body"),
         ("- {name: a, method: POST, path: /a, resource: nothing}", "routes.own.a"),
         ("- {name: a, method: POST, path: /a, resource: endpoint/a, action: dance}", "routes.own.a"),
     ],

@@ -165,6 +165,18 @@ def test_raw_headers_are_read_and_repeated_ones_are_two() -> None:
 
 
 @pytest.mark.holds("N5", "adv_header_spelling")
+@pytest.mark.holds("N9")
+@pytest.mark.parametrize("protocol", ["websocket", "WebSocket", "h2c", "websocket, h2c", ""])
+def test_a_foreign_envoy_that_opens_every_upgrade_opens_no_tunnel_decided_once(protocol: str) -> None:
+    """Istio allows WebSockets everywhere: one that passed for the GET it begins as would never be cut."""
+    decider = Decider()
+    request = question(upgrade=protocol, connection="upgrade")
+    assert check(request, decider).status.code == 7
+    assert decider.questions == []
+    del request.attributes.request.http.headers["upgrade"]
+    assert check(request, decider).status.code == 0
+
+
 def test_the_certificate_comes_from_the_connection_never_from_a_header() -> None:
     decider = Decider()
     check(question(**{"x-forwarded-client-cert": f'Hash={"0" * 64};Cert="forged"'}), decider)
