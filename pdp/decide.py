@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome
 from pdp.engine.explain import nearest_miss
+from pdp.engine.memory import Kept
 from pdp.engine.obligations import merge, recheck_after_s
 from pdp.engine.recall import BROUGHT, recall
 from pdp.engine.roles import Timed
@@ -25,6 +26,7 @@ from pdp.model.attributes import Attributes, Value, check_value
 from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
 from pdp.model.names import NO_SEGMENT, Kind, Principal
 from pdp.model.request import Party, Question
+from pdp.signals.locks import Lock
 from pdp.world import Asset, World
 
 GRANTS: Final = ""
@@ -53,7 +55,13 @@ def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = F
 
 
 def _decided(case: "Case", now_ms: int) -> Decision:
-    return _settle(case, _judge(case, now_ms), now_ms)
+    lock = case.world.locks.match(case.question, now_ms)
+    return _judge(case, now_ms) if lock is None else _locked(case, lock, now_ms)
+
+
+def _locked(case: "Case", lock: Lock, now_ms: int) -> Decision:
+    again_s = (lock.end_ms - now_ms) / 1000 if lock.end_ms else None
+    return case.deny(Reason.LOCKED, detail=f"lock `{lock.id}`", again_s=again_s)
 
 
 def _doubted(case: "Case", now_ms: int) -> Decision:
@@ -118,7 +126,7 @@ class Case(NamedTuple):
 
 
 def open_case(world: World, question: Question) -> Case | Decision:
-    """Check the question against the world's vocabulary and inventory; locks are looked at in `_judge`."""
+    """Check the question against the world's vocabulary and inventory; locks are looked at in `_decided`."""
     snapshot = world.snapshot
     if snapshot is None:
         return deny(Reason.WORLD_STALE, world_seq=world.seq, detail="no policy is held yet")
@@ -214,41 +222,53 @@ def _attributes(snapshot: Snapshot, question: Question, asset: Asset) -> dict[st
     }
 
 
-def _judge(case: Case, now_ms: int) -> Sequence[Outcome] | Decision:
-    """Run the stages; return the first refusal, or all the outcomes that granted, the subject's grant before the actors'."""
-    lock = case.world.locks.match(case.question, now_ms)
-    if lock is not None:
-        locked = case.deny(Reason.LOCKED, detail=f"lock `{lock.id}`")
-        return replace(locked, recheck_after_s=(lock.end_ms - now_ms) / 1000) if lock.end_ms else locked
-    outcomes, refusal = _asked(case, now_ms)
-    if refusal is None:
-        return outcomes
-    # Time alone may turn a deny around, too: a role starts, a condition reads the clock.
-    return case.deny(refusal, outcomes[-1], again_s=_next_look_s(case, outcomes, (), now_ms))
+class _Made(NamedTuple):
+    """A decision, and all that it was made of: for the next question that leads to the same."""
+
+    world_seq: int
+    outcomes: list[Outcome]
+    supports: frozenset[str] | None
+    decision: Decision
 
 
-def _asked(case: Case, now_ms: int) -> tuple[list[Outcome], Reason | None]:
-    """Ask stage after stage, up to the first that refuses; return all outcomes, and why the last one refuses, if it does."""
+def _judge(case: Case, now_ms: int) -> Decision:
+    """Run the stages and return what follows from them: the decision made before, where it does and time cannot change it."""
+    asked, refusal = _asked(case, now_ms)
+    outcomes = [one.outcome for one in asked]
+    question, made = case.question, asked[-1].made
+    if question.credential.expires_at_s:
+        return _settle(case, outcomes, refusal, now_ms)
+    if made and made[:3] == (case.world.seq, outcomes, question.supports):
+        decision: Decision = made.decision
+        return decision
+    decision = _settle(case, outcomes, refusal, now_ms)
+    if not any(outcome.reads_now or outcome.valid_until_ms is not None for outcome in outcomes):
+        asked[-1].made = _Made(case.world.seq, outcomes, question.supports, decision)
+    return decision
+
+
+def _asked(case: Case, now_ms: int) -> tuple[list[Kept], Reason | None]:
+    """Ask stage after stage, up to the first that refuses; return all that was said, and why the last refuses, if it does."""
     question = case.question
-    outcomes: list[Outcome] = []
+    asked: list[Kept] = []
     if case.segmented:
-        outcomes.append(reach := _reach(case, now_ms))
-        if reach.effect is not _ALLOW:
-            return outcomes, Reason.SEGMENT_DENIED
-    outcomes.append(own := _grant(case, question.subject, now_ms))
-    if own.effect is not _ALLOW:
-        return outcomes, own.reason
+        asked.append(reach := _reach(case, now_ms))
+        if reach.outcome.effect is not _ALLOW:
+            return asked, Reason.SEGMENT_DENIED
+    asked.append(own := _grant(case, question.subject, now_ms))
+    if own.outcome.effect is not _ALLOW:
+        return asked, own.outcome.reason
     for depth, actor in enumerate(question.actors):
-        outcomes.append(acting := _grant(case, actor, now_ms))
+        asked.append(acting := _grant(case, actor, now_ms))
         # A nested actor, behind the current one, needs no grant of its own: only a deny rule on it counts. Its outcome
         # goes along all the same, for a role that starts later may bring that rule.
-        indifferent = depth > 0 and acting.reason is Reason.NO_GRANT
-        if acting.effect is not _ALLOW and not indifferent:
-            return outcomes, Reason.DELEGATION_DENIED
-    return outcomes, None
+        indifferent = depth > 0 and acting.outcome.reason is Reason.NO_GRANT
+        if acting.outcome.effect is not _ALLOW and not indifferent:
+            return asked, Reason.DELEGATION_DENIED
+    return asked, None
 
 
-def _reach(case: Case, now_ms: int) -> Outcome:
+def _reach(case: Case, now_ms: int) -> Kept:
     """Return whether segmentation lets the source reach the target."""
     question = case.question
     source = _source(question)
@@ -265,7 +285,7 @@ def _reach(case: Case, now_ms: int) -> Outcome:
     )
 
 
-def _grant(case: Case, party: Party, now_ms: int) -> Outcome:
+def _grant(case: Case, party: Party, now_ms: int) -> Kept:
     """Return whether `party` is granted the access."""
     question = case.question
     return recall(
@@ -312,26 +332,27 @@ def _source(question: Question) -> Principal | None:
     return asking if asking.kind is Kind.WORKLOAD else None
 
 
-def _settle(case: Case, verdict: Sequence[Outcome] | Decision, now_ms: int) -> Decision:
-    """Turn the stages' verdict into the decision, with merged obligations and the time of the next look."""
-    if isinstance(verdict, Decision):
-        return verdict
-    obligations = _duties(verdict)
+def _settle(case: Case, outcomes: Sequence[Outcome], refusal: Reason | None, now_ms: int) -> Decision:
+    """Turn the stages' outcomes into the decision, with merged obligations and the time of the next look."""
+    if refusal is not None:
+        # Time alone may turn a deny around, too: a role starts, a condition reads the clock.
+        return case.deny(refusal, outcomes[-1], again_s=_next_look_s(case, outcomes, (), now_ms))
+    obligations = _duties(outcomes)
     if obligations is None:
         return case.deny(Reason.OBLIGATION_UNSUPPORTED, detail="two rules oblige to different things")
     supports = case.question.supports
     unable = [item.name for item in obligations if item.name not in supports] if supports is not None else ()
     if unable:
         return case.deny(Reason.OBLIGATION_UNSUPPORTED, detail=f"unable to carry out {', '.join(unable)}")
-    granting = verdict[1] if case.segmented else verdict[0]
+    granting = outcomes[1] if case.segmented else outcomes[0]
     return Decision(
         effect=Effect.ALLOW,
         reason=Reason.GRANTED,
         world_seq=case.world.seq,
         obligations=obligations,
-        determining=tuple([row for outcome in verdict for row in outcome.determining]),
+        determining=tuple([row for outcome in outcomes for row in outcome.determining]),
         role_path=granting.role_path,
-        recheck_after_s=_next_look_s(case, verdict, obligations, now_ms),
+        recheck_after_s=_next_look_s(case, outcomes, obligations, now_ms),
     )
 
 

@@ -5,10 +5,10 @@ reads a chain may rely on the fields of `DecisionRecord` being present in every 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from pdp.audit.chain import Draft, Drafted
 from pdp.errors import Reason
@@ -17,9 +17,10 @@ from pdp.model import canonical
 from pdp.model.attributes import Attributes
 from pdp.model.decision import Decision, Effect, Obligation
 from pdp.model.names import Principal, Resource
-from pdp.model.request import CredentialFacts, Party, Question
+from pdp.model.request import NO_FACTS, CredentialFacts, Party, Question
 
 VERSION: Final = 1
+_EFFECTS: Final = {Effect.ALLOW: '"allow"', Effect.DENY: '"deny"'}
 _SCALARS: Final = (bool, int, float, str)
 _FACTS: Final = tuple(fact.name for fact in fields(CredentialFacts))
 """Each of them: a lock can match it, so a record without it would not replay its decision."""
@@ -59,6 +60,29 @@ class Circumstances:
     door: str
     caller: str
     time_ms: int
+    pieces: "_Pieces" = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        pieces = _Pieces(
+            caller=f'"caller":{_line(self.caller)}',
+            clock=f'"clock_off":{"true" if self.clock_off else "false"}',
+            door=f'"door":{_quoted(self.door)}',
+            now=f'"now_ms":{self.now_ms}',
+            age=f'"staleness_ms":{self.staleness_ms}',
+            time=f'"time_ms":{self.time_ms},"v":{VERSION}',
+        )
+        object.__setattr__(self, "pieces", pieces)
+
+
+class _Pieces(NamedTuple):
+    """The fields of circumstances as records show them, in the order of their names: written once for a call."""
+
+    caller: str
+    clock: str
+    door: str
+    now: str
+    age: str
+    time: str
 
 
 class DecisionRecord(Drafted):
@@ -79,22 +103,21 @@ class DecisionRecord(Drafted):
         self._digest = digest
         self._around = around
 
-    def draft(self) -> Draft:
+    def draft(self, n: int, prev: str) -> Draft:
         """Return the canonical text: every field, in the order of their names."""
-        asked, made, around = self._question, self._decision, self._around
+        asked, made = self._question, self._decision
+        subject, resource = asked.subject, asked.resource
+        caller, clock, door, now, age, time = self._around.pieces
         return Draft(
-            f'{{"action":{_quoted(str(asked.action))},"actors":{_actors(asked.actors)}'
-            f',"attributes":{_attributes(asked.attributes)},"caller":{_line(around.caller)}'
-            f',"claims":{_attributes(asked.claims)},"clock_off":{_truth(around.clock_off)}'
+            f'{{"action":{_quoted(asked.action.text)},"actors":{_actors(asked.actors)}'
+            f',"attributes":{_attributes(asked.attributes)},{caller},"claims":{_attributes(asked.claims)},{clock}'
             f',"credential":{_credential(asked.credential)},"decision_id":{_quoted(self._id)}'
             f',"detail":{_line(made.detail)},"determining":{_list(made.determining)},"digest":"',
-            f'","door":{_quoted(around.door)},"effect":"{_effect(made.effect)}","groups":{_set(asked.subject.groups)}'
-            f',"kind":"decision","n":',
-            f',"now_ms":{around.now_ms},"obligations":{_obligations(made.obligations)},"prev":"',
-            f'","principal":{_quoted(str(asked.subject.principal))},"reason":"{made.reason}"'
-            f',"resource":{_quoted(str(asked.resource))},"resource_digest":{_quoted(self._digest)}'
-            f',"serves":{_name(asked.serves)},"staleness_ms":{around.staleness_ms},"supports":{_set(asked.supports)}'
-            f',"time_ms":{around.time_ms},"v":{VERSION},"version":{_quoted(asked.resource.version)}'
+            f'",{door},"effect":{_EFFECTS[made.effect]},"groups":{_set(subject.groups)},"kind":"decision","n":{n},{now}'
+            f',"obligations":{_obligations(made.obligations)},"prev":"{prev}"'
+            f',"principal":{_quoted(subject.principal.text)},"reason":"{made.reason}"'
+            f',"resource":{_quoted(resource.text)},"resource_digest":{_quoted(self._digest)},"serves":{_name(asked.serves)}'
+            f',{age},"supports":{_set(asked.supports)},{time},"version":{_quoted(resource.version)}'
             f',"workload":{_name(asked.workload)},"world_seq":{made.world_seq}}}',
         )
 
@@ -190,10 +213,6 @@ def one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _effect(effect: Effect) -> str:
-    return "allow" if effect is Effect.ALLOW else "deny"
-
-
 # --- parts of a record's text ---------------------------------------------------------------------------------------------
 
 
@@ -203,11 +222,7 @@ def _line(text: str) -> str:
 
 
 def _name(name: Principal | Resource | None) -> str:
-    return '""' if name is None else _quoted(str(name))
-
-
-def _truth(value: bool) -> str:  # noqa: FBT001 - the value itself
-    return "true" if value else "false"
+    return '""' if name is None else _quoted(name.text)
 
 
 @lru_cache(maxsize=AUDIT_PART_ENTRIES)
@@ -242,9 +257,13 @@ def _attributes(attributes: Attributes) -> str:
     return _text({"sha256": canonical.digest("portcullis audit attributes", text.encode("ascii")).hex()})
 
 
-@lru_cache(maxsize=AUDIT_PART_ENTRIES)
 def _credential(facts: CredentialFacts) -> str:
     """Return what names the credential: never the credential."""
+    return "{}" if facts is NO_FACTS else _facts(facts)
+
+
+@lru_cache(maxsize=AUDIT_PART_ENTRIES)
+def _facts(facts: CredentialFacts) -> str:
     return _text({name: value for name in _FACTS if (value := getattr(facts, name))})
 
 

@@ -13,10 +13,9 @@ from pdp.errors import BadNameError, BadRequestError
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes, Value
 from pdp.model.decision import Decision
 from pdp.model.names import Action, Principal, Resource
-from pdp.model.request import CredentialFacts, Party, Question
+from pdp.model.request import NO_FACTS, CredentialFacts, Party, Question
 
 _FACTS: Final = frozenset(fact.name for fact in fields(CredentialFacts))
-_NO_FACTS: Final = CredentialFacts()
 _PARTIES: Final = 4_096
 NO_QUESTION: Final = "refused before there was a question"
 """Such a refusal read nothing of the world: there is nothing to decide again."""
@@ -127,7 +126,7 @@ def _value(value: Any) -> Value:
 
 def _credential(held: Mapping[str, Any]) -> CredentialFacts:
     if not held:
-        return _NO_FACTS
+        return NO_FACTS
     if not held.keys() <= _FACTS:
         raise ValueError("it names facts of a credential that this version does not know")
     return CredentialFacts(**held)

@@ -1,17 +1,21 @@
 """What a snapshot remembers of its own answers: see `recall.py`, which alone reads and writes it."""
 
-from typing import Any, NamedTuple
+from typing import Any
 
 from pdp.limits import RECALL_ENTRIES
 
 Key = tuple[Any, ...]
 
 
-class Kept(NamedTuple):
-    """An outcome, and the asset that it was about."""
+class Kept:
+    """An outcome, the asset that it was about, and what was last made of it, by whoever asked for it."""
 
-    outcome: Any
-    asset: object
+    __slots__ = ("asset", "made", "outcome")
+
+    def __init__(self, outcome: Any, asset: object) -> None:
+        self.outcome = outcome
+        self.asset = asset
+        self.made: Any = None
 
 
 class Memory:

@@ -10,6 +10,7 @@ A cache of `evaluate`, and equal to it: a property test holds the two together.
   not kept: where a condition read the clock, or one of the names stands for something by a link that starts or ends. (That
   the outcome itself would stand is not enough: the role path may lead over such a link.)
 - Bound: entries by number, and each by the text that callers may put into it; beyond either an outcome is made anew.
+- Beside an outcome lies the last decision that was made of it (`decide`), with all that it was made of.
 - Bypass: contexts whose rules the index alone does not find (`direct`), for what their matchers read is not listed; and
   whoever calls `evaluate`.
 """
@@ -18,7 +19,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Snapshot
-from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
+from pdp.engine.evaluate import EngineRequest, evaluate
 from pdp.engine.functions import ANY
 from pdp.engine.memory import Kept, Key
 from pdp.engine.plan import ROLE
@@ -43,8 +44,8 @@ def recall(
     brought: Attributes,
     attributes: Attributes,
     request: Callable[[], EngineRequest],
-) -> Outcome:
-    """Return what `evaluate` says to `request` in `context`, without asking it if that is known.
+) -> Kept:
+    """Return what `evaluate` says to `request` in `context`, without asking it if that is known; it may be kept or new.
 
     Args:
         snapshot: the policy.
@@ -59,7 +60,7 @@ def recall(
     """
     compiled = snapshot.contexts.get(context)
     if compiled is None or not compiled.direct:
-        return evaluate(snapshot, request(), now_ms)
+        return Kept(evaluate(snapshot, request(), now_ms), asset)
     memory = snapshot.memory
     named = memory.derived.get((context, given))
     if named is None:
@@ -73,14 +74,14 @@ def recall(
     )
     kept = memory.find(key)
     if kept is not None and kept.asset is asset:
-        outcome: Outcome = kept.outcome
-        return outcome
+        return kept
     asked = request()
     outcome = evaluate(snapshot, asked, now_ms)
+    kept = Kept(outcome, asset)
     short = _chars(key[2:]) <= RECALL_TEXT_CHARS
     if short and not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
-        memory.keep(key, Kept(outcome, asset))
-    return outcome
+        memory.keep(key, kept)
+    return kept
 
 
 def _timeless(snapshot: Snapshot, compiled: CompiledContext, request: EngineRequest, now_ms: int) -> bool:

@@ -1,6 +1,7 @@
 """The question: who, does what, to what, from where, with which attributes. All of it verified or checked."""
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_ATTRIBUTES, MAX_GROUPS
@@ -44,6 +45,10 @@ class CredentialFacts:
     pod_uid: str = ""
 
 
+NO_FACTS: Final = CredentialFacts()
+"""Of no credential: the subject was asserted."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
     """One question to `decide`.
@@ -63,7 +68,7 @@ class Question:
     serves: Resource | None = None
     attributes: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
     claims: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
-    credential: CredentialFacts = field(default_factory=CredentialFacts)
+    credential: CredentialFacts = NO_FACTS
     supports: frozenset[str] | None = None
 
     def __post_init__(self) -> None:

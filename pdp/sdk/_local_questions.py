@@ -16,7 +16,7 @@ from pdp.model import decision as model
 from pdp.model.attributes import AttributeType, Value
 from pdp.model.decision import Answer
 from pdp.model.names import Action, Principal, Resource, printable
-from pdp.model.request import CredentialFacts, Party
+from pdp.model.request import NO_FACTS, Party
 from pdp.model.request import Question as Engine
 from pdp.sdk._core import plain_value, request_attributes
 from pdp.sdk._machine import Machine
@@ -198,7 +198,7 @@ class Reader:
             serves=Resource.parse(question.serves) if question.serves else None,
             attributes=await self.attributes(question.attributes, admitted),
             claims=verified.attributes if verified else {},
-            credential=verified.facts if verified else CredentialFacts(),
+            credential=verified.facts if verified else NO_FACTS,
             supports=None if question.supports is None else frozenset(question.supports),
         )
 

@@ -13,7 +13,6 @@ decided each time. No credential is ever a key.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.identity.proof import BoundRequest
@@ -21,14 +20,12 @@ from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
 from pdp.limits import MAX_ATTRIBUTES, QUESTION_CACHE_BYTES, QUESTION_CACHE_ENTRIES
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes, AttributeType, Value
 from pdp.model.names import Action, Principal, Resource, printable
-from pdp.model.request import CredentialFacts, Party, Question
+from pdp.model.request import NO_FACTS, Party, Question
 from pdp.replica import Replica
 from pdp.server.callers import ASSERT, Caller, Gate
 from pdp.server.grpc.convert import party_of, value_of
 from pdp.service.authenticate import Authenticator
 from pdp.v1 import decision_pb2, types_pb2
-
-_NO_FACTS: Final = CredentialFacts()
 
 
 class Reader:
@@ -185,7 +182,7 @@ def _without_attributes(message: decision_pb2.Question) -> Question:
         serves=Resource.parse(serves) if serves else None,
         attributes=NO_ATTRIBUTES,
         claims=NO_ATTRIBUTES,
-        credential=_NO_FACTS,
+        credential=NO_FACTS,
         supports=None if message.supports_all else frozenset(message.supports),
     )
 

@@ -13,6 +13,7 @@ from pdp.decide import SEGMENTATION, decide
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.memory import Kept, Memory
 from pdp.engine.recall import recall
+from pdp.errors import Reason
 from pdp.limits import RECALL_ENTRIES
 from pdp.model.attributes import Value
 from pdp.model.decision import Effect
@@ -55,13 +56,14 @@ QUESTIONS = st.builds(
     subject=PARTIES,
     action=st.just(Action.parse("endpoint.invoke")),
     resource=st.sampled_from(["endpoint/a", "endpoint/night"]).map(Resource.parse),
-    actors=st.lists(PARTIES, max_size=1).map(tuple),
+    actors=st.lists(PARTIES, max_size=2).map(tuple),
     workload=st.none() | st.just(Principal.parse("workload:spiffe://t/web")),
     attributes=st.sampled_from([{}, {"request.n": 3}, {"request.n": 4}]),
     claims=st.sampled_from([{}, {"subject.acr": "gold"}, {"subject.acr": "silver"}, {"resource.sensitivity": "low"}]),
     credential=st.sampled_from(
         [CredentialFacts(), CredentialFacts(issuer="https://i", expires_at_s=START_MS // 1000 + 9)]
     ),
+    supports=st.sampled_from([None, frozenset(), frozenset({"max_tokens", "recheck_after"})]),
 )
 TIMES = st.sampled_from([-5, 5, 15, 22, 27, 35])
 """Between the instants at which something in `POLICY` starts or ends."""
@@ -117,6 +119,18 @@ def test_the_same_question_is_not_evaluated_twice(monkeypatch: pytest.MonkeyPatc
     assert decide(world, asked, START_MS + 1) == first
 
 
+def test_the_same_outcomes_make_the_same_decision_once() -> None:
+    world = forgetful(worlds()[0])
+    asked = question(attributes={"request.n": 4})
+    first = decide(world, asked, START_MS)
+    assert decide(world, asked, START_MS + 1) is first
+    later = replace(world, seq=world.seq + 1)
+    assert decide(later, asked, START_MS) == replace(first, world_seq=later.seq)
+    unable = decide(world, replace(asked, supports=frozenset()), START_MS)
+    assert unable.reason is Reason.OBLIGATION_UNSUPPORTED
+    assert decide(world, asked, START_MS) == first
+
+
 @pytest.mark.parametrize("first", [4, 4.0])
 def test_another_type_of_the_same_value_is_another_question(first: float) -> None:
     """`4 == 4.0` in Python: an attribute that a condition refuses must not find what another one was told."""
@@ -125,12 +139,12 @@ def test_another_type_of_the_same_value_is_another_question(first: float) -> Non
 
     def said(n: float) -> Effect:
         request = EngineRequest(SEGMENTATION, NAMES, {"dst": (NO_SEGMENT,)}, {"request.n": n})
-        outcome = recall(
+        kept = recall(
             snapshot, SEGMENTATION, START_MS, said=NAMES, given=frozenset(), asset=None,
             brought=request.attributes, attributes=request.attributes,
             request=lambda: request,
         )  # fmt: skip
-        return outcome.effect
+        return Effect(kept.outcome.effect)
 
     said(first)
     assert (said(4), said(4.0)) == (Effect.ALLOW, Effect.DENY)
@@ -144,10 +158,11 @@ def test_the_two_noughts_are_two_questions() -> None:
 
     def said(nought: float) -> Effect:
         request = EngineRequest(SEGMENTATION, names, {}, {"signal.drift_p": nought})
-        return recall(
+        kept = recall(
             snapshot, SEGMENTATION, START_MS, said=names, given=frozenset(), asset=None, brought={},
             attributes=request.attributes, request=lambda: request,
-        ).effect  # fmt: skip
+        )  # fmt: skip
+        return Effect(kept.outcome.effect)
 
     assert [said(nought) for nought in (0.0, -0.0, 0.0)] == [Effect.ALLOW, Effect.DENY, Effect.ALLOW]
 
