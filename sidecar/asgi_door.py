@@ -49,6 +49,12 @@ class _Pdp(BaseModel):
     plaintext: bool = False
 
 
+class _Audit(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    durable: bool = True
+
+
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,6 +65,7 @@ class _File(BaseModel):
     tenant: str = "main"
     origin: str = ""
     forward_credentials: bool = False
+    audit: _Audit = _Audit()
 
 
 def load(path: Path) -> tuple[CoreConfig, bool]:
@@ -101,6 +108,7 @@ def load(path: Path) -> tuple[CoreConfig, bool]:
         state_dir=home / parsed.state_dir,
         tenant=parsed.tenant,
         origin=parse_origin(parsed.origin),
+        audit_durable=parsed.audit.durable,
     )
     return config, parsed.forward_credentials
 

@@ -82,6 +82,9 @@ PdpPlaintext = Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the P
 Origin = Annotated[
     str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
 ]
+AuditDurable = Annotated[
+    bool, typer.Option(help="Let an allow leave only once its record is on disk; off: a crash may take it unnoticed.")
+]
 Tenant = Annotated[str, typer.Option(help="The tenant whose log is followed.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say more on standard error.")]
 ForwardCredentials = Annotated[bool, typer.Option("--forward-credentials", help="Leave the token on the request.")]
@@ -111,6 +114,7 @@ def run(
     state_dir: StateDir = Path("state/sidecar"),
     certificate_suffices: CertificateSuffices = False,
     origin: Origin = "",
+    audit_durable: AuditDurable = True,
     tenant: Tenant = "main",
     verbose: Verbose = False,
 ) -> None:
@@ -135,6 +139,7 @@ def run(
         tenant=tenant,
         certificate_suffices=certificate_suffices,
         origin=parse_origin(origin),
+        audit_durable=audit_durable,
     )
     _serve(checked)
 
@@ -224,6 +229,7 @@ def serve(
     state_dir: StateDir = Path("state/sidecar"),
     certificate_suffices: CertificateSuffices = False,
     origin: Origin = "",
+    audit_durable: AuditDurable = True,
     tenant: Tenant = "main",
     verbose: Verbose = False,
 ) -> None:
@@ -247,6 +253,7 @@ def serve(
         tenant=tenant,
         certificate_suffices=certificate_suffices,
         origin=parse_origin(origin),
+        audit_durable=audit_durable,
     )
     _serve_foreign(checked, port, parse_address(probes, option="--probes"))
 

@@ -51,7 +51,8 @@ class CoreConfig:
     """What every placement needs in order to decide.
 
     `certificate_suffices`: callers may come with a client certificate and no token. `origin`: how callers reach the model,
-    which their DPoP proofs must name; empty: no proof holds.
+    which their DPoP proofs must name; empty: no proof holds. `audit_durable`: an allow leaves only after its record is on disk;
+    without it what a crash takes of the records is never missed: a degradation.
     """
 
     table: RouteTable
@@ -61,6 +62,7 @@ class CoreConfig:
     tenant: str = "main"
     certificate_suffices: bool = False
     origin: str = ""
+    audit_durable: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

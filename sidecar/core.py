@@ -256,6 +256,7 @@ class Core:
             found["pdp_sidecar_audit_records_total"] = self._trail.written
             found["pdp_sidecar_audit_lost_total"] = self._trail.lost
             found["pdp_sidecar_audit_degraded"] = bool(self._trail.degraded)
+            found["pdp_sidecar_audit_durable"] = self._config.audit_durable
         if self._shipper is not None:
             found["pdp_sidecar_audit_behind"] = self._shipper.behind
         return found
@@ -293,7 +294,10 @@ class Core:
             now_ms=self.clock.now_ms,
             signer=audit_signer(self._config.state_dir),
         )
-        self._trail = AuditTrail(self._chain, now_ms=self.clock.now_ms)
+        durable = self._config.audit_durable
+        if not durable:
+            _LOG.warning("weakened: an allow does not wait for its record (audit durability is off)")
+        self._trail = AuditTrail(self._chain, now_ms=self.clock.now_ms, waits=durable)
         self._stack.push_async_callback(self._trail.close)
         return self._trail
 

@@ -71,7 +71,7 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     ready = await _attempt(subject.probes, None, "the sidecar is ready", "/readyz", (), {"200"}, method="GET")
     ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
     told = await _told(subject.probes) if ready.passed else {}
-    age = [_age(told), *_proofs(told)] if ready.passed else []
+    age = [_age(told), *_durability(told), *_proofs(told)] if ready.passed else []
     routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
     return (*gate, ready, *age, *ports, *routes)
 
@@ -129,6 +129,14 @@ def _age(told: Mapping[str, float]) -> Finding:
     return Finding(
         check="the world that decides is fresh", passed=age_s <= MAX_STALENESS_S["high"], seen=f"{age_s:.1f} s old"
     )
+
+
+def _durability(told: Mapping[str, float]) -> Iterator[Finding]:
+    """Say whether an allow waits for its record; a sidecar that was told not to let it is weakened."""
+    durable = told.get("pdp_sidecar_audit_durable")
+    if durable is not None:
+        seen = "it does" if durable else "weakened: it does not, by `--no-audit-durable` or `audit: {durable: false}`"
+        yield Finding(check="an allow waits until its record is on disk", passed=bool(durable), seen=seen)
 
 
 def _proofs(told: Mapping[str, float]) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "pdp_sidecar_audit_records_total": "Records written to the audit chain",
     "pdp_sidecar_audit_lost_total": "Records that could not be written",
     "pdp_sidecar_audit_degraded": "1 while the audit chain lives on its reserve or cannot be written",
+    "pdp_sidecar_audit_durable": "1 where an allow waits for its record; 0: it was configured not to",
     "pdp_sidecar_audit_behind": "Records that the PDP has not acknowledged",
     "pdp_sidecar_envoy_restarts_total": "Times that Envoy was started again",
 }

@@ -1,4 +1,4 @@
-"""A load generator in a process of its own: keep-alive HTTP/1.1 over TLS with a client certificate, which wrk cannot do.
+"""A load generator in a process of its own, for where there is no wrk: keep-alive HTTP/1.1.
 
 It counts complete answers and their latency, and says so as one line of JSON. It is Python, so at high rates it takes as
 much processor time as what it measures; both sides of a comparison are always driven by it, at the same settings.
@@ -6,7 +6,6 @@ much processor time as what it measures; both sides of a comparison are always d
 
 import asyncio
 import json
-import ssl
 import statistics
 import subprocess
 import sys
@@ -26,11 +25,8 @@ class Load:
     path: str
     body: str
     headers: dict[str, str]
-    ca: str
-    cert: str
-    key: str
     connections: int
-    duration_s: float
+    duration_s: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,23 +97,15 @@ def _length(head: bytes) -> int:
     return 0
 
 
-def _tls(load: Load) -> ssl.SSLContext | None:
-    if not load.ca:
-        return None
-    context = ssl.create_default_context(cafile=load.ca)
-    context.load_cert_chain(load.cert, load.key)
-    return context
-
-
 async def _run(load: Load) -> Result:
     fields = {"host": load.host, "content-length": str(len(load.body)), **load.headers}
     head = "".join(f"{name}: {value}\r\n" for name, value in fields.items())
     request = f"POST {load.path} HTTP/1.1\r\n{head}\r\n{load.body}".encode()
     start = time.perf_counter()
     tally = _Tally(deadline=start + load.duration_s)
-    loop, context = asyncio.get_running_loop(), _tls(load)
+    loop = asyncio.get_running_loop()
     opened = [
-        await loop.create_connection(lambda: _Connection(request, tally), load.host, load.port, ssl=context)
+        await loop.create_connection(lambda: _Connection(request, tally), load.host, load.port)
         for _ in range(load.connections)
     ]
     await asyncio.gather(*(connection.done for _, connection in opened))

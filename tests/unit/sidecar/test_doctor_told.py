@@ -2,7 +2,9 @@
 
 import asyncio
 
-from sidecar.doctor import _age, _proofs, _told
+import pytest
+
+from sidecar.doctor import _age, _durability, _proofs, _told
 from sidecar.envoy_names import Address
 from sidecar.metrics import exposition
 from sidecar.probes import Probes, bound_socket
@@ -30,6 +32,14 @@ def test_the_age_of_the_world_and_the_memory_of_proofs_are_told() -> None:
 
 def test_where_no_issuer_wants_proofs_nothing_is_said_of_them() -> None:
     assert list(_proofs({"pdp_sidecar_takes_proofs": 0})) == []
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_a_sidecar_whose_allows_do_not_wait_for_their_record_fails(*, durable: bool) -> None:
+    told = asyncio.run(served({"pdp_sidecar_audit_durable": durable}))
+    (finding,) = _durability(told)
+    assert finding.passed is durable
+    assert ("weakened" in finding.seen) is not durable
 
 
 def test_a_sidecar_that_says_nothing_is_not_fresh() -> None:
