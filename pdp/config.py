@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
-from pdp.limits import DRAIN_GRACE_S, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES, MAX_WORKERS
+from pdp.limits import DRAIN_GRACE_S, MAX_AUDIT_SINKS, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES, MAX_WORKERS
 
 Where = Callable[[tuple[str | int, ...]], str]
 """Says where a value stands, such as `pdp.yaml:3`, given the path to it."""
@@ -121,14 +121,60 @@ class Probes(_Part):
     listen: Listen = Address(host="127.0.0.1", port=8183)
 
 
+class Sink(_Part):
+    """Where a copy of the decision log goes as it grows, each record at least once.
+
+    `form`: records as they are, or OCSF events (decisions alone). `mask`: what it must not see; `mask_key` makes pseudonyms
+    that outlive a restart. `path` is a file's, `url` a collector's logs endpoint; `authorization_file` holds a header's value.
+    """
+
+    name: Name
+    to: Literal["stdout", "file", "otlp"]
+    form: Literal["json", "ocsf"] = "json"
+    mask: tuple[Literal["principals", "attributes"], ...] = ()
+    mask_key: File | None = None
+    path: File | None = None
+    url: str = ""
+    ca: File | None = None
+    authorization_file: File | None = None
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        if (self.to == "file") != (self.path is not None) or (self.to == "otlp") != bool(self.url):
+            raise ValueError("a sink to a `file` has a `path`, one to `otlp` a `url`, and one to `stdout` neither")
+        if self.url:
+            _check_collector(self.url)
+        if not self.url and (self.ca or self.authorization_file):
+            raise ValueError("`ca` and `authorization_file` are for `otlp`")
+        return self
+
+
+def _check_collector(url: str) -> None:
+    """Refuse what would send the decision log in the clear across a network."""
+    parts = urlsplit(url)
+    host = Address(host=parts.hostname or "")
+    if not parts.hostname or parts.username is not None or parts.scheme not in ("http", "https"):
+        raise ValueError("`url` is a collector's logs endpoint, such as https://collector:4318/v1/logs")
+    if parts.scheme == "http" and not host.local:
+        raise ValueError("`url` without TLS is for this machine only: use https")
+
+
+def _check_sinks(sinks: tuple[Sink, ...]) -> tuple[Sink, ...]:
+    names = [sink.name for sink in sinks]
+    if len(names) > MAX_AUDIT_SINKS or len(set(names)) < len(names):
+        raise ValueError(f"at most {MAX_AUDIT_SINKS} sinks, each under a name of its own")
+    return sinks
+
+
 class Audit(_Part):
-    """Where the decision log lies; by default `audit` in the state directory.
+    """Where the decision log lies, by default `audit` in the state directory, and where copies of it go.
 
     `durable`: an allow leaves only after its record is on disk. Without it what a crash takes is never missed: a degradation.
     """
 
     dir: File | None = None
     durable: bool = True
+    sinks: Annotated[tuple[Sink, ...], AfterValidator(_check_sinks)] = ()
 
 
 class Store(_Part):
@@ -182,6 +228,7 @@ _PATHS: Final = (
     ("grpc", "tls", "key"),
     ("grpc", "tls", "client_ca"),
 )
+_SINK_FILES: Final = ("path", "mask_key", "ca", "authorization_file")
 
 
 def configure(
@@ -289,7 +336,17 @@ def _anchored(values: dict[str, Any], base: Path) -> dict[str, Any]:
             value = value.get(name) if isinstance(value, dict) else None
         if isinstance(value, str):
             _put(tree, path, str(base / value), "file")
+    audit = tree.get("audit")
+    if isinstance(audit, dict) and isinstance(audit.get("sinks"), list):
+        tree["audit"] = audit | {"sinks": [_anchored_sink(sink, base) for sink in audit["sinks"]]}
     return tree
+
+
+def _anchored_sink(sink: Any, base: Path) -> Any:
+    if not isinstance(sink, dict):
+        return sink
+    files = {name: str(base / sink[name]) for name in _SINK_FILES if isinstance(sink.get(name), str) and sink[name]}
+    return {**sink, **files}
 
 
 def _problem(detail: ErrorDetails) -> str:

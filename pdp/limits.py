@@ -277,6 +277,16 @@ MAX_KEY_FILE_BYTES: Final = 1024 * 1024
 """A file of verifier keys or checkpoints, as somebody keeps them elsewhere."""
 MAX_PROOF_FILE_BYTES: Final = 2 * 1024 * 1024
 """A proof: a record, two checkpoints and two paths."""
+AUDIT_SINK_IDLE_S: Final = 0.5
+"""How often a sink that has everything is looked after again."""
+AUDIT_SINK_BATCH_BYTES: Final = 1024 * 1024
+"""What a sink is brought at once, with at most `AUDIT_SHIP_RECORDS` records; collectors take 4 MiB by default."""
+AUDIT_SINK_TIMEOUT_S: Final = 10.0
+MAX_SINK_ANSWER_BYTES: Final = 64 * 1024
+MIN_MASK_KEY_BYTES: Final = 32
+"""A key that makes pseudonyms: names are guessable, so it is all that hides them."""
+MAX_AUDIT_SINKS: Final = 8
+"""Each is a task, a file of cursors and a label on metrics."""
 AUDIT_RETRY_S: Final = 1.0
 """How long refusals wait before they are tried again on a sink that failed; an allow tries at once."""
 MAX_CHAINS: Final = 1_024

@@ -9,7 +9,7 @@ from typing import Final, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
-from prometheus_client.core import CounterMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 
@@ -97,7 +97,12 @@ class Metrics:
 
     def by_reason(self, name: str, text: str, read: Callable[[], Mapping[str, int]]) -> None:
         """Show counts that are read when somebody looks; of their keys, those that are reasons."""
-        self.registry.register(_ByReason(name, text, lambda: {k: v for k, v in read().items() if k in self._reasons}))
+        known = lambda: {k: v for k, v in read().items() if k in self._reasons}  # noqa: E731 - read when somebody looks
+        self.registry.register(_ByLabel(name, text, "reason", CounterMetricFamily, known))
+
+    def by_sink(self, name: str, text: str, read: Callable[[], Mapping[str, int]], *, counts: bool = True) -> None:
+        """Show a number for each sink of the decision log; their names are those of the configuration."""
+        self.registry.register(_ByLabel(name, text, "sink", CounterMetricFamily if counts else GaugeMetricFamily, read))
 
     def page(self) -> bytes:
         """Return everything in Prometheus's text format."""
@@ -105,17 +110,19 @@ class Metrics:
 
 
 @dataclass(frozen=True, slots=True)
-class _ByReason(Collector):
-    """Counts by reason that live elsewhere."""
+class _ByLabel(Collector):
+    """Numbers that live elsewhere, by one label."""
 
     name: str
     text: str
+    label: str
+    family: type[CounterMetricFamily | GaugeMetricFamily]
     read: Callable[[], Mapping[str, int]]
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily(self.name, self.text, labels=("reason",))
-        for reason, count in sorted(self.read().items()):
-            family.add_metric((reason,), count)
+        family = self.family(self.name, self.text, labels=(self.label,))
+        for value, count in sorted(self.read().items()):
+            family.add_metric((value,), count)
         yield family
 
 

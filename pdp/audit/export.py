@@ -55,10 +55,15 @@ class Mask(StrEnum):
 
 
 def masked(record: Mapping[str, Any], masks: Collection[Mask], key: bytes) -> dict[str, Any]:
-    """Return a decision's record without what `masks` hide; a name becomes a pseudonym made with `key`."""
+    """Return a record without what `masks` hide; a name becomes a pseudonym made with `key`.
+
+    Records of other kinds than decisions name processes and no people; what of a stream's is free text goes.
+    """
     shown = dict(record)
-    if masks:
+    if masks and "detail" in shown:
         shown["detail"] = ""  # free text: it may repeat any of it
+    if shown.get("kind") != "decision":
+        return shown
     if Mask.PRINCIPALS in masks:
         shown["principal"] = _pseudonym(shown["principal"], key)
         shown["caller"] = _pseudonym(shown["caller"], key)

@@ -11,10 +11,13 @@ import typer
 from pdp.adapters.audit_file import Segment, folders, segments
 from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.audit_prune import Pruning, prune
+from pdp.adapters.audit_sinks import read_cursors
 from pdp.cli.options import AsJson, instant_text, parse_duration_ms
 from pdp.cli.output import write_json, write_line
 from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.config import Config
 from pdp.errors import ConfigError
+from pdp.server.sinks import RECEIVED
 
 _NOBODY: Final = "nobody"
 
@@ -32,7 +35,8 @@ def prune_command(
 
     A segment goes when all in it is older, in whole segments of 64 MiB, and never the last. In their place stays a tombstone over
     the Merkle tree of exactly those records, signed with the audit key of this state directory. `pdp audit verify` then says
-    `pruned` (exit code 4) and what is missing; any other gap stays a broken chain. A chain that does not verify is not touched.
+    `pruned` (exit code 4) and what is missing; any other gap stays a broken chain. A chain that does not verify is not touched,
+    nor what a configured sink has not been brought yet.
 
     Example: `pdp audit prune --older-than 400d --because 'retention rule 7'`
     """
@@ -42,7 +46,7 @@ def prune_command(
     pruning = Pruning(before_ms=before_ms, at=_now(), by=by or _account(), why=because)
     gone = []
     for directory, chain in _chains(settings.audit_dir):
-        gap = prune(directory, chain, pruning, signer)
+        gap = prune(directory, chain, pruning, signer, _undelivered(settings, directory, chain))
         if gap is not None:
             gone.append((chain, gap))
     if as_json:
@@ -51,6 +55,12 @@ def prune_command(
     for chain, gap in gone:
         write_line(f"{chain}: {gap}")
     write_line(f"removed from {len(gone)} chains; index and queries follow by themselves")
+
+
+def _undelivered(settings: Config, directory: Path, chain: str) -> int:
+    """Return the first record that a configured sink has not been brought yet; 0 without a sink."""
+    home = directory.parent if directory.name == RECEIVED else directory
+    return min((read_cursors(home, sink.name).get(chain, 0) + 1 for sink in settings.audit.sinks), default=0)
 
 
 def _chains(directory: Path) -> list[tuple[Path, str]]:

@@ -1,6 +1,5 @@
 """`pdp audit query` and `export`: find decisions in the log, and hand them to other systems."""
 
-import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -14,11 +13,10 @@ from pdp.cli.audit_filters import Place, filtered, placed
 from pdp.cli.audit_lines import record_line
 from pdp.cli.options import AsJson
 from pdp.cli.output import write_json_line, write_line
-from pdp.errors import ConfigError
 from pdp.limits import AUDIT_QUERY_LIMIT
+from pdp.server.sinks import mask_key as key_of
 
 _CHANGED: Final = 1
-_KEY_BYTES: Final = 32
 
 
 class Form(StrEnum):
@@ -84,29 +82,17 @@ def export(
 
     Example: `pdp audit export --as ocsf --since 1d --mask principals`
     """
-    key = _key(mask_key)
+    secret = key_of(mask_key)
     with place.index() as index:
         hits = index.find(wanted, limit=0)
     changed = [hit for hit in hits if hit.record is None]
     for hit in hits:
         if hit.record is not None:
-            record = masked(hit.record, frozenset(mask), key)
+            record = masked(hit.record, frozenset(mask), secret)
             write_json_line(ocsf(record, hit.chain) if form is Form.OCSF else record)
     for hit in changed:
         typer.echo(_changed(hit), err=True)
     raise typer.Exit(_CHANGED if changed else 0)
-
-
-def _key(path: Path | None) -> bytes:
-    if path is None:
-        return secrets.token_bytes(_KEY_BYTES)
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(key) < _KEY_BYTES:
-        raise ConfigError(f"{path} is too short", advice=f"make it with `head -c {_KEY_BYTES} /dev/urandom`")
-    return key
 
 
 def _tell(hit: Hit, *, as_json: bool) -> None:

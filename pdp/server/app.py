@@ -42,6 +42,7 @@ from pdp.server.grpc.services import Rooms, add_services
 from pdp.server.place import Place
 from pdp.server.probes import Probes, application
 from pdp.server.replay import open_replay
+from pdp.server.sinks import RECEIVED, followers
 from pdp.server.stores import WORLD_FILE, RootWatch, Stores, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog
@@ -58,7 +59,6 @@ from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
 
 _log = structlog.get_logger("pdp")
-RECEIVED: Final = "received"
 PROBES: Final = "probes.listen (--probes)"
 
 
@@ -133,6 +133,7 @@ class Application:
             authenticator=self.authenticator, decider=self.decider, replica=replica, origin=config.grpc.origin or ""
         )
         self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
+        self.sinks = followers(config, place, trail)
         self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
         self.book = AuditBook(
             own=place.audit(config.audit_dir),
@@ -148,7 +149,7 @@ class Application:
             clock=self.clock,
             standing=standing,
             used_proofs=self.replay.scope if basis.issuers.takes_proofs else "",
-            more=lambda: (*place.degradations(), *self.key_store.troubles()),
+            more=lambda: (*place.degradations(), *self.key_store.troubles(), *self._sink_troubles()),
             unfit=lambda: self.watchdog.told,
         )
         # Those that stand are said at the start, once.
@@ -226,11 +227,29 @@ class Application:
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+        self._show_sinks()
         refused = self.authenticator.counters
         self.metrics.by_reason("pdp_credentials_refused", "Credentials refused, by reason", lambda: refused)
         show("pdp_key_sets_failing", "Issuers whose keys could not be had", lambda: len(self.key_store.troubles()))
         show("pdp_live_checks", "Times an issuer was asked about a token", self._live("asked"))
         show("pdp_live_checks_unanswered", "Times it did not answer", self._live("unanswered"))
+
+    def _sink_troubles(self) -> list[str]:
+        return [sink.trouble for sink in self.sinks if sink.trouble]
+
+    def _show_sinks(self) -> None:
+        show, sinks, trail = self.metrics.by_sink, self.sinks, self.trail
+        show("pdp_audit_sink_records", "Records delivered", lambda: {sink.name: sink.delivered for sink in sinks})
+        show("pdp_audit_sink_failures", "Batches not taken", lambda: {sink.name: sink.failures for sink in sinks})
+        show(
+            "pdp_audit_sink_rejected", "Records refused for good", lambda: {sink.name: sink.rejected for sink in sinks}
+        )
+        show(
+            "pdp_audit_sink_behind",
+            "Records of this process that are not delivered yet",
+            lambda: {sink.name: sink.behind(trail.name, trail.link.n) for sink in sinks},
+            counts=False,
+        )
 
     def _degradations(self) -> int:
         return len(self.health.report().degradations)
@@ -281,6 +300,8 @@ async def housed(
         await app.server.start()
         alarms = asyncio.create_task(app.alarms.run(), name="alarms")
         stack.callback(alarms.cancel)
+        for sink in app.sinks:
+            stack.callback(asyncio.create_task(sink.run(), name=f"audit sink {sink.name}").cancel)
         yield app, address
 
 

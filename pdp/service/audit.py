@@ -48,6 +48,11 @@ class Chain(Protocol):
     """What the trail writes to; `adapters.audit_file.AuditChain` is one."""
 
     @property
+    def name(self) -> str:
+        """Its name, as its files have it."""
+        ...
+
+    @property
     def head(self) -> Link:
         """The last durable record."""
         ...
@@ -92,6 +97,7 @@ class AuditTrail:
     ) -> None:
         """Prepare; without `waits` a group asked to be durable is only put in line (a degradation, P13)."""
         self.link = chain.head
+        self.name = chain.name
         self.last_error = ""
         self.written = 0
         self.failures = 0
@@ -486,9 +492,10 @@ class AuditBook:
         """Return what all chains hold beyond `readers`, oldest first; read as it is taken, in whichever thread."""
         streams = []
         elsewhere = (self._received.directory, *self._others)
-        for directory, until in ((self._own, own_n), *((path, sys.maxsize) for path in elsewhere)):
+        for directory in (self._own, *elsewhere):
             for name in sorted({segment.chain for segment in segments(directory, query.chain)}):
                 reader = readers.setdefault(name, ChainReader(directory, name))
+                until = own_n if name == self._trail.name else sys.maxsize  # an earlier chain of ours has ended
                 streams.append(_timed(name, reader.rest(until=until), query.since_ms))
         return ((name, content) for _, name, content in heapq.merge(*streams, key=lambda row: row[0]))
 

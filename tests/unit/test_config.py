@@ -103,3 +103,33 @@ def test_addresses_read_back() -> None:
     for text in ("127.0.0.1:8181", "[::1]:8181", "unix:/run/pdp.sock", "localhost:0"):
         assert str(Address.parse(text)) == text
         assert Address.parse(text).local
+
+
+@pytest.mark.parametrize(
+    "sink",
+    [
+        {"to": "file"},
+        {"to": "file", "path": "x", "url": "https://c/v1/logs"},
+        {"to": "otlp"},
+        {"to": "otlp", "url": "collector:4318"},
+        {"to": "otlp", "url": "http://collector:4318/v1/logs"},
+        {"to": "otlp", "url": "https://user:pw@collector/v1/logs"},
+        {"to": "stdout", "path": "x"},
+        {"to": "stdout", "ca": "ca.pem"},
+        {"to": "syslog"},
+        {"to": "stdout", "mask": ["names"]},
+        {"to": "stdout", "colour": "red"},
+    ],
+)
+def test_a_sink_that_is_none_or_sends_in_the_clear_is_refused(sink: dict[str, Any]) -> None:
+    assert "audit.sinks.0" in refused(DEVELOPMENT | {"audit": {"sinks": [{"name": "s", **sink}]}})
+
+
+def test_sinks_have_names_of_their_own_and_files_beside_the_configuration() -> None:
+    sinks = [
+        {"name": "a", "to": "file", "path": "out.jsonl"},
+        {"name": "b", "to": "otlp", "url": "http://[::1]:1/v1/logs"},
+    ]
+    made = configure(DEVELOPMENT | {"audit": {"sinks": sinks}}, base=Path("/etc/pdp"))
+    assert made.audit.sinks[0].path == Path("/etc/pdp/out.jsonl")
+    assert "a name of its own" in refused({"audit": {"sinks": [sinks[0], sinks[0]]}})

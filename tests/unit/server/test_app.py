@@ -23,6 +23,7 @@ from pdp.errors import ConfigError, PortcullisError, Reason
 from pdp.server.app import Basis, running, serve
 from pdp.v1 import audit_pb2, audit_pb2_grpc, decision_pb2, decision_pb2_grpc, lock_pb2, lock_pb2_grpc
 from tests.support.pdp import ADA, BOB, detail, initialised, running_pdp
+from tests.support.waiting import until
 
 ASSETS = "dataset/open: {environment: dev}\n"
 ASK = decision_pb2.EvaluateRequest(
@@ -133,6 +134,29 @@ def test_readiness_shows_position_and_every_weakened_control(tmp_path: Path) -> 
             metrics = (await client.get("/metrics")).text
             assert "pdp_world_seq 1.0" in metrics
             assert "pdp_audit_lost 0.0" in metrics
+
+    asyncio.run(run())
+
+
+def test_a_sink_that_does_not_take_records_delays_no_answer_and_shows_until_it_does(tmp_path: Path) -> None:
+    async def run() -> None:
+        wall = tmp_path / "wall"
+        wall.write_text("a file where a directory should be")
+        sinks = ({"name": "siem", "to": "file", "path": wall / "out", "mask": ["principals"]},)
+        async with running_pdp(tmp_path, assets=ASSETS, flags={("audit", "sinks"): sinks}) as pdp:
+            stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+            decision = (await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)).decision
+            assert decision.effect == 1
+            await until(lambda: any("sink `siem`" in text for text in pdp.app.health.report().degradations))
+            wall.unlink()
+            wall.mkdir()
+            await until(lambda: not pdp.app.sinks[0].behind(pdp.app.trail.name, pdp.app.trail.link.n))
+            lines = (wall / "out").read_text()
+            assert decision.decision_id in lines
+            assert BOB not in lines
+            page = pdp.app.page().decode()
+            assert f'pdp_audit_sink_records_total{{sink="siem"}} {len(lines.splitlines())}.0' in page
+            assert 'pdp_audit_sink_behind{sink="siem"} 0.0' in page
 
     asyncio.run(run())
 

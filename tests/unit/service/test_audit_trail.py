@@ -16,6 +16,8 @@ from pdp.service.audit import AuditBook, AuditReceiver, AuditShipper, AuditTrail
 class MemoryChain:
     """A chain in memory that can block or fail."""
 
+    name = "pdp-1"
+
     def __init__(self) -> None:
         self.head = START
         self.groups: list[list[Mapping[str, Any]]] = []
