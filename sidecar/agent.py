@@ -110,8 +110,11 @@ class Agent:
         return stale or await _unreachable(self._config.envoy.upstream)
 
     def _metrics(self) -> str:
-        restarts = self._plane.envoy.restarts if self._plane is not None else 0
-        return self.core.page({"pdp_sidecar_envoy_restarts_total": restarts})
+        plane = self._plane
+        restarts, refusals = (plane.envoy.restarts, plane.refusals.count) if plane is not None else (0, 0)
+        return self.core.page(
+            {"pdp_sidecar_envoy_restarts_total": restarts, "pdp_sidecar_envoy_refusals_total": refusals}
+        )
 
 
 async def _unreachable(upstream: Upstream) -> str:

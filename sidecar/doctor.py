@@ -20,6 +20,8 @@ from sidecar.envoy_names import Address
 from sidecar.routes import RouteTable
 
 _PATIENCE_S = 5.0
+_LOOKS, _LOOK_S = 50, 0.1
+_REFUSALS = "pdp_sidecar_envoy_refusals_total"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,6 +66,7 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     """Return every check's finding; a gate that cannot be reached fails them."""
     context = _tls(subject)
     attempts = (_NO_TOKEN, *_ATTEMPTS) if subject.served else _ATTEMPTS
+    refused_before = (await _told(subject.probes)).get(_REFUSALS)
     gate = [
         await _attempt(subject.gate, context, check, target.format(name=subject.served), lines, wanted)
         for check, target, lines, wanted in attempts
@@ -72,6 +75,8 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
     told = await _told(subject.probes) if ready.passed else {}
     age = [_age(told), *_durability(told), *_proofs(told)] if ready.passed else []
+    if refused_before is not None:  # a gate with an Envoy of its own
+        gate.append(await _recorded(subject.probes, refused_before))
     routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
     return (*gate, ready, *age, *ports, *routes)
 
@@ -121,6 +126,19 @@ async def _told(probes: Address) -> dict[str, float]:
     except httpx.HTTPError:
         return {}
     return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
+
+
+async def _recorded(probes: Address, before: float) -> Finding:
+    """Look whether what Envoy has just refused of ours by itself came on record, which it tells a moment later."""
+    now = before
+    for _ in range(_LOOKS):
+        now = (await _told(probes)).get(_REFUSALS, before)
+        if now > before:
+            break
+        await asyncio.sleep(_LOOK_S)
+    return Finding(
+        check="what envoy refuses by itself is on record", passed=now > before, seen=f"{now - before:.0f} of ours"
+    )
 
 
 def _age(told: Mapping[str, float]) -> Finding:

@@ -13,6 +13,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from sidecar.envoy_log import refusals_log
 from sidecar.envoy_names import (
     AGENT_GRPC,
     AGENT_HTTP,
@@ -306,6 +307,7 @@ def _manager(settings: EnvoySettings) -> Json:
         "@type": type_url(".extensions.filters.network.http_connection_manager.v3.HttpConnectionManager"),
         "stat_prefix": "clients",
         **hardening(),
+        "access_log": [refusals_log(AGENT_GRPC)],
         "http_filters": [
             {"name": EXT_AUTHZ, "typed_config": _ext_authz()},
             {"name": EXT_PROC, "typed_config": ext_proc(AGENT_GRPC)},

@@ -230,6 +230,10 @@ class Gate:
         """Return the answer to an admitted request, now that its body (or one message) is known; as `decide`, it returns."""
         return await self._guarded(self._judge(admitted, content))
 
+    async def refused_unasked(self, reason: Reason, detail: str) -> None:
+        """Record what Envoy refused without asking; as `decide`, it returns."""
+        await self._bounded(self._decider.refuse(reason, detail=detail, door="envoy"))
+
     async def _guarded(self, work: Awaitable[_T]) -> _T | Verdict:
         outcome = await self._bounded(work)
         if isinstance(outcome, Verdict):

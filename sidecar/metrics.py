@@ -23,6 +23,7 @@ MEANINGS: Final[Mapping[str, str]] = {
     "pdp_sidecar_audit_durable": "1 where an allow waits for its record; 0: it was configured not to",
     "pdp_sidecar_audit_behind": "Records that the PDP has not acknowledged",
     "pdp_sidecar_envoy_restarts_total": "Times that Envoy was started again",
+    "pdp_sidecar_envoy_refusals_total": "Requests that Envoy refused without asking",
 }
 _LAG_BUCKETS_S: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0)
 _COUNTS: Final = "_total"

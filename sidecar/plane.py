@@ -5,6 +5,7 @@ import logging
 from collections.abc import Callable
 
 import grpc.aio
+from envoy.service.accesslog.v3 import als_pb2_grpc as als_grpc
 from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 
@@ -16,6 +17,7 @@ from sidecar.ext_proc import ExternalProcessorService
 from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.rechecks import Notes, Rechecker, Time
+from sidecar.refusals import RefusalsService
 from sidecar.rotation import Rotation
 from sidecar.supervisor import EnvoyProcess, prepare, validate
 
@@ -50,6 +52,7 @@ class DataPlane:
             AuthorizationService(gate),
             ExternalProcessorService(gate=gate, rechecker=rechecker, notes=notes, time=time),
         )
+        self.refusals = RefusalsService(gate)
         self._authz = AuthzServer(gate, settings.sockets.http)
         self._grpc: grpc.aio.Server | None = None
         self._config = prepare(settings)
@@ -88,6 +91,7 @@ class DataPlane:
             self._looking.cancel()
         await self._drain(drain_s)
         self._rechecker.cut_all(Reason.PDP_UNREACHABLE)
+        self.refusals.close()
         if self._grpc is not None:
             await self._grpc.stop(grace=LIMITS.stop_s)  # the cuts go out, and their records are written
             self._grpc = None
@@ -113,6 +117,7 @@ class DataPlane:
         server = grpc.aio.server(options=[("grpc.max_receive_message_length", LIMITS.grpc_message_bytes)])
         auth_grpc.add_AuthorizationServicer_to_server(self._services[0], server)
         proc_grpc.add_ExternalProcessorServicer_to_server(self._services[1], server)
+        als_grpc.add_AccessLogServiceServicer_to_server(self.refusals, server)
         server.add_insecure_port(f"unix:{socket}")
         await server.start()
         socket.chmod(0o600)

@@ -314,5 +314,6 @@ def test_the_doctor_finds_a_closed_gate_and_a_fresh_world(on_stage: OnStage) -> 
         findings = await examine(Subject(gate=gate, probes=probes, served="fraud"))
         assert {one.check for one in findings if not one.passed} == set()
         assert "the world that decides is fresh" in {one.check for one in findings}
+        assert "what envoy refuses by itself is on record" in {one.check for one in findings}
 
     on_stage(body)
