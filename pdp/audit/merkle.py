@@ -13,24 +13,20 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Self
 
-_LEAF: Final = hashlib.sha256(b"\x00")
-_NODE: Final = hashlib.sha256(b"\x01")
+_LEAF: Final = b"\x00"
+_NODE: Final = b"\x01"
 _HASH_BYTES: Final = 32
 EMPTY_ROOT: Final = hashlib.sha256(b"").digest()
 
 
 def leaf_hash(leaf: bytes) -> bytes:
     """Return the hash of a leaf: told apart from a node's, so that no node can be passed off as a record."""
-    hasher = _LEAF.copy()
-    hasher.update(leaf)
-    return hasher.digest()
+    return hashlib.sha256(_LEAF + leaf).digest()
 
 
 def node_hash(left: bytes, right: bytes) -> bytes:
     """Return the hash of a node over its two children."""
-    hasher = _NODE.copy()
-    hasher.update(left + right)
-    return hasher.digest()
+    return hashlib.sha256(_NODE + left + right).digest()
 
 
 @dataclass(slots=True)

@@ -85,12 +85,12 @@ def serving(ground: Ground, name: str, settings: Mapping[str, str] | None = None
 
 
 @contextmanager
-def echoing(ground: Ground, answer: decision_pb2.EvaluateBatchResponse) -> Iterator[str]:
-    """Run the bare echo, which answers each batch with as many decisions of `answer`, behind the same mutual TLS."""
+def echoing(ground: Ground, answer: decision_pb2.EvaluateBatchResponse, kind: str) -> Iterator[str]:
+    """Run a bare echo, which answers each batch with as many decisions of `answer`, behind the same mutual TLS."""
     template = ground.directory / "answer.bin"
     template.write_bytes(answer.SerializeToString())
     files = (template, ground.server.key, ground.server.certificate, ground.authority.bundle)
-    command = [sys.executable, "-m", "tests.bench.rpc_echo", *map(str, files)]
+    command = [sys.executable, "-m", "tests.bench.rpc_echo", kind, *map(str, files)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
