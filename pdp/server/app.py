@@ -54,6 +54,7 @@ from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.service.positions import Positions
 from pdp.service.replicate import Replication
+from pdp.service.watch_index import Watches
 from pdp.trust.keys import PdpKeys, Role, RootFile
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import empty_world
@@ -132,7 +133,8 @@ class Application:
         self.gate = Gate(
             authenticator=self.authenticator, decider=self.decider, replica=replica, origin=config.grpc.origin or ""
         )
-        self.guard = Guard(gate=self.gate, replica=replica, clock=self.clock, metrics=self.metrics, new_id=new_id)
+        self.watches = Watches(replica)
+        self.guard = Guard(gate=self.gate, watches=self.watches, clock=self.clock, metrics=self.metrics, new_id=new_id)
         self.sinks = followers(config, place, trail)
         self.receiver = AuditReceiver(config.audit_dir / RECEIVED)
         self.book = AuditBook(
@@ -174,6 +176,7 @@ class Application:
                 clock=self.clock,
                 new_id=new_id,
                 discretion=self.discretion,
+                watches=self.watches,
                 cursor_secret=self.place.secret,
             ),
         )
@@ -226,6 +229,8 @@ class Application:
         show("pdp_loop_blocked", "Times that the event loop answered nobody", lambda: self.watchdog.blocked)
         show("pdp_degradations", "Weakened controls, as the readiness page lists them", self._degradations)
         show("pdp_replicas", "Enforcement points connected", self._connected)
+        show("pdp_watches", "Watches open", lambda: float(len(self.watches)))
+        show("pdp_watches_woken", "Watches that a new world had decided again", lambda: float(self.watches.woken))
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
         self._show_sinks()
         refused = self.authenticator.counters

@@ -9,8 +9,8 @@ never one too few. `tests/unit/service/test_watch_index.py` holds that against t
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 
 from pdp.engine.casbin_text import Row
@@ -29,10 +29,10 @@ _OBJECT = "obj"
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Watched:
-    """One watch: its question, and the event that wakes it."""
+    """One question that is kept an eye on, and what is called when its answer may have changed."""
 
     question: Question
-    changed: asyncio.Event = field(default_factory=asyncio.Event)
+    wake: Callable[[], None]
 
     def names(self) -> frozenset[str]:
         """Return every principal and group in the question."""
@@ -50,7 +50,10 @@ class Watched:
 
 
 class Watches:
-    """Every watch of this process."""
+    """Every watch of this process, and whoever else must know when an answer may change.
+
+    `len` is the number of watches open, `woken` how many a new world has had decided again.
+    """
 
     def __init__(self, replica: Replica) -> None:
         self._replica = replica
@@ -58,33 +61,52 @@ class Watches:
         self._all: set[Watched] = set()
         self._by_name: defaultdict[str, set[Watched]] = defaultdict(set)
         self._by_resource: defaultdict[str, set[Watched]] = defaultdict(set)
+        self._open = 0
+        self.woken = 0
         replica.on_change(self._moved)
 
     def __len__(self) -> int:
-        return len(self._all)
+        return self._open
 
     @contextlib.contextmanager
     def watching(self, question: Question) -> Iterator[asyncio.Event]:
         """Keep a watch in the index; the event is set when a new world may have changed its answer."""
-        watched = Watched(question=question)
+        changed = asyncio.Event()
+
+        def wake() -> None:
+            self.woken += 1
+            changed.set()
+
+        leave = self.add(question, wake)
+        self._open += 1
+        try:
+            yield changed
+        finally:
+            self._open -= 1
+            leave()
+
+    def add(self, question: Question, wake: Callable[[], None]) -> Callable[[], None]:
+        """Have `wake` called when a new world may have changed the answer to `question`; returns what ends that."""
+        watched = Watched(question=question, wake=wake)
         names, resources = watched.names(), watched.resources()
         self._all.add(watched)
         for key in names:
             self._by_name[key].add(watched)
         for key in resources:
             self._by_resource[key].add(watched)
-        try:
-            yield watched.changed
-        finally:
+
+        def leave() -> None:
             self._all.discard(watched)
             _remove(self._by_name, names, watched)
             _remove(self._by_resource, resources, watched)
 
+        return leave
+
     def _moved(self, world: World) -> None:
         old, self._world = self._world, world
         if self._all:
-            for watched in self.affected(old, world):
-                watched.changed.set()
+            for watched in tuple(self.affected(old, world)):
+                watched.wake()
 
     def affected(self, old: World, new: World) -> set[Watched]:
         """Return the watches whose answer may differ between two worlds."""

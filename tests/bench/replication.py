@@ -44,6 +44,7 @@ from pdp.trust.verifier import TrustVerifier
 from pdp.v1.replication_pb2_grpc import add_ReplicationServiceServicer_to_server
 from pdp.world import empty_world, fold, from_state, spell_state
 from tests.bench.report import Figure
+from tests.bench.watches import measure as watches
 from tests.bench.workers import measure as workers
 from tests.support.logs import TENANT, Authority, MemoryStore, lock_payload
 from tests.support.worlds import MODEL, VOCABULARY, rows
@@ -103,7 +104,12 @@ async def _measure() -> list[Figure]:
                     f"1-row edit on {ROWS:,} rows -> last of 100 enforcing", await _changes(pdp, _edit, EDITS)
                 )
                 figures += await _growth(pdp)
-        return [*figures, await _cold_start(Path(directory)), *await asyncio.to_thread(workers)]
+        return [
+            *figures,
+            await _cold_start(Path(directory)),
+            *await asyncio.to_thread(workers),
+            *await asyncio.to_thread(watches),
+        ]
 
 
 @contextlib.asynccontextmanager

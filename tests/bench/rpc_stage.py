@@ -41,10 +41,11 @@ class Ground:
     server: Credential
     gateway: Credential
 
-    def credentials(self) -> grpc.ChannelCredentials:
-        """Return how the gateway opens a channel: with its own certificate."""
+    def credentials(self, caller: Credential | None = None) -> grpc.ChannelCredentials:
+        """Return how a caller, the gateway unless told otherwise, opens a channel: with its own certificate."""
+        own = caller or self.gateway
         return grpc.ssl_channel_credentials(
-            self.authority.bundle.read_bytes(), self.gateway.key.read_bytes(), self.gateway.certificate.read_bytes()
+            self.authority.bundle.read_bytes(), own.key.read_bytes(), own.certificate.read_bytes()
         )
 
 
@@ -65,6 +66,13 @@ def prepared() -> Iterator[Ground]:
 @contextmanager
 def serving(ground: Ground, name: str, settings: Mapping[str, str] | None = None) -> Iterator[str]:
     """Run `pdp serve` in a process of its own, with `settings` in its environment; yields its address."""
+    with started(ground, name, settings) as child:
+        yield child.wait_for(READY)[1]
+
+
+@contextmanager
+def started(ground: Ground, name: str, settings: Mapping[str, str] | None = None) -> Iterator[Child]:
+    """Run `pdp serve` in a process of its own; yields that process."""
     options = {
         "--state-dir": str(ground.directory / name),
         "--pack": str(ground.directory / "pack"),
@@ -81,7 +89,7 @@ def serving(ground: Ground, name: str, settings: Mapping[str, str] | None = None
         log = ground.directory / f"{name}.log"
         child = Child.start(name, command, log=log, environment=commands.base_environment() | dict(settings or {}))
         cleanup.callback(child.stop)
-        yield child.wait_for(READY)[1]
+        yield child
 
 
 @contextmanager

@@ -42,6 +42,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         clock: Clock,
         metrics: Metrics,
         discretion: Discretion,
+        watches: Watches,
     ) -> None:
         self._discretion = discretion
         self._searches = Searches(reader=reader, gate=gate, decider=decider, lists=lists)
@@ -49,7 +50,7 @@ class DecisionServicer(decision_pb2_grpc.DecisionServiceServicer):
         self._gate = gate
         self._decider = decider
         self._replica = replica
-        self._watches = Watches(replica)
+        self._watches = watches
         self._clock = clock
         self._metrics = metrics
 

@@ -25,10 +25,10 @@ from pdp.identity.gate import single_value
 from pdp.identity.types import Refusal
 from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
 from pdp.ports import Clock
-from pdp.replica import Replica
 from pdp.server.callers import CALLER, RENEW, Caller, Gate, Refused
 from pdp.server.grpc.rights import RULES, Rule
 from pdp.server.grpc.status import INTERNAL, status_of
+from pdp.service.watch_index import Watches
 
 Context = grpc.aio.ServicerContext[Any, Any]
 _log = structlog.get_logger("pdp.grpc")
@@ -38,6 +38,10 @@ _EXPIRED: Final = PortcullisError(
 )
 
 
+def _nothing() -> None:
+    return None
+
+
 @dataclass(slots=True, eq=False)
 class _Leash:
     """What holds a stream: set to an error, it ends the stream with it."""
@@ -45,6 +49,7 @@ class _Leash:
     caller: Caller | None
     rule: Rule
     ended: asyncio.Future[PortcullisError] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    leave: Callable[[], None] = _nothing
     next_look: asyncio.TimerHandle | None = None
     expiry: asyncio.TimerHandle | None = None
 
@@ -90,7 +95,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
     """Stands before every RPC of the server; `drain` ends its streams."""
 
     def __init__(
-        self, *, gate: Gate, replica: Replica, clock: Clock, metrics: Metrics, new_id: Callable[[], str]
+        self, *, gate: Gate, watches: Watches, clock: Clock, metrics: Metrics, new_id: Callable[[], str]
     ) -> None:
         self._gate = gate
         self._clock = clock
@@ -99,7 +104,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         self._leashes: set[_Leash] = set()
         self._handlers: dict[str, Any] = {}
         self._draining = False
-        self._unsubscribe = replica.on_change(lambda _world: self._recheck())
+        self._watches = watches
 
     async def intercept_service(
         self,
@@ -119,7 +124,6 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
     def drain(self) -> None:
         """End every stream, so that only calls with an answer to come hold up the end."""
         self._draining = True
-        self._unsubscribe()
         for leash in tuple(self._leashes):
             leash.end(_DRAINING)
 
@@ -215,6 +219,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         """
         leash = _Leash(caller=caller, rule=method.rule)
         self._leashes.add(leash)
+        self._follow(leash)
         self._expires(leash)
         RENEW.set(partial(self._renew, leash, method))
         if self._draining:
@@ -228,6 +233,7 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
                     yield response
         finally:
             self._leashes.discard(leash)
+            leash.leave()
             leash.plan(None)
             if leash.expiry is not None:
                 leash.expiry.cancel()
@@ -258,13 +264,18 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
         if method.rule.right is not None:
             await self._gate.authorise(caller, method.rule.right)
         leash.caller = caller
+        self._follow(leash)
         self._expires(leash)
         self._look(leash)
 
-    def _recheck(self) -> None:
-        """Look at every stream's caller again: a new world may have taken its right (IDENTITY.md RV-2)."""
-        for leash in tuple(self._leashes):
-            self._look(leash)
+    def _follow(self, leash: _Leash) -> None:
+        """Have the stream's caller looked at again by every world that may take its right (IDENTITY.md RV-2), and no other.
+
+        Measured with 5,000 watches: looking at each of them at every world held up a lock by half a second.
+        """
+        leash.leave()
+        if leash.caller is not None and leash.rule.right is not None:
+            leash.leave = self._watches.add(leash.caller.question(leash.rule.right), partial(self._look, leash))
 
     def _look(self, leash: _Leash) -> None:
         """End a stream whose caller has lost its right, or plan the next look: a role that ends by time makes no world."""

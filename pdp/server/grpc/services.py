@@ -34,6 +34,7 @@ from pdp.service.history import History
 from pdp.service.lists import Lists
 from pdp.service.locks import Locks
 from pdp.service.replicate import Replication
+from pdp.service.watch_index import Watches
 from pdp.v1 import (
     asset_pb2_grpc,
     audit_pb2_grpc,
@@ -60,6 +61,7 @@ class Rooms:
     clock: Clock
     new_id: Callable[[], str]
     discretion: Discretion
+    watches: Watches
     cursor_secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
     """Seals the cursors of lists; of this process alone: a list that moves to another PDP starts again."""
 
@@ -84,6 +86,7 @@ def _decision(rooms: Rooms) -> DecisionServicer:
         clock=rooms.clock,
         metrics=rooms.metrics,
         discretion=rooms.discretion,
+        watches=rooms.watches,
     )
 
 
