@@ -17,7 +17,15 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 from pydantic_core import ErrorDetails
 
 from pdp.errors import ConfigError
-from pdp.limits import DRAIN_GRACE_S, MAX_AUDIT_SINKS, MAX_GRACE_S, MAX_PORT, MAX_STORE_COPIES, MAX_WORKERS
+from pdp.limits import (
+    DRAIN_GRACE_S,
+    MAX_AUDIT_SINKS,
+    MAX_GRACE_S,
+    MAX_POINT_CHARS,
+    MAX_PORT,
+    MAX_STORE_COPIES,
+    MAX_WORKERS,
+)
 
 Where = Callable[[tuple[str | int, ...]], str]
 """Says where a value stands, such as `pdp.yaml:3`, given the path to it."""
@@ -211,6 +219,8 @@ class Config(_Part):
     log: Log = Log()
     grace_s: Annotated[float, Field(gt=0, le=MAX_GRACE_S)] = DRAIN_GRACE_S
     workers: Annotated[int, Field(ge=1, le=MAX_WORKERS)] = 1
+    point: Annotated[str, Field(max_length=MAX_POINT_CHARS)] = ""
+    """The name under which a canary may name this PDP as an enforcement point; several may share one."""
 
     @property
     def audit_dir(self) -> Path:

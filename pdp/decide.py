@@ -5,6 +5,9 @@ the order of ARCHITECTURE section 5, and the first that refuses is the answer:
 
     question well-formed -> locks -> asset registered -> segmentation (r2/p2) -> grants (r/p/g) -> actors -> obligations
 
+While a canary runs, the questions in its scope are decided under its candidate in the place of the live policy, and their
+decisions say so. It never decides about administration: who may change or end it, only the live policy says.
+
 Both segmentation and grants must allow; a delegated access needs an allow for the subject and for the current actor, and
 every nested actor may only tighten (IDENTITY.md AC-1, AC-2).
 """
@@ -27,7 +30,7 @@ from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
 from pdp.model.names import NO_SEGMENT, Kind, Principal
 from pdp.model.request import Party, Question
 from pdp.signals.locks import Lock
-from pdp.world import Asset, World
+from pdp.world import BUILTIN_ASSETS, Asset, Policy, World
 
 GRANTS: Final = ""
 SEGMENTATION: Final = "2"
@@ -42,16 +45,44 @@ CLOCK_OFF: Final = (
 """Detail of a deny while the clock is off (FAILURE.md F12)."""
 
 
-def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = False) -> Decision:
+def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = False, point: str = "") -> Decision:
     """Decide `question` in `world` at wall-clock time `now_ms` (milliseconds since the epoch).
 
     With `clock_off` the clock is too far off signed time to say whether a role with a start or an end is in force: such a
-    role then allows nothing, and what it denies stays denied.
+    role then allows nothing, and what it denies stays denied. `point` is the enforcement point that decides, where it has a
+    name: a canary may be for some alone.
     """
-    case = open_case(world, question)
+    candidate = world.candidate and candidate_for(world, question, now_ms, clock_off=clock_off, point=point)
+    case = open_case(world, question, candidate)
     if isinstance(case, Decision):
-        return case
-    return _doubted(case, now_ms) if clock_off else _decided(case, now_ms)
+        decision = case
+    elif clock_off:
+        decision = _doubted(case, now_ms)
+    else:
+        decision = _decided(case, now_ms)
+    return decision if candidate is None else _of_canary(world, decision, candidate, now_ms)
+
+
+def candidate_for(
+    world: World, question: Question, now_ms: int, *, clock_off: bool = False, point: str = ""
+) -> Policy | None:
+    """Return the policy of the canary, if the question is in its scope; None where the live policy decides.
+
+    A clock that is off cannot tell whether the canary's time is over, so that then it is.
+    """
+    if world.candidate is None or clock_off or str(question.resource) in BUILTIN_ASSETS:
+        return None
+    canary = world.trials.canary
+    covered = canary is not None and canary.covers(str(question.subject.principal), point, now_ms)
+    return world.candidate if covered else None
+
+
+def _of_canary(world: World, decision: Decision, candidate: Policy, now_ms: int) -> Decision:
+    """Say of a decision whose it is, and have it looked at again when the canary's time is over."""
+    canary = world.trials.canary
+    ends = [(canary.end_ms - now_ms) / 1000] if canary else []
+    again_s = min(bound for bound in (decision.recheck_after_s, *ends) if bound is not None)
+    return replace(decision, candidate=candidate.revision, recheck_after_s=again_s)
 
 
 def _decided(case: "Case", now_ms: int) -> Decision:
@@ -77,10 +108,10 @@ def _doubted(case: "Case", now_ms: int) -> Decision:
     return replace(decision, recheck_after_s=soon, detail=detail)
 
 
-def explain(world: World, question: Question, now_ms: int, *, clock_off: bool = False) -> Decision:
+def explain(world: World, question: Question, now_ms: int, *, clock_off: bool = False, point: str = "") -> Decision:
     """As `decide`; a deny that some rule nearly turned into an allow also carries the nearest miss."""
-    decision = decide(world, question, now_ms, clock_off=clock_off)
-    case = open_case(world, question)
+    decision = decide(world, question, now_ms, clock_off=clock_off, point=point)
+    case = open_case(world, question, candidate_for(world, question, now_ms, clock_off=clock_off, point=point))
     if decision.allowed or isinstance(case, Decision):
         return decision
     miss = _miss(case, decision, now_ms)
@@ -125,9 +156,9 @@ class Case(NamedTuple):
         )
 
 
-def open_case(world: World, question: Question) -> Case | Decision:
-    """Check the question against the world's vocabulary and inventory; locks are looked at in `_decided`."""
-    snapshot = world.snapshot
+def open_case(world: World, question: Question, policy: Policy | None = None) -> Case | Decision:
+    """Check the question against vocabulary and inventory; locks are looked at in `_decided`. `policy`: not the live one."""
+    snapshot = policy.snapshot if policy else world.snapshot
     if snapshot is None:
         return deny(Reason.WORLD_STALE, world_seq=world.seq, detail="no policy is held yet")
     refusal = _malformed(snapshot, question)

@@ -185,6 +185,29 @@ MAX_ACCESS_S: Final = 7 * 86_400.0
 """Longest time for which access may be asked for; the policy allows less."""
 MAX_BREAK_GLASS_S: Final = 3_600.0
 """How long a broken glass lets somebody in: long enough to mend a policy, short enough to be noticed."""
+MAX_TRIAL_S: Final = PROPOSAL_LIFE_S
+"""How long a proposal may be tried, in the shadow or as a canary: never longer than it may wait."""
+MAX_SHADOWS: Final = 4
+"""Proposals that decide in the shadow at once: each costs a compiled policy, and a part of a tenth of a processor."""
+MAX_POINTS: Final = 64
+MAX_POINT_CHARS: Final = 256
+"""Enforcement points that a canary names, and their names."""
+TRIAL_SHARE: Final = 0.1
+"""The part of its time that one process gives to comparing: however slow a candidate is, it costs no more."""
+TRIAL_RECORDS: Final = 256
+"""Decisions that are compared in one go: some ten milliseconds of a thread."""
+TRIAL_SLICE_S: Final = 0.05
+"""How long one piece of comparing runs at most, beside one decision that is under way: what a shutdown waits for."""
+TRIAL_LOOK_S: Final = 0.5
+"""How often the decision log is looked at for new decisions: what a rollback waits for, beside their way here."""
+TRIAL_BEHIND_S: Final = 10.0
+"""How far comparing may fall behind; then only a part of the decisions is compared, and how many were not is told."""
+TRIAL_STRIDE: Final = 4_096
+"""At the least one in so many is compared."""
+TRIAL_DIFFERENCES: Final = 1_000
+"""Kinds of differences kept apart (subject, action, resource, both answers); the others are only counted."""
+CANARY_SAMPLE: Final = 20
+"""Decisions of a canary before a share of them says anything."""
 MAX_EDIT_ROWS: Final = 256
 """Rows that one edit adds and removes; more is a pack."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024

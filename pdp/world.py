@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from pdp.change.glass import Broken
 from pdp.change.proposal import Proposal, ProposalSet, Verdict
+from pdp.change.trial import NO_TRIALS, Trial, TrialSet
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.delta import apply_delta, delta_of
@@ -98,7 +99,8 @@ class World:
     """One state of everything that can change an answer.
 
     `seq` and `head` are number and digest of the newest entry folded in (0 and empty before the first), `signed_ms` the
-    newest signed time, which `now` never precedes. `glass` is what was broken and waits for its review.
+    newest signed time, which `now` never precedes. `glass` is what was broken and waits for its review. `candidate` is the
+    policy of the canary among `trials`, if one runs: which questions it answers, `decide` knows.
     """
 
     tenant: str
@@ -110,6 +112,8 @@ class World:
     locks: LockSet
     proposals: ProposalSet = ProposalSet.EMPTY
     glass: tuple[Broken, ...] = ()
+    trials: TrialSet = NO_TRIALS
+    candidate: Policy | None = None
 
     def asset(self, resource: Resource) -> Asset | None:
         """Return the asset registered under exactly this name, version included."""
@@ -156,7 +160,10 @@ def _fold_policy(world: World, payload: Mapping[str, Any], header: EntryHeader) 
         raise FoldError("the row set is not the one that the entry names")
     opened = payload.get("break_glass")
     glass = (*world.glass, Broken.of(header.seq, opened["statement"])) if opened else world.glass
-    return replace(world, policy=policy, proposals=world.proposals.closed(payload.get("proposal", "")), glass=glass)
+    proposals = world.proposals.closed(payload.get("proposal", ""))
+    # INVARIANT: a canary never outlives the policy it was weighed with: with another, its rows could mean what nobody approved.
+    trials = world.trials.without_canary().of(proposals)
+    return replace(world, policy=policy, proposals=proposals, glass=glass, trials=trials, candidate=None)
 
 
 def policy_after(old: Policy | None, change: Mapping[str, Any]) -> Policy:
@@ -291,7 +298,7 @@ def _fold_unlock(world: World, payload: Mapping[str, Any], _header: EntryHeader)
 
 def _fold_proposal(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
     raw = {**payload, "seq": header.seq, "time_ms": header.time_ms, "verdicts": ()}
-    return replace(world, proposals=world.proposals.opened(Proposal.from_json(raw)))
+    return _tried(world, world.proposals.opened(Proposal.from_json(raw)))
 
 
 def _fold_verdict(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
@@ -303,7 +310,38 @@ def _fold_verdict(world: World, payload: Mapping[str, Any], header: EntryHeader)
         time_ms=header.time_ms,
         groups=tuple(payload.get("groups", ())),
     )
-    return replace(world, proposals=world.proposals.judged(payload["proposal"], payload["digest"], verdict))
+    return _tried(world, world.proposals.judged(payload["proposal"], payload["digest"], verdict))
+
+
+def _tried(world: World, proposals: ProposalSet) -> World:
+    """Return the world with these proposals; what is no longer proposed is no longer tried."""
+    return _trying(replace(world, proposals=proposals), world.trials.of(proposals))
+
+
+def _trying(world: World, trials: TrialSet) -> World:
+    return replace(world, trials=trials, candidate=world.candidate if trials.canary else None)
+
+
+def _fold_trial(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
+    trial = Trial.from_json({**payload, "seq": header.seq, "start_ms": header.time_ms})
+    begun = _trying(world, world.trials.begun(trial, world.proposals))
+    return replace(begun, candidate=_candidate(begun, trial)) if trial.scope else begun
+
+
+def _candidate(world: World, trial: Trial) -> Policy:
+    """Return the policy that a canary tries."""
+    proposal = world.proposals.get(trial.proposal)
+    if proposal is None or proposal.change["model"] is not None or proposal.change["vocabulary"] is not None:
+        # What doors and inventory know of attributes is the live vocabulary's: another would be asked in the wrong words.
+        raise BadRequestError("a canary tries rows; a change of the model or the vocabulary can only be shadowed")
+    policy = policy_after(world.policy, proposal.change)
+    if policy.revision != trial.revision:
+        raise BadRequestError("the candidate is not the one that the entry names")
+    return policy
+
+
+def _fold_trial_end(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+    return _trying(world, world.trials.ended(payload["trial"]))
 
 
 def _fold_review(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
@@ -318,6 +356,8 @@ _FOLDS: Final = {
     "proposal": _fold_proposal,
     "verdict": _fold_verdict,
     "review": _fold_review,
+    "trial": _fold_trial,
+    "trial_end": _fold_trial_end,
     "assets": _fold_assets,
     "lock": _fold_lock,
     "unlock": _fold_unlock,
@@ -348,6 +388,8 @@ def _beside_policy(world: World) -> dict[str, Any]:
         "locks": [lock.to_json() for lock in world.locks],
         "proposals": [proposal.to_json() for proposal in world.proposals],
         "glass": [asdict(one) for one in world.glass],
+        # Left out where there are none: so a follower of before there were trials spells the same world.
+        **({"trials": [trial.to_json() for trial in world.trials]} if world.trials.running else {}),
     }
 
 
@@ -384,7 +426,7 @@ def from_state(state: Mapping[str, Any]) -> World:
         locks = LockSet.EMPTY
         for raw in state["locks"]:
             locks = locks.added(Lock.from_json(raw))
-        return replace(
+        held = replace(
             world,
             seq=state["seq"],
             head=bytes.fromhex(state["head"]),
@@ -393,7 +435,10 @@ def from_state(state: Mapping[str, Any]) -> World:
             locks=locks,
             proposals=_proposals_from_state(state.get("proposals", ())),
             glass=tuple(Broken(**one) for one in state.get("glass", ())),
+            trials=TrialSet(tuple(map(Trial.from_json, state.get("trials", ())))),
         )
+        canary = held.trials.canary
+        return replace(held, candidate=_candidate(held, canary)) if canary else held
     except _MALFORMED as error:
         raise FoldError(f"malformed snapshot: {error}") from error
 

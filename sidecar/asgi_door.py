@@ -64,6 +64,7 @@ class _File(BaseModel):
     state_dir: Path
     tenant: str = "main"
     origin: str = ""
+    point: str = ""
     forward_credentials: bool = False
     audit: _Audit = _Audit()
 
@@ -109,6 +110,7 @@ def load(path: Path) -> tuple[CoreConfig, bool]:
         tenant=parsed.tenant,
         origin=parse_origin(parsed.origin),
         audit_durable=parsed.audit.durable,
+        point=parsed.point,
     )
     return config, parsed.forward_credentials
 

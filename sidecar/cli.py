@@ -79,6 +79,12 @@ Cert = Annotated[Path | None, typer.Option(help="The sidecar's own SPIFFE certif
 Key = Annotated[Path | None, typer.Option(help="Its private key.")]
 PdpToken = Annotated[Path | None, typer.Option(help="Instead of a certificate: a projected token.")]
 PdpPlaintext = Annotated[bool, typer.Option("--pdp-plaintext", help="Reach the PDP without TLS.")]
+Point = Annotated[
+    str,
+    typer.Option(
+        help="A name of this enforcement point, for canaries that are to answer at some alone; may be shared."
+    ),
+]
 Origin = Annotated[
     str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
 ]
@@ -115,6 +121,7 @@ def run(
     certificate_suffices: CertificateSuffices = False,
     origin: Origin = "",
     audit_durable: AuditDurable = True,
+    point: Point = "",
     tenant: Tenant = "main",
     verbose: Verbose = False,
 ) -> None:
@@ -140,6 +147,7 @@ def run(
         certificate_suffices=certificate_suffices,
         origin=parse_origin(origin),
         audit_durable=audit_durable,
+        point=point,
     )
     _serve(checked)
 
@@ -230,6 +238,7 @@ def serve(
     certificate_suffices: CertificateSuffices = False,
     origin: Origin = "",
     audit_durable: AuditDurable = True,
+    point: Point = "",
     tenant: Tenant = "main",
     verbose: Verbose = False,
 ) -> None:
@@ -254,6 +263,7 @@ def serve(
         certificate_suffices=certificate_suffices,
         origin=parse_origin(origin),
         audit_durable=audit_durable,
+        point=point,
     )
     _serve_foreign(checked, port, parse_address(probes, option="--probes"))
 

@@ -52,7 +52,8 @@ class CoreConfig:
 
     `certificate_suffices`: callers may come with a client certificate and no token. `origin`: how callers reach the model,
     which their DPoP proofs must name; empty: no proof holds. `audit_durable`: an allow leaves only after its record is on disk;
-    without it what a crash takes of the records is never missed: a degradation.
+    without it what a crash takes of the records is never missed: a degradation. `point`: the name under which a canary may
+    name this enforcement point; several may share one.
     """
 
     table: RouteTable
@@ -63,6 +64,7 @@ class CoreConfig:
     certificate_suffices: bool = False
     origin: str = ""
     audit_durable: bool = True
+    point: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -150,7 +150,7 @@ class Core:
         trust = load_trust(self._config.trust)
         replica = await self._make_replica()
         trail = self._open_audit(trust)
-        self._decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
+        self._decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id, point=self._config.point)
         self._gate = self._make_gate(trust, replica, self._decider)
         self._rechecker = Rechecker(
             decider=self._decider, time=self.clock, jitter=random, concerns=Watches(replica), tally=self._tally

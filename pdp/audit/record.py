@@ -43,6 +43,7 @@ _NO_QUESTION: Final[dict[str, Any]] = {
     "effect": "deny",
     "determining": [],
     "obligations": [],
+    "candidate": "",
 }
 
 
@@ -110,7 +111,8 @@ class DecisionRecord(Drafted):
         caller, clock, door, now, age, time = self._around.pieces
         return Draft(
             f'{{"action":{_quoted(asked.action.text)},"actors":{_actors(asked.actors)}'
-            f',"attributes":{_attributes(asked.attributes)},{caller},"claims":{_attributes(asked.claims)},{clock}'
+            f',"attributes":{_attributes(asked.attributes)},{caller},"candidate":"{made.candidate}"'
+            f',"claims":{_attributes(asked.claims)},{clock}'
             f',"credential":{_credential(asked.credential)},"decision_id":{_quoted(self._id)}'
             f',"detail":{_line(made.detail)},"determining":{_list(made.determining)},"digest":"',
             f'",{door},"effect":{_EFFECTS[made.effect]},"groups":{_set(subject.groups)},"kind":"decision","n":{n},{now}'

@@ -30,12 +30,14 @@ class Said(NamedTuple):
     reason: str
     determining: tuple[str, ...]
     obligations: tuple[str, ...]
+    candidate: str = ""
 
     @classmethod
     def of(cls, decision: Decision) -> "Said":
         """Return what `decision` says."""
         effect = "allow" if decision.allowed else "deny"
-        return cls(effect, decision.reason.value, decision.determining, tuple(map(str, decision.obligations)))
+        duties = tuple(map(str, decision.obligations))
+        return cls(effect, decision.reason.value, decision.determining, duties, decision.candidate)
 
 
 class Logged(NamedTuple):
@@ -84,7 +86,13 @@ def _logged(record: Mapping[str, Any]) -> Logged | Lost:
         credential=_credential(record["credential"]),
         supports=None if supports is None else frozenset(supports),
     )
-    said = Said(record["effect"], record["reason"], tuple(record["determining"]), tuple(record["obligations"]))
+    said = Said(
+        record["effect"],
+        record["reason"],
+        tuple(record["determining"]),
+        tuple(record["obligations"]),
+        record.get("candidate", ""),  # records of before there were canaries have none
+    )
     return Logged(
         record["decision_id"],
         question,

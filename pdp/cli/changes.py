@@ -17,7 +17,7 @@ from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.diff import diff
 from pdp.engine.findings import PackRefused
 from pdp.errors import MEANINGS, Reason
-from pdp.sdk.admin import AdminClient, Policy, PolicyRow, Proposal, Proposed, Revision
+from pdp.sdk.admin import AdminClient, Policy, PolicyRow, Proposal, Proposed, Revision, TrialEvent
 
 WAITS: int = MEANINGS[Reason.APPROVAL_MISSING].exit_code
 Message = Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why, for the log and for reviewers.")]
@@ -88,15 +88,15 @@ def tell_proposed(proposed: Proposed, *, as_json: bool) -> None:
 
 @connected
 def status(*, as_json: AsJson = False, connection: Connection) -> None:
-    """Show the live revision, and the proposals that wait.
+    """Show the live revision, the proposals that wait, and those that are tried: in the shadow, or as a canary.
 
     Example: `pdp policy status`
     """
     with connection.admin() as admin:
-        policy, proposals = admin.policy(), admin.proposals()
+        policy, proposals, tried = admin.policy(), admin.proposals(), admin.trials()
     if as_json:
         told = {"revision": policy.revision, "world_seq": policy.world_seq}
-        write_json(told | {"proposals": [asdict(one) for one in proposals]})
+        write_json(told | {"proposals": [asdict(one) for one in proposals], "trials": [asdict(one) for one in tried]})
         return
     write_line(f"revision {policy.revision}, world {policy.world_seq}")
     if proposals:
@@ -104,6 +104,12 @@ def status(*, as_json: AsJson = False, connection: Connection) -> None:
         write_table(columns, [_waiting(one) for one in proposals])
     else:
         write_line("no proposal waits")
+    if tried:
+        # Imported here: it stands on this module.
+        from pdp.cli.trials import COLUMNS, in_words  # noqa: PLC0415
+
+        write_line()
+        write_table(COLUMNS, [in_words(one) for one in tried])
 
 
 def _waiting(one: Proposal) -> tuple[str, ...]:
@@ -265,17 +271,24 @@ def log(
     as_json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Show the changes that became live, newest first: when, who proposed, who approved, why.
+    """Show the changes that became live, newest first: when, who proposed, who approved, why; and what was tried.
 
     Example: `pdp policy log`
     """
     with connection.admin() as admin:
-        revisions = admin.revisions(limit)
+        revisions, tried = admin.revisions(limit), admin.trial_events(limit)
     if as_json:
-        write_json([asdict(one) for one in revisions])
+        entries: list[Revision | TrialEvent] = [*revisions, *tried]
+        write_json([asdict(one) for one in sorted(entries, key=lambda one: -one.seq)[:limit]])
     else:
         columns = ("entry", "when", "by", "approved by", "rows", "message")
-        write_table(columns, [_past(one) for one in revisions])
+        rows = [*((one.seq, _past(one)) for one in revisions), *((one.seq, _tried(one)) for one in tried)]
+        write_table(columns, [row for _, row in sorted(rows, reverse=True)[:limit]])
+
+
+def _tried(one: TrialEvent) -> tuple[str, ...]:
+    told = f"{one.proposal_id} as a {one.mode}: {one.why}" + (f", for {one.detail}" if one.detail else "")
+    return str(one.seq), instant_text(one.time_ms), one.author, "", "", told
 
 
 def _past(one: Revision) -> tuple[str, ...]:

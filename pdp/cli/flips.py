@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -22,7 +22,7 @@ from pdp.signals.locks import LockSet
 from pdp.world import Policy, World, empty_world, make_asset
 
 _COLUMNS: Final = ("change", "decisions", "subject", "action", "resource", "by", "instead of")
-_GROUPS: Final = ("rule", "subject", "resource")
+GROUPS: Final = ("rule", "subject", "resource")
 
 
 def flips_of(connection: Connection, proposed: Snapshot, *, window: str, state_dir: Path | None) -> Flips:
@@ -50,38 +50,47 @@ def flips_of(connection: Connection, proposed: Snapshot, *, window: str, state_d
 def tell(told: Flips, *, as_json: bool) -> None:
     """Print the flips, the most frequent first, and how many there are by rule, subject and resource."""
     if as_json:
-        groups = {f"by_{name}": dict(grouped(told, name).most_common()) for name in _GROUPS}
+        groups = {f"by_{name}": dict(grouped(told.counts.items(), name).most_common()) for name in GROUPS}
         listed = [_json(flip, count) for flip, count in told.counts.most_common()]
         write_json(
             {"decided": told.decided, "flips": listed, **groups, "not_decided_again": dict(told.lost)},
         )
         return
     rows = [
-        (flip.change, count, flip.subject, flip.action, flip.resource, _by(flip.after), _by(flip.before))
+        (flip.change, count, flip.subject, flip.action, flip.resource, by(flip.after), by(flip.before))
         for flip, count in told.counts.most_common()
     ]
     if rows:
         write_table(_COLUMNS, rows)
-        for name in _GROUPS:
-            write_line()
-            write_table((name, "decisions"), grouped(told, name).most_common())
+        tell_groups(told.counts.items())
         write_line()
     write_line(f"{told.counts.total()} of {told.decided} logged decisions would be answered otherwise")
     for why, count in told.lost.most_common():
         write_line(f"{count} not decided again: {why}")
 
 
-def grouped(told: Flips, name: str) -> Counter[str]:
-    """Return how many decisions flip by `rule`, `subject` or `resource`; a flip counts for each rule that makes it."""
+def tell_groups(flipped: Collection[tuple[Any, int]]) -> None:
+    """Print how many decisions flip by each rule, subject and resource."""
+    for name in GROUPS:
+        write_line()
+        write_table((name, "decisions"), grouped(flipped, name).most_common())
+
+
+def grouped(flipped: Iterable[tuple[Any, int]], name: str) -> Counter[str]:
+    """Return how many decisions flip by `rule`, `subject` or `resource`; a flip counts for each rule that makes it.
+
+    `flipped` holds flips, or what a PDP tells of them, each with its count.
+    """
     counts: Counter[str] = Counter()
-    for flip, count in told.counts.items():
+    for flip, count in flipped:
         rules = flip.after.determining or flip.before.determining or ("no rule",)
         for key in rules if name == "rule" else (getattr(flip, name),):
             counts[key] += count
     return counts
 
 
-def _by(said: Any) -> str:
+def by(said: Any) -> str:
+    """Return what one side of a flip says, and by which rules."""
     return f"{said.effect}: {', '.join(said.determining) or said.reason}"
 
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pdp.adapters.pack_files import read_pack
-from pdp.cli import changes, policy_check
+from pdp.cli import changes, policy_check, trials
 from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line
@@ -24,6 +24,7 @@ from pdp.model.attributes import instant_ms
 app = noun("Lint, test and apply a policy pack; show the live one.")
 register(app)
 changes.register(app)
+trials.register(app)
 app.command("check")(policy_check.check_pack)
 
 Directory = Annotated[Path, typer.Argument(metavar="DIR", help="The pack: a directory with `model.conf` and rows.")]

@@ -48,6 +48,7 @@ class Decision:
     `recheck_after_s` is when an access that lasts must be decided again, or when time alone may turn a deny around;
     None = no bound.
     `determining` holds row ids (`grants.csv:6`), `role_path` the links from the subject to the determining rule's role.
+    `candidate` is the revision of the canary that decided; empty: the live policy of world `world_seq` did.
     """
 
     effect: Effect
@@ -59,6 +60,7 @@ class Decision:
     recheck_after_s: float | None = None
     nearest_miss: NearestMiss | None = None
     detail: str = ""
+    candidate: str = ""
 
     @property
     def allowed(self) -> bool:

@@ -5,8 +5,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pdp.change.trial import Mode
 from pdp.errors import BadNameError, BadRequestError
 from pdp.sdk import _admin_core as core
+from pdp.sdk import _admin_trials as trials
 from pdp.sdk._admin_core import (
     Activation,
     Approval,
@@ -27,6 +29,7 @@ from pdp.sdk._admin_core import (
     Revision,
     TimedAccess,
 )
+from pdp.sdk._admin_trials import Canary, Difference, Tally, Trial, TrialEvent
 from pdp.sdk._core import Core
 from pdp.sdk._settings import Settings
 from pdp.sdk._transport import Transport
@@ -42,13 +45,16 @@ __all__ = [
     "Asset",
     "Assets",
     "BreakGlass",
+    "Canary",
     "ChainRecord",
+    "Difference",
     "HeldAccess",
     "Lock",
     "LockKind",
     "LockTarget",
     "Locked",
     "Locks",
+    "Mode",
     "Policy",
     "PolicyRow",
     "Proposal",
@@ -57,7 +63,10 @@ __all__ = [
     "Replica",
     "Replicas",
     "Revision",
+    "Tally",
     "TimedAccess",
+    "Trial",
+    "TrialEvent",
 ]
 
 
@@ -209,6 +218,36 @@ class AdminClient:
         """
         told = self._transport.unary(core.ACTIVATE, policy_pb2.ActivateRequest(proposal_id=proposal_id))
         return Activation(world_seq=told.world_seq, revision=told.revision)
+
+    def start_trial(self, proposal_id: str, *, duration_s: int, canary: Canary | None = None) -> int:
+        """Try a proposal for a time, in the shadow or as a canary; return the entry that says so.
+
+        Raises:
+            ApprovalMissing: a canary of a change that has not the approvals to be made live.
+            Conflict: a canary of a change that no longer fits the live policy.
+            PolicyRefused: it, or as many as may, are tried already.
+        """
+        request = trials.start_message(proposal_id, duration_s, canary)
+        return self._transport.unary(trials.START_TRIAL, request).world_seq
+
+    def end_trial(self, proposal_id: str, mode: Mode) -> int:
+        """End a trial before its time; return the entry that says so.
+
+        Raises:
+            NotFound: it does not run.
+        """
+        request = policy_pb2.EndTrialRequest(proposal_id=proposal_id, mode=trials.CODES[mode])
+        return self._transport.unary(trials.END_TRIAL, request).world_seq
+
+    def trial_events(self, limit: int = 0) -> tuple[TrialEvent, ...]:
+        """Return the newest begins and ends of trials that the log holds, newest first; 0: the newest 100."""
+        told = self._transport.unary(core.LIST_REVISIONS, policy_pb2.ListRevisionsRequest(limit=limit))
+        return tuple(map(trials.event, told.trials))
+
+    def trials(self, *, differences: bool = False) -> tuple[Trial, ...]:
+        """Return what is tried, with what that has shown; `differences` (needs `audit.read`) by subject and resource."""
+        told = self._transport.unary(trials.LIST_TRIALS, policy_pb2.ListTrialsRequest(differences=differences))
+        return tuple(map(trials.trial, told.trials))
 
     def policy(self) -> Policy:
         """Return the live policy."""

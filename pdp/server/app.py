@@ -26,6 +26,7 @@ from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roo
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
 from pdp.adapters.telemetry import Merged, Metrics
+from pdp.adapters.trial_file import TrialFile
 from pdp.adapters.trust_file import load_trust
 from pdp.config import Address, Config, check_doors
 from pdp.errors import ConfigError, Reason
@@ -49,11 +50,13 @@ from pdp.server.watchdog import Alarms, LoopWatchdog
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
+from pdp.service.desk import Desk
 from pdp.service.health import Health
 from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.service.positions import Positions
 from pdp.service.replicate import Replication
+from pdp.service.trials import TrialWatch
 from pdp.service.watch_index import Watches
 from pdp.trust.keys import PdpKeys, Role, RootFile
 from pdp.trust.verifier import TrustVerifier
@@ -127,7 +130,7 @@ class Application:
             nonces=Nonces(clock=self.clock, secret=place.secret),
             live=self.live,
         )
-        self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id)
+        self.decider = Decider(replica=replica, audit=trail, clock=self.clock, new_id=new_id, point=config.point)
         # As at the sidecar's door: a development installation says every reason, so that people can learn from it.
         self.discretion = Discretion(decider=self.decider, reveal=basis.issuers.development)
         self.gate = Gate(
@@ -142,6 +145,14 @@ class Application:
             trail=trail,
             received=self.receiver,
             others=[place.audit(config.audit_dir, index) for index in range(place.workers) if index != place.index],
+        )
+        self.shown = TrialFile(config.state_dir)
+        self.trials = TrialWatch(
+            replica=replica,
+            desk=Desk(replica=replica, publisher=replication.publisher, clock=self.clock),
+            directories=self.book.directories,
+            board=self.shown,
+            clock=self.clock,
         )
         self.watchdog = LoopWatchdog()
         standing = basis.degradations()
@@ -177,6 +188,7 @@ class Application:
                 new_id=new_id,
                 discretion=self.discretion,
                 watches=self.watches,
+                trials=self.shown,
                 cursor_secret=self.place.secret,
             ),
         )
@@ -303,10 +315,11 @@ async def housed(
         await replication.start()
         stack.push_async_callback(replication.stop)
         await app.server.start()
-        alarms = asyncio.create_task(app.alarms.run(), name="alarms")
-        stack.callback(alarms.cancel)
-        for sink in app.sinks:
-            stack.callback(asyncio.create_task(sink.run(), name=f"audit sink {sink.name}").cancel)
+        loops = [("alarms", app.alarms.run()), *((f"audit sink {sink.name}", sink.run()) for sink in app.sinks)]
+        if place.index == 0:  # one worker watches for all: it reads the others' chains, too
+            loops.append(("trials", app.trials.run()))
+        for name, loop in loops:
+            stack.callback(asyncio.create_task(loop, name=name).cancel)
         yield app, address
 
 

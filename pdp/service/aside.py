@@ -7,11 +7,15 @@ a process costs a quarter of making them, holds the interpreter longer at a time
 
 import asyncio
 from functools import partial
+from typing import Final
 
 from pdp.limits import PREPARE_ASIDE_BYTES
 from pdp.replica import Prepared, Replica
 from pdp.trust.entry import SignedEntry, SignedSnapshot, peek_kind
 from pdp.trust.verifier import Refused
+
+_COMPILING: Final = {"policy", "trial"}
+"""Kinds of entries that make a policy, however short they are."""
 
 
 async def prepare(
@@ -26,6 +30,6 @@ async def prepare(
     if isinstance(item, SignedSnapshot):
         load = replica.prepare_stored if stored else replica.prepare_snapshot
         return await asyncio.to_thread(partial(load, item, now_ms=now_ms))
-    if peek_kind(item) == "policy" or len(item.payload) > PREPARE_ASIDE_BYTES:
+    if peek_kind(item) in _COMPILING or len(item.payload) > PREPARE_ASIDE_BYTES:
         return await asyncio.to_thread(partial(replica.prepare, item, now_ms=now_ms))
     return replica.prepare(item, now_ms=now_ms)

@@ -457,6 +457,11 @@ class AuditBook:
         self._received = received
         self._others = tuple(others)
 
+    @property
+    def directories(self) -> tuple[Path, ...]:
+        """Where the chains lie."""
+        return (self._own, self._received.directory, *self._others)
+
     async def read(self, query: Query, *, follow: bool = False) -> AsyncIterator[tuple[str, bytes]]:
         """Yield (chain, record) oldest first; with `follow`, go on with new records as they come."""
         own_n = self._trail.link.n

@@ -29,29 +29,34 @@ _UNKNOWN_AGE_S: Final = 1e9
 class Moment:
     """All that a decision reads beside its question: pinned once, and noted in the record, so that it can be replayed.
 
-    `staleness_ms` is rounded up *before* anything is compared with it, so that the record holds what was compared.
+    `staleness_ms` is rounded up *before* anything is compared with it, so that the record holds what was compared. `point` is
+    the name of this enforcement point; of a canary at named points the record says whether it decided.
     """
 
     world: World
     now_ms: int
     staleness_ms: int
     clock_off: bool
+    point: str = ""
 
     def decide(self, question: Question, *, explain: bool = False) -> Decision:
         """Decide `question` in this moment, bounded by the age of the world."""
         judge = engine.explain if explain else engine.decide
-        decision = judge(self.world, question, self.now_ms, clock_off=self.clock_off)
+        decision = judge(self.world, question, self.now_ms, clock_off=self.clock_off, point=self.point)
         return engine.bounded(decision, self.world, question, self.staleness_ms / 1000)
 
 
 class Decider:
-    """Answers questions from the replica of this process."""
+    """Answers questions from the replica of this process; `point` names the enforcement point that it is."""
 
-    def __init__(self, *, replica: Replica, audit: AuditTrail, clock: Clock, new_id: Callable[[], str]) -> None:
+    def __init__(
+        self, *, replica: Replica, audit: AuditTrail, clock: Clock, new_id: Callable[[], str], point: str = ""
+    ) -> None:
         self._replica = replica
         self._audit = audit
         self._clock = clock
         self._new_id = new_id
+        self._point = point
 
     async def answer(
         self,
@@ -132,6 +137,7 @@ class Decider:
             now_ms=self._replica.now_ms(wall_ms),
             staleness_ms=ceil(min(self._staleness_s(), _UNKNOWN_AGE_S) * 1000),
             clock_off=abs(self._replica.skew_s(now_ms=wall_ms, mono_s=mono_s)) > MAX_CLOCK_SKEW_S,
+            point=self._point,
         )
 
     def patience_s(self, question: Question) -> float:

@@ -7,10 +7,12 @@ to open a proposal, one way to approve it, and one compare-and-set.
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any, Final
 
 from pdp.change.facts import Facts, nothing_touched
 from pdp.change.proposal import Change, Proposal
+from pdp.change.trial import Ended, Trial
 from pdp.decide import decide
 from pdp.errors import ConflictError, PortcullisError, Reason
 from pdp.limits import PROPOSAL_LIFE_S
@@ -27,9 +29,14 @@ from pdp.world import Policy, World, policy_after
 KIND: Final = "policy"
 PROPOSAL: Final = "proposal"
 VERDICT: Final = "verdict"
+TRIAL: Final = "trial"
+TRIAL_END: Final = "trial_end"
 APPROVE: Final = Action.parse("policy.approve")
 REJECT: Final = Action.parse("policy.reject")
 POLICY: Final = Resource.parse("policy/main")
+NOTHING: Final[Mapping[str, Any]] = MappingProxyType({})
+_OF_HEADER: Final = {"seq", "start_ms"}
+"""What the header of an entry says of a trial, and its payload does not."""
 
 _TAKEN_BACK: Final = frozenset({Reason.LOCKED, Reason.NO_GRANT, Reason.DENIED_BY_RULE, Reason.DELEGATION_DENIED})
 
@@ -60,12 +67,16 @@ class Acting:
 
 @dataclass(frozen=True, slots=True)
 class Weighed:
-    """A change on exactly one world: the policy it makes, what it touches, and how long it lasts, if it ends by itself."""
+    """A change on exactly one world: what it touches, and how long it lasts, if it ends by itself.
+
+    `revision` names the policy that it makes.
+    """
 
     world: World
     change: Change
     facts: Facts | None
     lasts_s: int = 0
+    revision: str = ""
 
     def attributes(self, parties: Sequence[Party]) -> Attributes:
         """Return what the change touches, as attributes of a question; nobody of `parties` may gain by it."""
@@ -134,17 +145,33 @@ class Desk:
             "groups": list(who.groups),
             "expires_ms": self.now_ms() + int(PROPOSAL_LIFE_S * 1000),
         }
-        if not await self._publish(PROPOSAL, payload, who, world):
+        if not await self._publish(PROPOSAL, payload, who.chain[0], world):
             return None
         return self.proposal(f"p{world.seq + 1}")
 
     async def publish(self, weighed: Weighed, who: Acting, history: Mapping[str, Any]) -> bool:
         """Publish the policy on exactly the world it was weighed on, so that nothing unseen is live beside it."""
-        return await self._publish(KIND, {"authors": list(who.chain), **weighed.change, **history}, who, weighed.world)
+        payload = {"authors": list(who.chain), **weighed.change, **history}
+        return await self._publish(KIND, payload, who.chain[0], weighed.world)
 
-    async def _publish(self, kind: str, payload: Mapping[str, Any], who: Acting, world: World) -> bool:
+    async def begin(self, trial: Trial, proposal: Proposal, who: Acting, world: World) -> bool:
+        """Publish the begin of a trial on exactly the world it was weighed on; False if another entry came first."""
+        said = trial.to_json()
+        payload = {name: said[name] for name in said if name not in _OF_HEADER}
+        return await self._publish(
+            TRIAL, {**payload, "approvals": proposal.history()["approvals"]}, who.chain[0], world
+        )
+
+    async def end(
+        self, trial: Trial, why: Ended, by: Sequence[str], world: World, *, told: Mapping[str, Any] = NOTHING
+    ) -> bool:
+        """Publish the end of a trial, why, and in `told` what it has shown; False if another entry came first."""
+        payload = {"trial": trial.seq, "proposal": trial.proposal, "why": why.value, "by": list(by), **told}
+        return await self._publish(TRIAL_END, payload, by[0], world)
+
+    async def _publish(self, kind: str, payload: Mapping[str, Any], author: str, world: World) -> bool:
         try:
-            await self._publisher.publish(kind, dict(payload), author=who.chain[0], expected_seq=world.seq)
+            await self._publisher.publish(kind, dict(payload), author=author, expected_seq=world.seq)
         except ConflictError:
             if self.world is world:
                 raise  # what came first cannot be taken in here: asking again would not end
@@ -192,7 +219,7 @@ class Desk:
             "groups": list(who.groups),
             "message": message,
         }
-        return await self._publish(VERDICT, payload, who, world)
+        return await self._publish(VERDICT, payload, who.chain[0], world)
 
     async def approvers(self, proposal: Proposal, weighed: Weighed) -> list[str]:
         """Return who approved it and counts: who is locked out by now, or may no longer approve it, has no say any more."""
@@ -221,9 +248,10 @@ def _weighed(world: World, change: dict[str, Any], now_ms: int) -> Weighed:
     policy = policy_after(world.policy, change)
     change["rows_digest"] = policy.snapshot.digest.hex()
     if world.policy is None:
-        return Weighed(world, change, None)
+        return Weighed(world, change, None, revision=policy.revision)
     changed = words(world.policy) != words(policy)
-    return Weighed(world, change, Facts(world.policy.snapshot, policy.snapshot, changed, now_ms))
+    facts = Facts(world.policy.snapshot, policy.snapshot, changed, now_ms)
+    return Weighed(world, change, facts, revision=policy.revision)
 
 
 def words(policy: Policy | None) -> str:

@@ -12,9 +12,11 @@ from pdp.errors import PortcullisError, Reason
 from pdp.limits import LOG_READ_ENTRIES
 from pdp.model import canonical
 from pdp.ports import WorldLog
+from pdp.service.desk import TRIAL, TRIAL_END
 from pdp.trust.entry import EntryHeader
 
 _POLICY: Final = "policy"
+_STARTED: Final = "started"
 _Key = tuple[str, str, tuple[str, ...]]
 
 
@@ -44,6 +46,19 @@ class Held:
     rows: tuple[Row, ...]
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tried:
+    """A trial that began, or ended by an entry of its own: `why` is `started`, `stopped`, `time` or `rollback`."""
+
+    seq: int
+    time_ms: int
+    author: str
+    proposal: str
+    mode: str
+    why: str
+    detail: str
+
+
 class History:
     """Reads the log."""
 
@@ -56,6 +71,34 @@ class History:
         Raises:
             PortcullisError: `not_found` if the log here does not reach back to its beginning.
         """
+        async for header, payload in self._entries(_POLICY):
+            if up_to is not None and header.seq > up_to:
+                return
+            yield _revision(header, canonical.loads(payload))
+
+    async def trials(self) -> AsyncIterator[Tried]:
+        """Yield every begin of a trial, and every end that is an entry of its own, oldest first.
+
+        Raises:
+            PortcullisError: as `revisions`.
+        """
+        modes: dict[int, str] = {}
+        async for header, payload in self._entries(TRIAL, TRIAL_END):
+            said = canonical.loads(payload)
+            begins = header.kind == TRIAL
+            seq = header.seq if begins else said["trial"]
+            modes[seq] = said["mode"] if begins else modes.get(seq, "")
+            yield Tried(
+                seq=header.seq,
+                time_ms=header.time_ms,
+                author=header.author,
+                proposal=said["proposal"],
+                mode=modes[seq],
+                why=_STARTED if begins else said["why"],
+                detail="" if begins else said.get("detail", ""),
+            )
+
+    async def _entries(self, *kinds: str) -> AsyncIterator[tuple[EntryHeader, bytes]]:
         after = 0
         while entries := await self._log.read(after=after, limit=LOG_READ_ENTRIES):
             for entry in entries:
@@ -64,10 +107,8 @@ class History:
                     message = f"the log here begins with entry {header.seq}"
                     raise PortcullisError(Reason.NOT_FOUND, message, advice="ask a PDP that keeps the whole log")
                 after = header.seq
-                if up_to is not None and after > up_to:
-                    return
-                if header.kind == _POLICY:
-                    yield _revision(header, canonical.loads(entry.payload))
+                if header.kind in kinds:
+                    yield header, entry.payload
 
     async def at(self, seq: int) -> Held:
         """Return the policy that was live at entry `seq`.

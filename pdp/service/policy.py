@@ -8,19 +8,21 @@ digest of the exact change. A proposal compared with an older policy is carried 
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from pdp.change.proposal import Change, Proposal
+from pdp.change.trial import Ended, Mode, Scope, Stop, Trial
 from pdp.engine.casbin_text import Row
-from pdp.errors import PortcullisError, Reason
-from pdp.model.names import Action
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.model.names import Action, printable
 from pdp.model.request import Party
 from pdp.service.access import is_request
-from pdp.service.desk import Acting, Desk, Weighed, approvals, words
+from pdp.service.desk import REJECT, Acting, Desk, Weighed, approvals, words
 from pdp.world import Policy, World
 
 ACTIVATE: Final = Action.parse("policy.activate")
+PROPOSE: Final = Action.parse("policy.propose")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +117,7 @@ class Policies:
         """
         while True:
             world, proposal = self._desk.world, self._desk.proposal(proposal_id, expected)
-            weighed = await self._desk.weigh(world, _carried(proposal, world.policy), proposal.message)
+            weighed = await self._desk.weigh(world, carried(proposal, world.policy), proposal.message)
             if await self._desk.approve(proposal, weighed, message=message, who=who):
                 return self._desk.proposal(proposal_id), self._desk.world
 
@@ -131,21 +133,101 @@ class Policies:
             if is_request(proposal):
                 message = f"{proposal.id} asks for access: it is live once enough others approve it"
                 raise PortcullisError(Reason.APPROVAL_MISSING, message, advice=f"pdp access approve {proposal.id}")
-            weighed = await self._desk.weigh(world, _carried(proposal, world.policy), proposal.message)
-            needed = await self._needed(weighed, who, proposal.parties())
-            approved = await self._desk.approvers(proposal, weighed)
-            if len(approved) < needed:
-                by = f" (by {', '.join(approved)})" if approved else ""
-                raise PortcullisError(
-                    Reason.APPROVAL_MISSING,
-                    f"{proposal.id} has {len(approved)} of {needed} approvals{by}",
-                    advice=f"ask for one: `pdp policy approve {proposal.id}`",
-                )
+            weighed = await self._desk.weigh(world, carried(proposal, world.policy), proposal.message)
+            await self._check_approved(proposal, weighed, who)
             if await self._desk.publish(weighed, who, proposal.history()):
                 return self._desk.world
 
+    async def _check_approved(self, proposal: Proposal, weighed: Weighed, who: Acting) -> None:
+        """Refuse if the caller may not let this change answer anybody, or if it has not the approvals for that."""
+        needed = await self._needed(weighed, who, proposal.parties())
+        approved = await self._desk.approvers(proposal, weighed)
+        if len(approved) < needed:
+            by = f" (by {', '.join(approved)})" if approved else ""
+            raise PortcullisError(
+                Reason.APPROVAL_MISSING,
+                f"{proposal.id} has {len(approved)} of {needed} approvals{by}",
+                advice=f"ask for one: `pdp policy approve {proposal.id}`",
+            )
 
-def _carried(proposal: Proposal, policy: Policy | None) -> dict[str, Any]:
+    # --- trying ------------------------------------------------------------------------------------------------------
+
+    async def shadow(self, proposal_id: str, *, duration_ms: int, who: Acting) -> Trial:
+        """Let a proposal decide beside the live policy, for nobody. Whoever may propose may.
+
+        Raises:
+            PortcullisError: `not_found`; `policy_refused` if it, or as many as may, are tried already; and where the caller may
+                not propose.
+        """
+        while True:
+            world, proposal = self._desk.world, self._desk.proposal(proposal_id)
+            await who.may(PROPOSE, self._desk.untouched())
+            trial = _trial(proposal, Mode.SHADOW, who, start_ms=self._desk.now_ms(), duration_ms=duration_ms)
+            if await self._desk.begin(trial, proposal, who, world):
+                return _begun(self._desk.world, world.seq + 1)
+
+    async def canary(self, proposal_id: str, *, duration_ms: int, scope: Scope, stop: Stop, who: Acting) -> Trial:
+        """Let a proposal answer for those in `scope`: under the rights and approvals with which it could be made live.
+
+        Raises:
+            PortcullisError: as `activate`; `policy_refused` if another canary runs, or it changes model or vocabulary.
+        """
+        while True:
+            world, proposal = self._desk.world, self._desk.proposal(proposal_id)
+            if is_request(proposal):
+                raise BadRequestError(f"{proposal.id} asks for access: there is nothing to try")
+            weighed = await self._desk.weigh(world, carried(proposal, world.policy), proposal.message)
+            await self._check_approved(proposal, weighed, who)
+            trial = replace(
+                _trial(proposal, Mode.SHADOW, who, start_ms=self._desk.now_ms(), duration_ms=duration_ms),
+                mode=Mode.CANARY,
+                revision=weighed.revision,
+                scope=scope,
+                stop=stop,
+            )
+            if await self._desk.begin(trial, proposal, who, world):
+                return _begun(self._desk.world, world.seq + 1)
+
+    async def end(self, proposal_id: str, mode: Mode, *, who: Acting) -> World:
+        """End a trial before its time. Whoever began it may, whoever proposed it, and whoever may reject proposals.
+
+        Raises:
+            PortcullisError: `not_found`; and where the caller may not.
+        """
+        while True:
+            world = self._desk.world
+            trial = next((one for one in world.trials if (one.proposal, one.mode) == (proposal_id, mode)), None)
+            if trial is None:
+                message = f"`{printable(proposal_id)}` does not run as a {mode}"
+                raise PortcullisError(Reason.NOT_FOUND, message, advice="`pdp policy status` lists what does")
+            proposal = world.proposals.get(proposal_id)
+            if set(who.chain).isdisjoint({*trial.by, *(proposal.authors if proposal else ())}):
+                await who.may(REJECT, self._desk.untouched())
+            if await self._desk.end(trial, Ended.STOPPED, who.chain, world):
+                return self._desk.world
+
+
+def _trial(proposal: Proposal, mode: Mode, who: Acting, *, start_ms: int, duration_ms: int) -> Trial:
+    return Trial(
+        seq=0,
+        mode=mode,
+        proposal=proposal.id,
+        digest=proposal.digest,
+        by=who.chain,
+        start_ms=start_ms,
+        end_ms=min(start_ms + duration_ms, proposal.expires_ms),
+    )
+
+
+def _begun(world: World, seq: int) -> Trial:
+    """Return the trial of that entry as it was folded."""
+    found = next((one for one in world.trials if one.seq == seq), None)
+    if found is None:
+        raise PortcullisError(Reason.NOT_FOUND, "the trial has ended already", advice="`pdp policy status`")
+    return found
+
+
+def carried(proposal: Proposal, policy: Policy | None) -> dict[str, Any]:
     """Return the change of a proposal as it fits the live policy: rebased, where rows alone moved and none collide.
 
     Raises:

@@ -9,6 +9,7 @@ from pdp import decide as engine
 from pdp.audit.replay import Logged, Lost, Said, logged
 from pdp.errors import ConfigError
 from pdp.limits import LOG_READ_ENTRIES, REPLAY_WORLDS
+from pdp.model.decision import Decision
 from pdp.ports import WorldLog
 from pdp.replica import Prepared, Replica
 from pdp.trust.entry import peek_seq
@@ -98,8 +99,17 @@ class Replayed:
 
 def again(world: World, one: Logged) -> Said:
     """Decide a logged decision once more in `world`, with all that the record says of its moment."""
-    decision = engine.decide(world, one.question, one.now_ms, clock_off=one.clock_off)
-    return Said.of(engine.bounded(decision, world, one.question, one.staleness_s))
+    return Said.of(engine.bounded(decided(world, one), world, one.question, one.staleness_s))
+
+
+def decided(world: World, one: Logged) -> Decision:
+    """Return what `world` decides of a logged question, however old it was for whoever asked.
+
+    Where a canary is for named points, that it decided tells that this was at one of them.
+    """
+    canary = world.trials.canary if one.said.candidate else None
+    point = canary.scope.points[0] if canary and canary.scope and canary.scope.points else ""
+    return engine.decide(world, one.question, one.now_ms, clock_off=one.clock_off, point=point)
 
 
 async def replay(records: Iterable[Record], worlds: Worlds) -> Replayed:
@@ -172,20 +182,27 @@ def flips(records: Iterable[Mapping[str, Any]], live: World, proposed: World) ->
             told.lost[one.why] += 1
         elif one is not None:
             told.decided += 1
-            before, after = again(live, one), again(proposed, one)
-            change = _change(before, after)
-            if change:
-                asked = one.question
-                flip = Flip(
-                    change=change,
-                    subject=str(asked.subject.principal),
-                    action=str(asked.action),
-                    resource=str(asked.resource),
-                    before=before,
-                    after=after,
-                )
+            flip = flip_of(one, live, proposed)
+            if flip is not None:
                 told.counts[flip] += 1
     return told
+
+
+def flip_of(one: Logged, live: World, proposed: World) -> Flip | None:
+    """Return how a logged decision would be another under the proposed policy; None if it would not."""
+    before, after = again(live, one), again(proposed, one)
+    change = _change(before, after)
+    if not change:
+        return None
+    asked = one.question
+    return Flip(
+        change=change,
+        subject=str(asked.subject.principal),
+        action=str(asked.action),
+        resource=str(asked.resource),
+        before=before,
+        after=after,
+    )
 
 
 def _change(before: Said, after: Said) -> str:

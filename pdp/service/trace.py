@@ -9,7 +9,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from pdp import decide as engine
 from pdp.ask import what_can
 from pdp.audit.replay import Logged, logged
 from pdp.engine.casbin_text import Row, print_row
@@ -19,7 +18,7 @@ from pdp.model.listed import Access as How
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from pdp.service.history import History, Revision
-from pdp.service.redecide import Worlds
+from pdp.service.redecide import Worlds, decided
 from pdp.trust.entry import EntryHeader, SignedEntry
 from pdp.world import World
 
@@ -176,12 +175,13 @@ async def trace(
 
 def _because(one: Logged, world: World, chronicle: Chronicle) -> Iterable[Because]:
     """Yield the rows that determined a decision, then the role rows by which the subject came under them."""
-    rows = world.snapshot.rows if world.snapshot else ()
+    policy = world.candidate if one.said.candidate else world.policy
+    rows = policy.snapshot.rows if policy else ()
     named = {row.id: row for row in rows}
     for rule in one.said.determining:
         if rule in named:
             yield _of(named[rule], one.world_seq, chronicle)
-    decision = engine.decide(world, one.question, one.now_ms, clock_off=one.clock_off)
+    decision = decided(world, one)
     links = set(zip(decision.role_path, decision.role_path[1:], strict=False))
     for row in rows:
         if row.section.startswith("g") and row.fields[:2] in links:

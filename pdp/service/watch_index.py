@@ -110,6 +110,8 @@ class Watches:
 
     def affected(self, old: World, new: World) -> set[Watched]:
         """Return the watches whose answer may differ between two worlds."""
+        if old.candidate is not new.candidate:
+            return set(self._all)  # a canary begins or ends: for whom it answers, only deciding again can tell
         rows = _changed_rows(old, new)
         if rows is None:
             return set(self._all)

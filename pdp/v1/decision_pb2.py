@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdp.v1 import types_pb2 as pdp_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pdp/v1/decision.proto\x12\x06pdp.v1\x1a\x12pdp/v1/types.proto\"z\n\x07Subject\x12\x14\n\ncredential\x18\x01 \x01(\tH\x00\x12+\n\x08\x61sserted\x18\x02 \x01(\x0b\x32\x17.pdp.v1.AssertedSubjectH\x00\x12%\n\x07request\x18\x03 \x01(\x0b\x32\x14.pdp.v1.BoundRequestB\x05\n\x03who\":\n\x0c\x42oundRequest\x12\r\n\x05proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\"[\n\x0f\x41ssertedSubject\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12%\n\x06\x61\x63tors\x18\x03 \x03(\x0b\x32\x15.pdp.v1.AssertedActor\"2\n\rAssertedActor\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\"\x90\x02\n\x08Question\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x10\n\x08workload\x18\x04 \x01(\t\x12\x0e\n\x06serves\x18\x05 \x01(\t\x12\x34\n\nattributes\x18\x06 \x03(\x0b\x32 .pdp.v1.Question.AttributesEntry\x12\x10\n\x08supports\x18\x07 \x03(\t\x12\x14\n\x0csupports_all\x18\x08 \x01(\x08\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"\x9c\x02\n\x08\x44\x65\x63ision\x12\x1e\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x0e.pdp.v1.Effect\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\'\n\x0bobligations\x18\x03 \x03(\x0b\x32\x12.pdp.v1.Obligation\x12\x11\n\tworld_seq\x18\x04 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x05 \x01(\t\x12\x18\n\x10recheck_after_ms\x18\x06 \x01(\x04\x12\x13\n\x0b\x64\x65termining\x18\x07 \x03(\t\x12\x11\n\trole_path\x18\x08 \x03(\t\x12)\n\x0cnearest_miss\x18\t \x01(\x0b\x32\x13.pdp.v1.NearestMiss\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12\x12\n\ndpop_nonce\x18\x0b \x01(\t\"G\n\x0f\x45valuateRequest\x12\"\n\x08question\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"6\n\x10\x45valuateResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\"M\n\x14\x45valuateBatchRequest\x12#\n\tquestions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"<\n\x15\x45valuateBatchResponse\x12#\n\tdecisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Decision\"D\n\x0cWatchRequest\x12\"\n\x08question\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"B\n\rWatchResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"\xcf\x01\n\x0bSearchTerms\x12\x37\n\nattributes\x18\x01 \x03(\x0b\x32#.pdp.v1.SearchTerms.AttributesEntry\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x04\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"]\n\x15SearchSubjectsRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\"\n\x05terms\x18\x03 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"^\n\x16SearchResourcesRequest\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\"\n\x05terms\x18\x02 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"n\n\x14SearchActionsRequest\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\"\n\x05terms\x18\x03 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"\xd6\x01\n\x0bSearchEntry\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x1e\n\x06\x61\x63\x63\x65ss\x18\x04 \x01(\x0e\x32\x0e.pdp.v1.Access\x12\x12\n\ndepends_on\x18\x05 \x03(\t\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x13\n\x0b\x64\x65termining\x18\x07 \x03(\t\x12\x11\n\trole_path\x18\x08 \x03(\t\x12\'\n\x0bobligations\x18\t \x03(\x0b\x32\x12.pdp.v1.Obligation\"m\n\x0eSearchResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.pdp.v1.SearchEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\tworld_seq\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04*J\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43\x43\x45SS_CONDITIONAL\x10\x01\x12\x10\n\x0c\x41\x43\x43\x45SS_ALLOW\x10\x02\x32\xc2\x04\n\x0f\x44\x65\x63isionService\x12=\n\x08\x45valuate\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse\x12L\n\rEvaluateBatch\x12\x1c.pdp.v1.EvaluateBatchRequest\x1a\x1d.pdp.v1.EvaluateBatchResponse\x12Q\n\x0e\x45valuateStream\x12\x1c.pdp.v1.EvaluateBatchRequest\x1a\x1d.pdp.v1.EvaluateBatchResponse(\x01\x30\x01\x12\x36\n\x05Watch\x12\x14.pdp.v1.WatchRequest\x1a\x15.pdp.v1.WatchResponse0\x01\x12<\n\x07\x45xplain\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse\x12G\n\x0eSearchSubjects\x12\x1d.pdp.v1.SearchSubjectsRequest\x1a\x16.pdp.v1.SearchResponse\x12I\n\x0fSearchResources\x12\x1e.pdp.v1.SearchResourcesRequest\x1a\x16.pdp.v1.SearchResponse\x12\x45\n\rSearchActions\x12\x1c.pdp.v1.SearchActionsRequest\x1a\x16.pdp.v1.SearchResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x15pdp/v1/decision.proto\x12\x06pdp.v1\x1a\x12pdp/v1/types.proto\"z\n\x07Subject\x12\x14\n\ncredential\x18\x01 \x01(\tH\x00\x12+\n\x08\x61sserted\x18\x02 \x01(\x0b\x32\x17.pdp.v1.AssertedSubjectH\x00\x12%\n\x07request\x18\x03 \x01(\x0b\x32\x14.pdp.v1.BoundRequestB\x05\n\x03who\":\n\x0c\x42oundRequest\x12\r\n\x05proof\x18\x01 \x01(\t\x12\x0e\n\x06method\x18\x02 \x01(\t\x12\x0b\n\x03url\x18\x03 \x01(\t\"[\n\x0f\x41ssertedSubject\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\x12%\n\x06\x61\x63tors\x18\x03 \x03(\x0b\x32\x15.pdp.v1.AssertedActor\"2\n\rAssertedActor\x12\x11\n\tprincipal\x18\x01 \x01(\t\x12\x0e\n\x06groups\x18\x02 \x03(\t\"\x90\x02\n\x08Question\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x10\n\x08workload\x18\x04 \x01(\t\x12\x0e\n\x06serves\x18\x05 \x01(\t\x12\x34\n\nattributes\x18\x06 \x03(\x0b\x32 .pdp.v1.Question.AttributesEntry\x12\x10\n\x08supports\x18\x07 \x03(\t\x12\x14\n\x0csupports_all\x18\x08 \x01(\x08\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"\xaf\x02\n\x08\x44\x65\x63ision\x12\x1e\n\x06\x65\x66\x66\x65\x63t\x18\x01 \x01(\x0e\x32\x0e.pdp.v1.Effect\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\'\n\x0bobligations\x18\x03 \x03(\x0b\x32\x12.pdp.v1.Obligation\x12\x11\n\tworld_seq\x18\x04 \x01(\x04\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x05 \x01(\t\x12\x18\n\x10recheck_after_ms\x18\x06 \x01(\x04\x12\x13\n\x0b\x64\x65termining\x18\x07 \x03(\t\x12\x11\n\trole_path\x18\x08 \x03(\t\x12)\n\x0cnearest_miss\x18\t \x01(\x0b\x32\x13.pdp.v1.NearestMiss\x12\x0e\n\x06\x64\x65tail\x18\n \x01(\t\x12\x12\n\ndpop_nonce\x18\x0b \x01(\t\x12\x11\n\tcandidate\x18\x0c \x01(\t\"G\n\x0f\x45valuateRequest\x12\"\n\x08question\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"6\n\x10\x45valuateResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\"M\n\x14\x45valuateBatchRequest\x12#\n\tquestions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"<\n\x15\x45valuateBatchResponse\x12#\n\tdecisions\x18\x01 \x03(\x0b\x32\x10.pdp.v1.Decision\"D\n\x0cWatchRequest\x12\"\n\x08question\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Question\x12\x10\n\x08\x61t_least\x18\x02 \x01(\x04\"B\n\rWatchResponse\x12\"\n\x08\x64\x65\x63ision\x18\x01 \x01(\x0b\x32\x10.pdp.v1.Decision\x12\r\n\x05\x65nded\x18\x02 \x01(\x08\"\xcf\x01\n\x0bSearchTerms\x12\x37\n\nattributes\x18\x01 \x03(\x0b\x32#.pdp.v1.SearchTerms.AttributesEntry\x12\x10\n\x08workload\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\r\x12\x0e\n\x06\x63ursor\x18\x04 \x01(\t\x12\x10\n\x08\x61t_least\x18\x05 \x01(\x04\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"]\n\x15SearchSubjectsRequest\x12\x0e\n\x06\x61\x63tion\x18\x01 \x01(\t\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\"\n\x05terms\x18\x03 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"^\n\x16SearchResourcesRequest\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\"\n\x05terms\x18\x02 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"n\n\x14SearchActionsRequest\x12 \n\x07subject\x18\x01 \x01(\x0b\x32\x0f.pdp.v1.Subject\x12\x10\n\x08resource\x18\x02 \x01(\t\x12\"\n\x05terms\x18\x03 \x01(\x0b\x32\x13.pdp.v1.SearchTerms\"\xd6\x01\n\x0bSearchEntry\x12\x0f\n\x07subject\x18\x01 \x01(\t\x12\x0e\n\x06\x61\x63tion\x18\x02 \x01(\t\x12\x10\n\x08resource\x18\x03 \x01(\t\x12\x1e\n\x06\x61\x63\x63\x65ss\x18\x04 \x01(\x0e\x32\x0e.pdp.v1.Access\x12\x12\n\ndepends_on\x18\x05 \x03(\t\x12\x0f\n\x07sources\x18\x06 \x03(\t\x12\x13\n\x0b\x64\x65termining\x18\x07 \x03(\t\x12\x11\n\trole_path\x18\x08 \x03(\t\x12\'\n\x0bobligations\x18\t \x03(\x0b\x32\x12.pdp.v1.Obligation\"m\n\x0eSearchResponse\x12$\n\x07\x65ntries\x18\x01 \x03(\x0b\x32\x13.pdp.v1.SearchEntry\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x11\n\tworld_seq\x18\x03 \x01(\x04\x12\r\n\x05total\x18\x04 \x01(\x04*J\n\x06\x41\x63\x63\x65ss\x12\x16\n\x12\x41\x43\x43\x45SS_UNSPECIFIED\x10\x00\x12\x16\n\x12\x41\x43\x43\x45SS_CONDITIONAL\x10\x01\x12\x10\n\x0c\x41\x43\x43\x45SS_ALLOW\x10\x02\x32\xc2\x04\n\x0f\x44\x65\x63isionService\x12=\n\x08\x45valuate\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse\x12L\n\rEvaluateBatch\x12\x1c.pdp.v1.EvaluateBatchRequest\x1a\x1d.pdp.v1.EvaluateBatchResponse\x12Q\n\x0e\x45valuateStream\x12\x1c.pdp.v1.EvaluateBatchRequest\x1a\x1d.pdp.v1.EvaluateBatchResponse(\x01\x30\x01\x12\x36\n\x05Watch\x12\x14.pdp.v1.WatchRequest\x1a\x15.pdp.v1.WatchResponse0\x01\x12<\n\x07\x45xplain\x12\x17.pdp.v1.EvaluateRequest\x1a\x18.pdp.v1.EvaluateResponse\x12G\n\x0eSearchSubjects\x12\x1d.pdp.v1.SearchSubjectsRequest\x1a\x16.pdp.v1.SearchResponse\x12I\n\x0fSearchResources\x12\x1e.pdp.v1.SearchResourcesRequest\x1a\x16.pdp.v1.SearchResponse\x12\x45\n\rSearchActions\x12\x1c.pdp.v1.SearchActionsRequest\x1a\x16.pdp.v1.SearchResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,8 +36,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUESTION_ATTRIBUTESENTRY']._serialized_options = b'8\001'
   _globals['_SEARCHTERMS_ATTRIBUTESENTRY']._loaded_options = None
   _globals['_SEARCHTERMS_ATTRIBUTESENTRY']._serialized_options = b'8\001'
-  _globals['_ACCESS']._serialized_start=2193
-  _globals['_ACCESS']._serialized_end=2267
+  _globals['_ACCESS']._serialized_start=2212
+  _globals['_ACCESS']._serialized_end=2286
   _globals['_SUBJECT']._serialized_start=53
   _globals['_SUBJECT']._serialized_end=175
   _globals['_BOUNDREQUEST']._serialized_start=177
@@ -51,33 +51,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_QUESTION_ATTRIBUTESENTRY']._serialized_start=591
   _globals['_QUESTION_ATTRIBUTESENTRY']._serialized_end=655
   _globals['_DECISION']._serialized_start=658
-  _globals['_DECISION']._serialized_end=942
-  _globals['_EVALUATEREQUEST']._serialized_start=944
-  _globals['_EVALUATEREQUEST']._serialized_end=1015
-  _globals['_EVALUATERESPONSE']._serialized_start=1017
-  _globals['_EVALUATERESPONSE']._serialized_end=1071
-  _globals['_EVALUATEBATCHREQUEST']._serialized_start=1073
-  _globals['_EVALUATEBATCHREQUEST']._serialized_end=1150
-  _globals['_EVALUATEBATCHRESPONSE']._serialized_start=1152
-  _globals['_EVALUATEBATCHRESPONSE']._serialized_end=1212
-  _globals['_WATCHREQUEST']._serialized_start=1214
-  _globals['_WATCHREQUEST']._serialized_end=1282
-  _globals['_WATCHRESPONSE']._serialized_start=1284
-  _globals['_WATCHRESPONSE']._serialized_end=1350
-  _globals['_SEARCHTERMS']._serialized_start=1353
-  _globals['_SEARCHTERMS']._serialized_end=1560
+  _globals['_DECISION']._serialized_end=961
+  _globals['_EVALUATEREQUEST']._serialized_start=963
+  _globals['_EVALUATEREQUEST']._serialized_end=1034
+  _globals['_EVALUATERESPONSE']._serialized_start=1036
+  _globals['_EVALUATERESPONSE']._serialized_end=1090
+  _globals['_EVALUATEBATCHREQUEST']._serialized_start=1092
+  _globals['_EVALUATEBATCHREQUEST']._serialized_end=1169
+  _globals['_EVALUATEBATCHRESPONSE']._serialized_start=1171
+  _globals['_EVALUATEBATCHRESPONSE']._serialized_end=1231
+  _globals['_WATCHREQUEST']._serialized_start=1233
+  _globals['_WATCHREQUEST']._serialized_end=1301
+  _globals['_WATCHRESPONSE']._serialized_start=1303
+  _globals['_WATCHRESPONSE']._serialized_end=1369
+  _globals['_SEARCHTERMS']._serialized_start=1372
+  _globals['_SEARCHTERMS']._serialized_end=1579
   _globals['_SEARCHTERMS_ATTRIBUTESENTRY']._serialized_start=591
   _globals['_SEARCHTERMS_ATTRIBUTESENTRY']._serialized_end=655
-  _globals['_SEARCHSUBJECTSREQUEST']._serialized_start=1562
-  _globals['_SEARCHSUBJECTSREQUEST']._serialized_end=1655
-  _globals['_SEARCHRESOURCESREQUEST']._serialized_start=1657
-  _globals['_SEARCHRESOURCESREQUEST']._serialized_end=1751
-  _globals['_SEARCHACTIONSREQUEST']._serialized_start=1753
-  _globals['_SEARCHACTIONSREQUEST']._serialized_end=1863
-  _globals['_SEARCHENTRY']._serialized_start=1866
-  _globals['_SEARCHENTRY']._serialized_end=2080
-  _globals['_SEARCHRESPONSE']._serialized_start=2082
-  _globals['_SEARCHRESPONSE']._serialized_end=2191
-  _globals['_DECISIONSERVICE']._serialized_start=2270
-  _globals['_DECISIONSERVICE']._serialized_end=2848
+  _globals['_SEARCHSUBJECTSREQUEST']._serialized_start=1581
+  _globals['_SEARCHSUBJECTSREQUEST']._serialized_end=1674
+  _globals['_SEARCHRESOURCESREQUEST']._serialized_start=1676
+  _globals['_SEARCHRESOURCESREQUEST']._serialized_end=1770
+  _globals['_SEARCHACTIONSREQUEST']._serialized_start=1772
+  _globals['_SEARCHACTIONSREQUEST']._serialized_end=1882
+  _globals['_SEARCHENTRY']._serialized_start=1885
+  _globals['_SEARCHENTRY']._serialized_end=2099
+  _globals['_SEARCHRESPONSE']._serialized_start=2101
+  _globals['_SEARCHRESPONSE']._serialized_end=2210
+  _globals['_DECISIONSERVICE']._serialized_start=2289
+  _globals['_DECISIONSERVICE']._serialized_end=2867
 # @@protoc_insertion_point(module_scope)

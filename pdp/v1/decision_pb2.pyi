@@ -83,7 +83,7 @@ class Question(_message.Message):
     def __init__(self, subject: _Optional[_Union[Subject, _Mapping]] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., workload: _Optional[str] = ..., serves: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _types_pb2.Value]] = ..., supports: _Optional[_Iterable[str]] = ..., supports_all: bool = ...) -> None: ...
 
 class Decision(_message.Message):
-    __slots__ = ("effect", "reason", "obligations", "world_seq", "decision_id", "recheck_after_ms", "determining", "role_path", "nearest_miss", "detail", "dpop_nonce")
+    __slots__ = ("effect", "reason", "obligations", "world_seq", "decision_id", "recheck_after_ms", "determining", "role_path", "nearest_miss", "detail", "dpop_nonce", "candidate")
     EFFECT_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
@@ -95,6 +95,7 @@ class Decision(_message.Message):
     NEAREST_MISS_FIELD_NUMBER: _ClassVar[int]
     DETAIL_FIELD_NUMBER: _ClassVar[int]
     DPOP_NONCE_FIELD_NUMBER: _ClassVar[int]
+    CANDIDATE_FIELD_NUMBER: _ClassVar[int]
     effect: _types_pb2.Effect
     reason: str
     obligations: _containers.RepeatedCompositeFieldContainer[_types_pb2.Obligation]
@@ -106,7 +107,8 @@ class Decision(_message.Message):
     nearest_miss: _types_pb2.NearestMiss
     detail: str
     dpop_nonce: str
-    def __init__(self, effect: _Optional[_Union[_types_pb2.Effect, str]] = ..., reason: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[_types_pb2.Obligation, _Mapping]]] = ..., world_seq: _Optional[int] = ..., decision_id: _Optional[str] = ..., recheck_after_ms: _Optional[int] = ..., determining: _Optional[_Iterable[str]] = ..., role_path: _Optional[_Iterable[str]] = ..., nearest_miss: _Optional[_Union[_types_pb2.NearestMiss, _Mapping]] = ..., detail: _Optional[str] = ..., dpop_nonce: _Optional[str] = ...) -> None: ...
+    candidate: str
+    def __init__(self, effect: _Optional[_Union[_types_pb2.Effect, str]] = ..., reason: _Optional[str] = ..., obligations: _Optional[_Iterable[_Union[_types_pb2.Obligation, _Mapping]]] = ..., world_seq: _Optional[int] = ..., decision_id: _Optional[str] = ..., recheck_after_ms: _Optional[int] = ..., determining: _Optional[_Iterable[str]] = ..., role_path: _Optional[_Iterable[str]] = ..., nearest_miss: _Optional[_Union[_types_pb2.NearestMiss, _Mapping]] = ..., detail: _Optional[str] = ..., dpop_nonce: _Optional[str] = ..., candidate: _Optional[str] = ...) -> None: ...
 
 class EvaluateRequest(_message.Message):
     __slots__ = ("question", "at_least")

@@ -1,10 +1,20 @@
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Iterable as _Iterable, Mapping as _Mapping
 from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class TrialMode(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
+    __slots__ = ()
+    TRIAL_MODE_UNSPECIFIED: _ClassVar[TrialMode]
+    TRIAL_MODE_SHADOW: _ClassVar[TrialMode]
+    TRIAL_MODE_CANARY: _ClassVar[TrialMode]
+TRIAL_MODE_UNSPECIFIED: TrialMode
+TRIAL_MODE_SHADOW: TrialMode
+TRIAL_MODE_CANARY: TrialMode
 
 class PackFile(_message.Message):
     __slots__ = ("path", "content")
@@ -241,10 +251,30 @@ class ListRevisionsRequest(_message.Message):
     def __init__(self, limit: _Optional[int] = ...) -> None: ...
 
 class ListRevisionsResponse(_message.Message):
-    __slots__ = ("revisions",)
+    __slots__ = ("revisions", "trials")
     REVISIONS_FIELD_NUMBER: _ClassVar[int]
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
     revisions: _containers.RepeatedCompositeFieldContainer[Revision]
-    def __init__(self, revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ...) -> None: ...
+    trials: _containers.RepeatedCompositeFieldContainer[TrialEvent]
+    def __init__(self, revisions: _Optional[_Iterable[_Union[Revision, _Mapping]]] = ..., trials: _Optional[_Iterable[_Union[TrialEvent, _Mapping]]] = ...) -> None: ...
+
+class TrialEvent(_message.Message):
+    __slots__ = ("seq", "time_ms", "author", "proposal_id", "mode", "why", "detail")
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    TIME_MS_FIELD_NUMBER: _ClassVar[int]
+    AUTHOR_FIELD_NUMBER: _ClassVar[int]
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    WHY_FIELD_NUMBER: _ClassVar[int]
+    DETAIL_FIELD_NUMBER: _ClassVar[int]
+    seq: int
+    time_ms: int
+    author: str
+    proposal_id: str
+    mode: str
+    why: str
+    detail: str
+    def __init__(self, seq: _Optional[int] = ..., time_ms: _Optional[int] = ..., author: _Optional[str] = ..., proposal_id: _Optional[str] = ..., mode: _Optional[str] = ..., why: _Optional[str] = ..., detail: _Optional[str] = ...) -> None: ...
 
 class Revision(_message.Message):
     __slots__ = ("seq", "time_ms", "author", "authors", "approved_by", "proposal_id", "message", "rows_added", "rows_removed", "language")
@@ -329,3 +359,143 @@ class ReviewBreakGlassResponse(_message.Message):
     WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
     world_seq: int
     def __init__(self, world_seq: _Optional[int] = ...) -> None: ...
+
+class StartTrialRequest(_message.Message):
+    __slots__ = ("proposal_id", "mode", "duration_s", "share", "points", "max_loses", "no_gains")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    DURATION_S_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LOSES_FIELD_NUMBER: _ClassVar[int]
+    NO_GAINS_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    mode: TrialMode
+    duration_s: int
+    share: int
+    points: _containers.RepeatedScalarFieldContainer[str]
+    max_loses: int
+    no_gains: bool
+    def __init__(self, proposal_id: _Optional[str] = ..., mode: _Optional[_Union[TrialMode, str]] = ..., duration_s: _Optional[int] = ..., share: _Optional[int] = ..., points: _Optional[_Iterable[str]] = ..., max_loses: _Optional[int] = ..., no_gains: bool = ...) -> None: ...
+
+class StartTrialResponse(_message.Message):
+    __slots__ = ("world_seq", "end_ms")
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    end_ms: int
+    def __init__(self, world_seq: _Optional[int] = ..., end_ms: _Optional[int] = ...) -> None: ...
+
+class EndTrialRequest(_message.Message):
+    __slots__ = ("proposal_id", "mode")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    mode: TrialMode
+    def __init__(self, proposal_id: _Optional[str] = ..., mode: _Optional[_Union[TrialMode, str]] = ...) -> None: ...
+
+class EndTrialResponse(_message.Message):
+    __slots__ = ("world_seq",)
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    def __init__(self, world_seq: _Optional[int] = ...) -> None: ...
+
+class ListTrialsRequest(_message.Message):
+    __slots__ = ("differences",)
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    differences: bool
+    def __init__(self, differences: bool = ...) -> None: ...
+
+class ListTrialsResponse(_message.Message):
+    __slots__ = ("trials", "world_seq")
+    TRIALS_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    trials: _containers.RepeatedCompositeFieldContainer[Trial]
+    world_seq: int
+    def __init__(self, trials: _Optional[_Iterable[_Union[Trial, _Mapping]]] = ..., world_seq: _Optional[int] = ...) -> None: ...
+
+class Trial(_message.Message):
+    __slots__ = ("proposal_id", "mode", "seq", "by", "start_ms", "end_ms", "revision", "share", "points", "max_loses", "no_gains", "tally")
+    PROPOSAL_ID_FIELD_NUMBER: _ClassVar[int]
+    MODE_FIELD_NUMBER: _ClassVar[int]
+    SEQ_FIELD_NUMBER: _ClassVar[int]
+    BY_FIELD_NUMBER: _ClassVar[int]
+    START_MS_FIELD_NUMBER: _ClassVar[int]
+    END_MS_FIELD_NUMBER: _ClassVar[int]
+    REVISION_FIELD_NUMBER: _ClassVar[int]
+    SHARE_FIELD_NUMBER: _ClassVar[int]
+    POINTS_FIELD_NUMBER: _ClassVar[int]
+    MAX_LOSES_FIELD_NUMBER: _ClassVar[int]
+    NO_GAINS_FIELD_NUMBER: _ClassVar[int]
+    TALLY_FIELD_NUMBER: _ClassVar[int]
+    proposal_id: str
+    mode: TrialMode
+    seq: int
+    by: _containers.RepeatedScalarFieldContainer[str]
+    start_ms: int
+    end_ms: int
+    revision: str
+    share: int
+    points: _containers.RepeatedScalarFieldContainer[str]
+    max_loses: int
+    no_gains: bool
+    tally: Tally
+    def __init__(self, proposal_id: _Optional[str] = ..., mode: _Optional[_Union[TrialMode, str]] = ..., seq: _Optional[int] = ..., by: _Optional[_Iterable[str]] = ..., start_ms: _Optional[int] = ..., end_ms: _Optional[int] = ..., revision: _Optional[str] = ..., share: _Optional[int] = ..., points: _Optional[_Iterable[str]] = ..., max_loses: _Optional[int] = ..., no_gains: bool = ..., tally: _Optional[_Union[Tally, _Mapping]] = ...) -> None: ...
+
+class Tally(_message.Message):
+    __slots__ = ("compared", "gains", "loses", "obliged", "errors", "skipped", "unreadable", "others", "newest_ms", "trouble", "differences")
+    COMPARED_FIELD_NUMBER: _ClassVar[int]
+    GAINS_FIELD_NUMBER: _ClassVar[int]
+    LOSES_FIELD_NUMBER: _ClassVar[int]
+    OBLIGED_FIELD_NUMBER: _ClassVar[int]
+    ERRORS_FIELD_NUMBER: _ClassVar[int]
+    SKIPPED_FIELD_NUMBER: _ClassVar[int]
+    UNREADABLE_FIELD_NUMBER: _ClassVar[int]
+    OTHERS_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_MS_FIELD_NUMBER: _ClassVar[int]
+    TROUBLE_FIELD_NUMBER: _ClassVar[int]
+    DIFFERENCES_FIELD_NUMBER: _ClassVar[int]
+    compared: int
+    gains: int
+    loses: int
+    obliged: int
+    errors: int
+    skipped: int
+    unreadable: int
+    others: int
+    newest_ms: int
+    trouble: str
+    differences: _containers.RepeatedCompositeFieldContainer[Difference]
+    def __init__(self, compared: _Optional[int] = ..., gains: _Optional[int] = ..., loses: _Optional[int] = ..., obliged: _Optional[int] = ..., errors: _Optional[int] = ..., skipped: _Optional[int] = ..., unreadable: _Optional[int] = ..., others: _Optional[int] = ..., newest_ms: _Optional[int] = ..., trouble: _Optional[str] = ..., differences: _Optional[_Iterable[_Union[Difference, _Mapping]]] = ...) -> None: ...
+
+class Difference(_message.Message):
+    __slots__ = ("change", "subject", "action", "resource", "before", "after", "count", "decision_id")
+    CHANGE_FIELD_NUMBER: _ClassVar[int]
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    BEFORE_FIELD_NUMBER: _ClassVar[int]
+    AFTER_FIELD_NUMBER: _ClassVar[int]
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    DECISION_ID_FIELD_NUMBER: _ClassVar[int]
+    change: str
+    subject: str
+    action: str
+    resource: str
+    before: Said
+    after: Said
+    count: int
+    decision_id: str
+    def __init__(self, change: _Optional[str] = ..., subject: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., before: _Optional[_Union[Said, _Mapping]] = ..., after: _Optional[_Union[Said, _Mapping]] = ..., count: _Optional[int] = ..., decision_id: _Optional[str] = ...) -> None: ...
+
+class Said(_message.Message):
+    __slots__ = ("effect", "reason", "determining", "obligations")
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    DETERMINING_FIELD_NUMBER: _ClassVar[int]
+    OBLIGATIONS_FIELD_NUMBER: _ClassVar[int]
+    effect: str
+    reason: str
+    determining: _containers.RepeatedScalarFieldContainer[str]
+    obligations: _containers.RepeatedScalarFieldContainer[str]
+    def __init__(self, effect: _Optional[str] = ..., reason: _Optional[str] = ..., determining: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[str]] = ...) -> None: ...

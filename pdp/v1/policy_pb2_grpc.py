@@ -84,6 +84,21 @@ class PolicyServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
                 _registered_method=True)
+        self.StartTrial = channel.unary_unary(
+                '/pdp.v1.PolicyService/StartTrial',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.StartTrialRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.StartTrialResponse.FromString,
+                _registered_method=True)
+        self.EndTrial = channel.unary_unary(
+                '/pdp.v1.PolicyService/EndTrial',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.EndTrialRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.EndTrialResponse.FromString,
+                _registered_method=True)
+        self.ListTrials = channel.unary_unary(
+                '/pdp.v1.PolicyService/ListTrials',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.ListTrialsRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.ListTrialsResponse.FromString,
+                _registered_method=True)
         self.ListBreakGlass = channel.unary_unary(
                 '/pdp.v1.PolicyService/ListBreakGlass',
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ListBreakGlassRequest.SerializeToString,
@@ -171,6 +186,27 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def StartTrial(self, request, context):
+        """Tries a proposal: in the shadow, where it answers nobody, or as a canary, which needs what activating it needs.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def EndTrial(self, request, context):
+        """Ends a trial before its time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ListTrials(self, request, context):
+        """The trials that run, and what they have shown so far.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListBreakGlass(self, request, context):
         """What a broken glass let in and nobody has reviewed yet.
         """
@@ -237,6 +273,21 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ListAccess,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.ListAccessRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.ListAccessResponse.SerializeToString,
+            ),
+            'StartTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.StartTrial,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.StartTrialRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.StartTrialResponse.SerializeToString,
+            ),
+            'EndTrial': grpc.unary_unary_rpc_method_handler(
+                    servicer.EndTrial,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.EndTrialRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.EndTrialResponse.SerializeToString,
+            ),
+            'ListTrials': grpc.unary_unary_rpc_method_handler(
+                    servicer.ListTrials,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.ListTrialsRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.ListTrialsResponse.SerializeToString,
             ),
             'ListBreakGlass': grpc.unary_unary_rpc_method_handler(
                     servicer.ListBreakGlass,
@@ -519,6 +570,87 @@ class PolicyService(object):
             '/pdp.v1.PolicyService/ListAccess',
             pdp_dot_v1_dot_policy__pb2.ListAccessRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.ListAccessResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def StartTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/StartTrial',
+            pdp_dot_v1_dot_policy__pb2.StartTrialRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.StartTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EndTrial(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/EndTrial',
+            pdp_dot_v1_dot_policy__pb2.EndTrialRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.EndTrialResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ListTrials(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/ListTrials',
+            pdp_dot_v1_dot_policy__pb2.ListTrialsRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.ListTrialsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -107,6 +107,8 @@ def _fill(message: decision_pb2.Decision, answer: Answer) -> None:
         )
     )
     message.decision_id = answer.decision_id
+    if decision.candidate:
+        message.candidate = decision.candidate
     # Of a deny it is for our own looks alone: to a caller it would tell of a role or a lock that is not theirs to know.
     if decision.recheck_after_s is not None and decision.effect is Effect.ALLOW:
         message.recheck_after_ms = _recheck_ms(decision.recheck_after_s)

@@ -1,17 +1,20 @@
 """PolicyService: changes come in whole, are checked whole, and become the live policy as the live policy says."""
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from pdp.change.proposal import Proposal
+from pdp.change.trial import Mode
 from pdp.engine.casbin_text import Row
 from pdp.errors import BadRequestError
 from pdp.model.attributes import Attributes
 from pdp.model.decision import Obligation
-from pdp.model.names import Action, printable
+from pdp.model.names import Action, Resource, printable
 from pdp.server.callers import CALLER, Gate, Right
 from pdp.server.grpc.convert import need
+from pdp.server.grpc.trials import asked_canary, event_message, mode_of, trial_message
 from pdp.service.access import Access, asked, is_request, lent
 from pdp.service.break_glass import review
 from pdp.service.desk import POLICY, Acting, Desk
@@ -19,22 +22,26 @@ from pdp.service.drafts import from_history, from_pack, from_rows
 from pdp.service.history import History, Revision
 from pdp.service.policy import Draft, Policies
 from pdp.service.replicate import Publisher
+from pdp.service.trials import Board, shown
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 
 _REVISIONS: Final = 100
 _READ: Final = Action.parse("policy.read")
+_READ_AUDIT: Final = Action.parse("audit.read")
+_AUDIT: Final = Resource.parse("audit/all")
 
 
 class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     """The RPCs of PolicyService, behind the guard; what a change itself needs is asked here, with what it touches."""
 
-    def __init__(self, *, desk: Desk, publisher: Publisher, history: History, gate: Gate) -> None:
+    def __init__(self, *, desk: Desk, publisher: Publisher, history: History, gate: Gate, shown: Board) -> None:
         self._publisher = publisher
         self._desk = desk
         self._policies = Policies(desk)
         self._access = Access(desk)
         self._history = history
         self._gate = gate
+        self._shown = shown
 
     async def Propose(self, request: policy_pb2.ProposeRequest, _context: Any) -> policy_pb2.ProposeResponse:  # noqa: N802 - gRPC's name
         """Check a change and keep it, or make it live."""
@@ -120,8 +127,11 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
     ) -> policy_pb2.ListRevisionsResponse:
         """Show the changes that became live."""
         found = [revision async for revision in self._history.revisions()]
-        newest = found[::-1][: request.limit or _REVISIONS]
-        return policy_pb2.ListRevisionsResponse(revisions=map(_revision, newest))
+        tried = [one async for one in self._history.trials()]
+        limit = request.limit or _REVISIONS
+        return policy_pb2.ListRevisionsResponse(
+            revisions=map(_revision, found[::-1][:limit]), trials=map(event_message, tried[::-1][:limit])
+        )
 
     async def Blame(self, _request: policy_pb2.BlameRequest, _context: Any) -> policy_pb2.BlameResponse:  # noqa: N802 - gRPC's name
         """Show who brought each live row."""
@@ -166,6 +176,34 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
             ],
             world_seq=world.seq,
         )
+
+    async def StartTrial(self, request: policy_pb2.StartTrialRequest, _context: Any) -> policy_pb2.StartTrialResponse:  # noqa: N802 - gRPC's name
+        """Try a proposal."""
+        proposal_id, who = need(request.proposal_id, "proposal_id"), self._acting()
+        duration_ms = request.duration_s * 1000
+        if mode_of(request.mode) is Mode.SHADOW:
+            trial = await self._policies.shadow(proposal_id, duration_ms=duration_ms, who=who)
+        else:
+            scope, stop = asked_canary(request)
+            trial = await self._policies.canary(proposal_id, duration_ms=duration_ms, scope=scope, stop=stop, who=who)
+        return policy_pb2.StartTrialResponse(world_seq=trial.seq, end_ms=trial.end_ms)
+
+    async def EndTrial(self, request: policy_pb2.EndTrialRequest, _context: Any) -> policy_pb2.EndTrialResponse:  # noqa: N802 - gRPC's name
+        """End a trial."""
+        proposal_id = need(request.proposal_id, "proposal_id")
+        world = await self._policies.end(proposal_id, mode_of(request.mode), who=self._acting())
+        return policy_pb2.EndTrialResponse(world_seq=world.seq)
+
+    async def ListTrials(  # noqa: N802 - gRPC's name
+        self, request: policy_pb2.ListTrialsRequest, _context: Any
+    ) -> policy_pb2.ListTrialsResponse:
+        """Show what is tried, and what that has shown so far."""
+        if request.differences:
+            await self._gate.permit(CALLER.get(), Right(action=_READ_AUDIT, resource=_AUDIT), {})
+        world = self._policies.live()
+        tallies = await asyncio.to_thread(shown, self._shown)
+        trials = [trial_message(one, tallies.get(one.seq), whole=request.differences) for one in world.trials]
+        return policy_pb2.ListTrialsResponse(trials=trials, world_seq=world.seq)
 
     async def ListBreakGlass(  # noqa: N802 - gRPC's name
         self, _request: policy_pb2.ListBreakGlassRequest, _context: Any

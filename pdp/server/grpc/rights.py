@@ -53,6 +53,10 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.PolicyService/Approve": _rule("policy.read", "policy/main", ceiling_s=MAX_PACK_DEADLINE_S),
         "/pdp.v1.PolicyService/Reject": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListProposals": _rule("policy.read", "policy/main"),
+        # Whether this very proposal may be tried is asked with what it touches, as for making it live.
+        "/pdp.v1.PolicyService/StartTrial": _rule("policy.read", "policy/main", ceiling_s=MAX_PACK_DEADLINE_S),
+        "/pdp.v1.PolicyService/EndTrial": _rule("policy.read", "policy/main"),
+        "/pdp.v1.PolicyService/ListTrials": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListRevisions": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/Blame": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListBreakGlass": _rule("policy.read", "policy/main"),

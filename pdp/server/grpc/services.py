@@ -34,6 +34,7 @@ from pdp.service.history import History
 from pdp.service.lists import Lists
 from pdp.service.locks import Locks
 from pdp.service.replicate import Replication
+from pdp.service.trials import Board
 from pdp.service.watch_index import Watches
 from pdp.v1 import (
     asset_pb2_grpc,
@@ -62,6 +63,7 @@ class Rooms:
     new_id: Callable[[], str]
     discretion: Discretion
     watches: Watches
+    trials: Board
     cursor_secret: bytes = field(default_factory=partial(secrets.token_bytes, 32), repr=False)
     """Seals the cursors of lists; of this process alone: a list that moves to another PDP starts again."""
 
@@ -93,7 +95,9 @@ def _decision(rooms: Rooms) -> DecisionServicer:
 def _add_administration(server: Any, rooms: Rooms) -> None:
     replica, publisher, subscribers = rooms.replica, rooms.replication.publisher, rooms.replication.subscribers
     desk = Desk(replica=replica, publisher=publisher, clock=rooms.clock)
-    policies = PolicyServicer(desk=desk, publisher=publisher, history=History(publisher.log), gate=rooms.gate)
+    policies = PolicyServicer(
+        desk=desk, publisher=publisher, history=History(publisher.log), gate=rooms.gate, shown=rooms.trials
+    )
     assets = Assets(replica=replica, publisher=publisher)
     locks = Locks(replica=replica, publisher=publisher, subscribers=subscribers, clock=rooms.clock, new_id=rooms.new_id)
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)  # type: ignore[no-untyped-call] # generated

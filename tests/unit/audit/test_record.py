@@ -82,6 +82,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
         "determining": ["grants.csv:6"],
         "obligations": ["recheck_after=10s"],
         "detail": "",
+        "candidate": "",
         "caller": "user:gate",
         "door": "grpc",
     }

@@ -90,6 +90,7 @@ def test_what_waits_is_listed_with_who_wrote_and_approved_it(pdp: Pdp, server: S
         id="p17", authors=["user:ada", "agent:bot"], approved_by=["user:eve"], rows_added=2, message="why"
     )
     server.script("PolicyService/ListProposals", policy_pb2.ListProposalsResponse(proposals=[waiting]))
+    server.script("PolicyService/ListTrials", policy_pb2.ListTrialsResponse())
     told = pdp("policy", "status").out
     assert "user:ada through agent:bot" in told
     assert pdp("policy", "status", "--json").json["proposals"][0]["approved_by"] == ["user:eve"]
