@@ -28,6 +28,7 @@ _FIELDS: Final = (
     ("actors", _ACTORS),
     ("attributes", _PART),
     ("caller", _PLAIN),
+    ("candidate", _PLAIN),
     ("claims", _PART),
     ("clock_off", rb"(?:true|false)"),
     ("credential", _PART),
