@@ -28,6 +28,9 @@ Ask = TypeVar("Ask", bound=Message)
 Told = TypeVar("Told", bound=Message)
 
 ERROR_KEY: Final = "pdp-error-bin"
+_REASONS: Final = {reason.value: reason for reason in Reason}
+_EFFECTS: Final = {types_pb2.EFFECT_ALLOW: model.Effect.ALLOW}
+"""What is no allow that we know is a deny."""
 _EXACT_TYPES: Final = {
     bool: AttributeType.BOOL,
     int: AttributeType.INT,
@@ -254,12 +257,12 @@ def _question(question: Question) -> decision_pb2.Question:
     supports = question.supports
     return decision_pb2.Question(
         subject=subject_message(question.subject),
-        action=str(Action.parse(question.action)),
-        resource=str(Resource.parse(question.resource)),
-        workload=str(Principal.parse(question.workload)) if question.workload else "",
-        serves=str(Resource.parse(question.serves)) if question.serves else "",
-        attributes=request_attributes(question.attributes),
-        supports=() if supports is None else _texts(supports, "supports"),
+        action=Action.parse(question.action).text,
+        resource=Resource.parse(question.resource).text,
+        workload=Principal.parse(question.workload).text if question.workload else None,
+        serves=Resource.parse(question.serves).text if question.serves else None,
+        attributes=request_attributes(question.attributes) if question.attributes else None,
+        supports=None if supports is None else _texts(supports, "supports"),
         supports_all=supports is None,
     )
 
@@ -372,10 +375,10 @@ def parse_decision(
     """
     reason = _reason(message.reason)
     decision = Decision(
-        effect=model.Effect.ALLOW if message.effect == types_pb2.EFFECT_ALLOW else model.Effect.DENY,
+        effect=_EFFECTS.get(message.effect, model.Effect.DENY),
         reason=reason or Reason.INTERNAL_ERROR,
         world_seq=message.world_seq,
-        obligations=tuple(model.Obligation(name=duty.name, value=duty.value) for duty in message.obligations),
+        obligations=tuple([model.Obligation(name=duty.name, value=duty.value) for duty in message.obligations]),
         determining=tuple(message.determining),
         role_path=tuple(message.role_path),
         recheck_after_s=message.recheck_after_ms / 1000 if message.recheck_after_ms else None,
@@ -420,7 +423,7 @@ def _denied(decision: Decision, reason: Reason, detail: str) -> Decision:
 
 
 def _reason(text: str) -> Reason | None:
-    return Reason(text) if text in Reason._value2member_map_ else None
+    return _REASONS.get(text)
 
 
 def _nearest_miss(message: decision_pb2.Decision) -> model.NearestMiss | None:

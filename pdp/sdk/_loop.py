@@ -6,7 +6,6 @@ belong to the client and not to whoever asked first: a task that is cancelled ta
 
 import asyncio
 from collections import deque
-from pathlib import Path
 
 from pdp.errors import Reason
 from pdp.limits import COALESCE_FLIGHTS
@@ -86,11 +85,11 @@ class LoopBatcher:
             task.cancel()
 
     def _token_of_this_turn(self, loop: asyncio.AbstractEventLoop) -> str | None:
-        """Return the token of a file, read once for all that ask in one turn; None: each reads its own.
+        """Return the token, read once for all that ask in one turn; None: each reads its own.
 
         A function may answer each task otherwise, so it is called for each.
         """
-        if not isinstance(self._desk.core.settings.token, Path):
+        if callable(self._desk.core.settings.token):
             return None
         if self._token is None:
             self._desk.core.check_usable()

@@ -126,21 +126,22 @@ class Reader:
 
     def _own(self, message: decision_pb2.Question, who: VerifiedIdentity) -> tuple[Question, bool]:
         """Return what is asked of a verified identity: its access starts at its own workload, never at who asks for it."""
-        workload = Principal.parse(message.workload) if message.workload else who.workload
-        attributes, asserts = self._attributes(message.attributes)
+        start, serves = message.workload, message.serves
+        workload = Principal.parse(start) if start else who.workload
+        attributes, asserts = self._attributes(message.attributes) if message.attributes else (NO_ATTRIBUTES, False)
         question = Question(
             subject=who.party,
             actors=who.actors,
             action=Action.parse(message.action),
             resource=Resource.parse(message.resource),
             workload=workload,
-            serves=Resource.parse(message.serves) if message.serves else None,
+            serves=Resource.parse(serves) if serves else None,
             attributes=attributes,
             claims=who.attributes,
             credential=who.facts,
             supports=None if message.supports_all else frozenset(message.supports),
         )
-        return question, asserts or workload != who.workload
+        return question, asserts or (bool(start) and workload != who.workload)
 
     def _attributes(self, message: Mapping[str, types_pb2.Value]) -> tuple[Attributes, bool]:
         """Return the attributes of a message, and whether one of them is only an asserter's to say."""
