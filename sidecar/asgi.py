@@ -156,7 +156,12 @@ class _Request:
             self._cut.set_result(reason)
 
     async def _run(self, verdict: Verdict, content: Content, body: bytes | None) -> None:
-        exchange = Exchange(verdict, content, carried=lambda n: self._door.rechecker.carried(self._session, n))
+        exchange = Exchange(
+            verdict,
+            content,
+            carried=lambda n: self._door.rechecker.carried(self._session, n),
+            results=self._door.gate.results,
+        )
         inner: asyncio.Task[None] | None = None
         try:
             scope, receive = self._onward(verdict, content, body)

@@ -28,10 +28,16 @@ _ALSO_READ = {"max_completion_tokens": "max_tokens"}  # chat reads its older key
 _COUNTS = {"n": 1, "best_of": 1, "max_tokens": 0, "max_completion_tokens": 1, "max_output_tokens": 1}
 """Numbers that say how much an answer costs, with the least that means itself: below it, one server refuses and another
 knows no bound (llama.cpp: -1; vLLM's chat took 0 tokens of completion for none said). Nought of `max_tokens` scores a prompt."""
-_DECIDING = ("model", "stream", "logprobs", *_COUNTS, "model_name", "model_version")
+_DECIDING = (
+    *("model", "stream", "logprobs", *_COUNTS, "model_name", "model_version"),
+    *("previous_response_id", "conversation"),
+)
 _BY_FOLDED = {key.replace("_", ""): key for key in _DECIDING}
-# Keys that make a server continue an earlier exchange: whose it was, nobody here knows, so it would be a way to read it.
-_ANOTHERS = ("previous_response_id", "conversation")
+_CONTINUES = "previous_response_id"
+# Keys that make a server continue an earlier exchange: whose it was, nobody here knows, so it would be a way to read it. A row
+# that stores its answers knows whose they are; on it, a caller who chose the id of the next could write over another's.
+_ANOTHERS = ("conversation", _CONTINUES)
+_ANOTHERS_WHERE_STORED = ("conversation", "request_id")
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 _JSON = "application/json"
 _FORM = "multipart/form-data"
@@ -47,6 +53,7 @@ class Content:
         stream: It asks for an answer in pieces.
         attributes: `request.*` attributes.
         action: The action it amounts to, where that is another than its row's; empty: the row's.
+        continues: The id of the stored answer that it goes on from; empty: none.
         parsed: The object, to be written anew where something must change; None: not an object.
     """
 
@@ -55,6 +62,7 @@ class Content:
     stream: bool = False
     attributes: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
     action: str = ""
+    continues: str = ""
     parsed: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
@@ -141,7 +149,7 @@ def _object(row: Row, body: bytes) -> Content | BadBody:
         meant = _BY_FOLDED.get(key.casefold().replace("_", ""), key)
         if meant != key:  # a server that folds case, or knows both spellings, would take the other one
             return BadBody(why=f"another spelling of `{meant}`")
-    foreign = [key for key in _ANOTHERS if parsed.get(key) is not None]
+    foreign = [key for key in (_ANOTHERS_WHERE_STORED if row.stores else _ANOTHERS) if parsed.get(key) is not None]
     if foreign:
         return BadBody(why=f"`{foreign[0]}` names what somebody else may have made")
     if row.scope is Scope.BODY and parsed.get("model_name") is not None:
@@ -154,6 +162,7 @@ def _object(row: Row, body: bytes) -> Content | BadBody:
         name=parsed.get("model") or parsed.get("model_name") or "",
         version=parsed.get("model_version") or "",
         stream=parsed.get("stream") or False,
+        continues=parsed.get(_CONTINUES) or "",
         attributes=_attributes(row, parsed, len(body)),
         parsed=MappingProxyType(parsed),
     )
@@ -161,7 +170,7 @@ def _object(row: Row, body: bytes) -> Content | BadBody:
 
 def _wrong_type(parsed: Mapping[str, Any]) -> str:
     wanted: dict[str, tuple[type, ...]] = {
-        **dict.fromkeys(("model", "model_name", "model_version"), (str,)),
+        **dict.fromkeys(("model", "model_name", "model_version", _CONTINUES), (str,)),
         "stream": (bool,),
         **dict.fromkeys(_COUNTS, (int,)),
         "logprobs": (bool, int),

@@ -354,6 +354,7 @@ def _shown(row: Row, *, server: str) -> dict[str, str]:
     asks = {
         Scope.SERVED: "the name in its path",
         Scope.LIST: "each served name",
+        Scope.RESULT: "what made the answer",
         Scope.BODY: f"the model in its {row.body.value}",
     }
     return {

@@ -4,6 +4,7 @@ Source: ENFORCEMENT.md 4, 5.3.
 """
 
 from collections.abc import Callable, Mapping
+from functools import reduce
 
 from pdp.errors import Reason
 from sidecar import messages
@@ -11,6 +12,7 @@ from sidecar.bodies import BadBody, Content
 from sidecar.cutoff import Delivered
 from sidecar.gate import Verdict
 from sidecar.outputs import Lister, StripError, Stripper, Whole, readable_media
+from sidecar.results import Giver, Results
 from sidecar.routes import NO_TOKENS, Body, Row
 
 
@@ -29,17 +31,24 @@ class Exchange:
         verdict: The allow.
         content: What its body, or its first message, said.
         carried: Told how many messages it is about to have carried, either way.
+        results: Where the id that a stored answer is given is noted; None: nowhere.
     """
 
     def __init__(
-        self, verdict: Verdict, content: Content, *, carried: Callable[[int], None] = lambda _count: None
+        self,
+        verdict: Verdict,
+        content: Content,
+        *,
+        carried: Callable[[int], None] = lambda _count: None,
+        results: Results | None = None,
     ) -> None:
-        self._verdict, self._content, self._carried = verdict, content, carried
+        self._verdict, self._content, self._carried, self._results = verdict, content, carried, results
+        self._giver: Giver | None = None
         self._asked = 1
         self._answers = messages.Counter()
         self._answered = 0
         self._stripper: Stripper | None = None
-        self._whole: Whole | None = None
+        self._wholes: list[Whole] = []
         self.delivered = Delivered()
 
     @property
@@ -76,16 +85,38 @@ class Exchange:
         """
         self.delivered.headers(dict(headers))
         if self._verdict.visible is not None:
-            self._whole = Lister(self._verdict.visible)
+            self._wholes.append(Lister(self._verdict.visible))
             self._readable(headers, "json")
             return True
+        return self._strips(headers) | self._gives(headers)
+
+    def _gives(self, headers: Mapping[str, str]) -> bool:
+        """Note whether the reply gives an id that can be read; one that cannot is nobody's, and goes on."""
+        media = readable_media(headers.get("content-type", ""))
+        encoded = headers.get("content-encoding", "identity") != "identity"
+        if not self.row.stores or self._results is None or encoded or not media:
+            return False
+        giver = Giver(self._given)
+        if media == "events":
+            self._giver = giver
+            return False
+        self._wholes.append(giver)
+        return True
+
+    def _given(self, given: str) -> None:
+        mapped, question = self._verdict.mapped, self._verdict.question
+        if self._results is not None and mapped is not None and question is not None:
+            self._results.note(given, subject=question.subject.principal, name=mapped.name)
+
+    def _strips(self, headers: Mapping[str, str]) -> bool:
         strip = self._verdict.duties.strip
         if strip is None or (self.row.limit == NO_TOKENS and self.row.body is not Body.JSON):
             return False
         media = self._readable(headers, "json", "events")
         self._stripper = Stripper(strip)
-        self._whole = self._stripper if media == "json" else None
-        return self._whole is not None
+        if media == "json":
+            self._wholes.append(self._stripper)
+        return media == "json"
 
     def _readable(self, headers: Mapping[str, str], *wanted: str) -> str:
         media = readable_media(headers.get("content-type", ""))
@@ -124,8 +155,10 @@ class Exchange:
         if not body and not last:
             return None
         try:
-            if self._whole is not None:
-                return self._whole.whole(body) if body else None
+            if self._giver is not None:
+                self._giver.events(body)
+            if self._wholes:
+                return reduce(lambda text, one: one.whole(text), self._wholes, body) if body else None
             return self._stripper.events(body, last=last) if self._stripper is not None else None
         except StripError:
             raise NotPassableError(Reason.OBLIGATION_UNSUPPORTED) from None

@@ -204,7 +204,12 @@ class Stream:
             self._exchange = Exchange(verdict, content)
             self._note(verdict)
             return await self._end(verdict.refused(session))
-        self._exchange = Exchange(verdict, content, carried=lambda count: self._rechecker.carried(session, count))
+        self._exchange = Exchange(
+            verdict,
+            content,
+            carried=lambda count: self._rechecker.carried(session, count),
+            results=self._gate.results,
+        )
         try:
             return await self._run(verdict, content, answer)
         finally:

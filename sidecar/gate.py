@@ -27,6 +27,7 @@ from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.metrics import Tally
 from sidecar.replies import Denial, denial
+from sidecar.results import Results
 from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Scope, Unmapped
 from sidecar.target import BadTarget, canonical
 
@@ -216,6 +217,7 @@ class Gate:
         self._reveal = reveal
         self._origin = origin
         self._tally = tally or Tally()
+        self.results = Results()
         self.failures = 0
 
     async def decide(self, ask: Ask, placement: Placement, content: Content = UNREAD) -> Verdict:
@@ -283,7 +285,7 @@ class Gate:
             )
         if admitted.row.scope is Scope.LIST:
             return await self._list(admitted, content)
-        mapped = self._meant(admitted.mapped, content)
+        mapped = self._meant(admitted.mapped, content, admitted.who.party.principal)
         if isinstance(mapped, Unmapped):
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), admitted.placement)
         return await self._ask(_question(admitted, mapped, content), mapped, admitted)
@@ -302,8 +304,12 @@ class Gate:
         names = frozenset(mapped.served.upstream or mapped.name for mapped, _ in shown if mapped.served is not None)
         return replace(shown[0][1], visible=names)
 
-    def _meant(self, mapped: Mapped, content: Content) -> Mapped | Unmapped:
+    def _meant(self, mapped: Mapped, content: Content, subject: Principal) -> Mapped | Unmapped:
         """Return what path and body mean together; where both name a model they must name one (FAILURE.md N4)."""
+        if content.continues and not self.results.name(content.continues, subject):
+            return Unmapped(why="goes on from an answer that is nobody's, or another's", row=mapped.row)
+        if mapped.row.scope is Scope.RESULT:
+            return self._table.named(mapped.row, self.results.name(mapped.name, subject))
         if not mapped.resource:
             return self._table.named(mapped.row, content.name, content.version)
         if mapped.served is None or not (content.name or content.version):

@@ -24,6 +24,7 @@ class SidecarLimits:
         decide_s: Our own time for one answer; below `filter_timeout_s`, so that a slow answer is ours and counted (EX-17).
         filter_timeout_s: Envoy's patience for one answer.
         filter_timeout_max_s: The most that one extension may ask for (EP-4).
+        results: Ids of stored answers whose owner is remembered; beyond it the oldest is nobody's.
         request_headers_s: A client's time to send its request headers (slowloris).
         request_body_s: A client's time to send a body that decides (slowloris); nothing else would end one that trickles.
         stream_idle_s: Silence after which Envoy ends a stream.
@@ -64,6 +65,7 @@ class SidecarLimits:
     decide_s: float = 0.2
     filter_timeout_s: float = 0.5
     filter_timeout_max_s: float = 5.0
+    results: int = 10_000
     request_headers_s: float = 10.0
     request_body_s: float = 30.0
     stream_idle_s: float = 300.0

@@ -15,7 +15,16 @@ from sidecar.limits import LIMITS
 
 _PROBABLE = re.compile(r"prob|score|confidence|logit", re.IGNORECASE)
 _FLOATS = frozenset({"FP16", "BF16", "FP32", "FP64"})
-_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+_LINE_END = re.compile(rb"\r\n|\n|\r")
+
+EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
+"""Where a server-sent event ends."""
+
+
+def event_data(event: bytes) -> bytes:
+    """Return the data of one server-sent event; empty: it has none."""
+    data = [line[5:].removeprefix(b" ") for line in _LINE_END.split(event) if line.startswith(b"data:")]
+    return b"\n".join(data)
 
 
 class StripError(ValueError):
@@ -101,7 +110,7 @@ class Stripper:
         """
         self._held += chunk
         done = bytearray()
-        while end := _EVENT_END.search(self._held):
+        while end := EVENT_END.search(self._held):
             done += self._event(self._held[: end.end()])
             self._held = self._held[end.end() :]
         if last and self._held.strip():
@@ -111,10 +120,9 @@ class Stripper:
         return bytes(done)
 
     def _event(self, event: bytes) -> bytes:
-        lines = re.split(rb"\r\n|\n|\r", event)
-        data = [line[5:].removeprefix(b" ") for line in lines if line.startswith(b"data:")]
-        text = b"\n".join(data)
-        if not data or text.strip() == b"[DONE]":
+        lines = _LINE_END.split(event)
+        text = event_data(event)
+        if text.strip() in {b"", b"[DONE]"}:
             return event
         parsed = strict_object(text)
         if isinstance(parsed, BadBody):

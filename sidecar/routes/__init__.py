@@ -33,6 +33,7 @@ class Scope(Enum):
     BODY = "body"  # the served name in the body, or in each message
     SERVER = "server"  # the model server as a whole
     LIST = "list"  # every served name; the reply shows those that the caller may see
+    RESULT = "result"  # the served name that made the answer in the path, for who was given its id alone
     FIXED = "fixed"  # the resource that the row itself names
     NEVER = "never"  # a deliberate deny: no grant opens it
 
@@ -71,6 +72,7 @@ class Row:
         stream: The answer lasts by nature.
         limit: The body's key that bounds the tokens generated (`max_tokens`); None: no bound can be set.
         resource: What a row of scope FIXED asks about.
+        stores: Its replies give an id, by which rows of scope RESULT find what was answered.
     """
 
     name: str
@@ -85,6 +87,7 @@ class Row:
     stream: bool = False
     limit: str | None = None
     resource: str = ""
+    stores: bool = False
 
     @property
     def regex(self) -> str:
@@ -130,7 +133,7 @@ class Mapped:
         row: The row.
         resource: What is asked about; empty: the body will say.
         model: The model version behind it; empty: unknown.
-        name: The served name that the request wrote; empty: none.
+        name: The served name that the request wrote (an answer's id, where that is what it names); empty: none.
         version: The version that the request wrote; empty: none.
         served: What that name stands for.
     """
@@ -224,8 +227,8 @@ class RouteTable:
                 return Mapped(row=row, resource=self.server)
             case Scope.FIXED:
                 return Mapped(row=row, resource=row.resource)
-            case Scope.BODY | Scope.LIST:
-                return Mapped(row=row, resource="")
+            case Scope.BODY | Scope.LIST | Scope.RESULT:
+                return Mapped(row=row, resource="", name=next(iter(found), None) or "")
             case Scope.SERVED:
                 name, version = (*found, None)[:2]
                 return self.named(row, name or "", version or "")

@@ -1,7 +1,7 @@
 """OpenAI-compatible servers (vLLM, TGI, KServe's `/openai`, the MLflow gateway): the body's `model` names a model or an adapter.
 
 An allow-list: vLLM's own API key leaves many of its routes open. The list of models shows what the caller may see. Stored
-responses belong to whoever made them: deliberate denies. `/collective_rpc` runs code and is never allowed.
+responses are for whoever made them alone. `/collective_rpc` runs code and is never allowed.
 
 Source: ENFORCEMENT.md 3.2; vLLM's and TGI's route tables.
 """
@@ -41,7 +41,7 @@ _GENERATES = (
     _by_body("chat", "/v1/chat/completions", "invoke", "max_completion_tokens"),
     _by_body("chat_batch", "/v1/chat/completions/batch", "invoke", "max_completion_tokens"),
     _by_body("completions", "/v1/completions", "invoke", "max_tokens"),
-    _by_body("responses", "/v1/responses", "invoke", "max_output_tokens"),
+    replace(_by_body("responses", "/v1/responses", "invoke", "max_output_tokens"), stores=True),
     _by_body("messages", "/v1/messages", "invoke", "max_tokens"),
     # Its limit stands inside `sampling_params`, in a shape that is the server's own: no bound is promised.
     _by_body("generate", "/inference/v1/generate", "invoke", None),
@@ -92,11 +92,11 @@ _OBSERVES = (
     *(_by_path(f"probe_{name}", "GET", f"/{name}", "read_metadata") for name in ("health", "livez", "ping")),
 )
 _LISTS = (replace(_by_path("models", "GET", "/v1/models", "list", Scope.LIST), placement=Placement.EXT_PROC),)
-_NEVER = (
-    _by_path("response", "GET", "/v1/responses/{id}", "read_result", Scope.NEVER),
-    _by_path("cancel", "POST", "/v1/responses/{id}/cancel", "cancel", Scope.NEVER),
-    _by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),
+_STORED = (
+    _by_path("response", "GET", "/v1/responses/{m}", "read_result", Scope.RESULT),
+    _by_path("cancel", "POST", "/v1/responses/{m}/cancel", "cancel", Scope.RESULT),
 )
+_NEVER = (_by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),)
 _REALTIME = Row(
     name="openai.realtime",
     method=WEBSOCKET,
@@ -109,7 +109,17 @@ _REALTIME = Row(
     stream=True,
 )
 
-ROWS: tuple[Row, ...] = (*_GENERATES, *_COMPUTES, *_TOKENIZES, *_MANAGES, *_OBSERVES, *_LISTS, *_NEVER, _REALTIME)
+ROWS: tuple[Row, ...] = (
+    *_GENERATES,
+    *_COMPUTES,
+    *_TOKENIZES,
+    *_MANAGES,
+    *_OBSERVES,
+    *_LISTS,
+    *_STORED,
+    *_NEVER,
+    _REALTIME,
+)
 
 TGI: tuple[Row, ...] = tuple(
     Row(
