@@ -320,6 +320,12 @@ AUDIT_INDEX_NAMES: Final = 65_536
 """Names of which the index remembers the number while it reads; others it looks up."""
 AUDIT_QUERY_LIMIT: Final = 100
 """Records that `pdp audit query` prints unless it is told otherwise."""
+MAX_AUDIT_PAGE: Final = 1_000
+"""Decisions in one answer of `AuditService.Query`."""
+MAX_AUDIT_PAGE_BYTES: Final = 2 * 1024 * 1024
+"""Half of what a message may have: records vary from 600 bytes to 256 KiB."""
+MAX_PATTERN_WILDCARDS: Final = 8
+"""Of a question that comes over the network: each wildcard multiplies what matching one name may cost."""
 TRACE_RECORDS: Final = 500
 """Decisions in a trace unless it is told otherwise: what a person can read."""
 TRACE_SUBJECTS: Final = 20

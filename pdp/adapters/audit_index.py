@@ -10,10 +10,10 @@ read on from where the index stopped; one whose last indexed record is no longer
 
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from json import loads
+from json import dumps, loads
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -25,7 +25,7 @@ from pdp.errors import ConfigError
 from pdp.limits import AUDIT_INDEX_NAMES, STORE_BUSY_S
 
 FILE_NAME: Final = "index.db"
-_VERSION: Final = 1
+_VERSION: Final = 2
 _KEPT: Final = tuple(part for part in NAMED if part != "version")  # a resource's name holds its version
 _SCHEMA: Final = f"""
 CREATE TABLE name (id INTEGER PRIMARY KEY, part TEXT NOT NULL, text TEXT NOT NULL, UNIQUE (part, text));
@@ -41,6 +41,11 @@ CREATE INDEX record_subject ON record (subject, time_ms);
 CREATE INDEX record_resource ON record (resource, time_ms);
 CREATE INDEX record_rule ON record (rule, time_ms);
 CREATE INDEX record_segment ON record (segment, n);
+CREATE TABLE event (
+  segment INTEGER NOT NULL, at INTEGER NOT NULL, size INTEGER NOT NULL, n INTEGER NOT NULL, time_ms INTEGER NOT NULL,
+  decision_id TEXT NOT NULL);
+CREATE INDEX event_decision ON event (decision_id);
+CREATE INDEX event_segment ON event (segment, n);
 PRAGMA user_version = {_VERSION};
 """
 _INSERT: Final = f"INSERT INTO record VALUES (NULL, {', '.join('?' * (7 + len(_KEPT)))})"  # noqa: S608 - no input in it
@@ -49,10 +54,11 @@ _LAST_CHARACTER: Final = "\U0010ffff"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Hit:
-    """A record that was found: its chain and number, and its content, None if it is no longer what was indexed."""
+    """A record that was found: its chain, number and time, and its content, None if it is no longer what was indexed."""
 
     chain: str
     n: int
+    time_ms: int
     record: dict[str, Any] | None
 
 
@@ -103,25 +109,55 @@ class AuditIndex:
 
     # --- asking ------------------------------------------------------------------------------------------------------
 
-    def find(self, wanted: Wanted, *, limit: int) -> list[Hit]:
-        """Return the newest `limit` records that are wanted (0: all), oldest first, each read back from its chain.
+    def find(self, wanted: Wanted, *, limit: int, skip: int = 0) -> list[Hit]:
+        """Return the newest `limit` records that are wanted (0: all) but for `skip`, oldest first, read back from their chains.
 
         Raises:
             ConfigError: the index is damaged.
         """
         try:
-            return self._found(wanted, limit)
+            return self._found(wanted, limit, skip)
         except sqlite3.DatabaseError as error:
-            raise ConfigError(f"the index of {self.directory} is damaged", advice="make it anew: --rebuild") from error
+            raise self._damaged() from error
 
-    def _found(self, wanted: Wanted, limit: int) -> list[Hit]:
+    def events(self, decisions: Iterable[Hit]) -> list[Hit]:
+        """Return the records of streams that these decisions opened: cut, ended, and what else was noted; oldest first.
+
+        Only those of a decision's own chain: another process has no say about its streams.
+
+        Raises:
+            ConfigError: the index is damaged.
+        """
+        opened = {(hit.chain, str(hit.record.get("decision_id", ""))) for hit in decisions if hit.record}
+        question = (
+            "SELECT chain, path, at, size, n, time_ms, decision_id FROM event JOIN segment ON segment.id = event.segment"
+            " WHERE decision_id IN (SELECT value FROM json_each(?)) ORDER BY time_ms, segment.id, n"
+        )
+        try:
+            rows = self._db.execute(question, (dumps(sorted(name for _, name in opened)),)).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise self._damaged() from error
+        return [
+            Hit(chain=chain, n=n, time_ms=time_ms, record=_read_back(self.directory / path, at, size))
+            for chain, path, at, size, n, time_ms, name in rows
+            if (chain, name) in opened
+        ]
+
+    def _damaged(self) -> ConfigError:
+        return ConfigError(f"the index of {self.directory} is damaged", advice="make it anew: --rebuild")
+
+    def _found(self, wanted: Wanted, limit: int, skip: int) -> list[Hit]:
         found: list[Hit] = []
-        for chain, path, at, size, n in self._candidates(wanted):
+        for chain, path, at, size, n, time_ms in self._candidates(wanted):
             record = _read_back(self.directory / path, at, size)
-            if record is None or wanted.matches(record):
-                found.append(Hit(chain=chain, n=n, record=record))
-                if len(found) == limit:
-                    break
+            if record is not None and not wanted.matches(record):
+                continue
+            if skip:
+                skip -= 1
+            else:
+                found.append(Hit(chain=chain, n=n, time_ms=time_ms, record=record))
+            if limit and len(found) == limit:
+                break
         found.reverse()
         return found
 
@@ -133,10 +169,10 @@ class AuditIndex:
         question = f"SELECT {texts}, count(*), max(time_ms) FROM record WHERE {where} GROUP BY {grouped} ORDER BY count(*) DESC"  # noqa: S608
         return [(tuple(row[:-2]), row[-2], row[-1]) for row in self._db.execute(question, values)]
 
-    def _candidates(self, wanted: Wanted) -> Iterator[tuple[str, str, int, int, int]]:
+    def _candidates(self, wanted: Wanted) -> Iterator[tuple[str, str, int, int, int, int]]:
         where, values = self._where(wanted)
         question = (
-            "SELECT chain, path, at, size, n FROM record JOIN segment ON segment.id = record.segment"  # noqa: S608 - as below
+            "SELECT chain, path, at, size, n, time_ms FROM record JOIN segment ON segment.id = record.segment"  # noqa: S608 - as below
             f" WHERE {where} ORDER BY time_ms DESC, record.id DESC"
         )
         return iter(self._db.execute(question, values))
@@ -196,7 +232,7 @@ class AuditIndex:
         ).fetchone()
         number, until, last, digest = row or (None, 0, 0, "")
         if number is None or not _still_holds(segment.path, last, until, digest):
-            self._db.execute("DELETE FROM record WHERE segment = ?", (number,))
+            self._drop(number)
             made = self._db.execute(
                 "INSERT OR REPLACE INTO segment VALUES (?, ?, ?, ?, 0, 0, '')", (number, path, chain, segment.first)
             )
@@ -205,13 +241,21 @@ class AuditIndex:
             file.seek(until)
             data = file.read()
         place = [until, last, digest]
-        self._db.executemany(_INSERT, self._rows(number, data, place))
+        events: list[tuple[Any, ...]] = []
+        self._db.executemany(_INSERT, self._rows(number, data, place, events))
+        self._db.executemany("INSERT INTO event VALUES (?, ?, ?, ?, ?, ?)", events)
         self._db.execute(
             "UPDATE segment SET until = ?, last_offset = ?, last_digest = ? WHERE id = ?", (*place, number)
         )
 
-    def _rows(self, number: int | None, data: bytes, place: list[Any]) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows of the decisions in `data`; `place` is moved behind each whole record."""
+    def _drop(self, number: int | None) -> None:
+        for table in ("record", "event"):
+            self._db.execute(f"DELETE FROM {table} WHERE segment = ?", (number,))  # noqa: S608 - of these two
+
+    def _rows(
+        self, number: int | None, data: bytes, place: list[Any], events: list[tuple[Any, ...]]
+    ) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of the decisions in `data`, add those of streams to `events`; `place` moves behind each whole record."""
         base = start = place[0]
         with suppress(Malformed):  # a write that is not whole yet, or damage: `pdp audit verify` tells which
             for end, content in frames(data):
@@ -222,6 +266,8 @@ class AuditIndex:
                     row = self._row(number, at, start - at, record)
                     if row is not None:
                         yield row
+                elif record.get("kind") == "stream":
+                    events.append((number, at, start - at, *_of_stream(record)))
 
     def _row(self, number: int | None, at: int, size: int, record: dict[str, Any]) -> tuple[Any, ...] | None:
         try:
@@ -244,10 +290,11 @@ class AuditIndex:
 
     def _forget_unacknowledged(self) -> None:
         """Drop what stands behind the start of the next segment: its writing had failed (see `audit_file`)."""
-        self._db.execute(
-            "DELETE FROM record WHERE n >= (SELECT min(later.first) FROM segment JOIN segment AS later"
-            " ON later.chain = segment.chain AND later.first > segment.first WHERE segment.id = record.segment)"
-        )
+        for table in ("record", "event"):
+            self._db.execute(
+                f"DELETE FROM {table} WHERE n >= (SELECT min(later.first) FROM segment JOIN segment AS later"  # noqa: S608
+                f" ON later.chain = segment.chain AND later.first > segment.first WHERE segment.id = {table}.segment)"
+            )
 
     def _forget_removed(self) -> None:
         """Drop segments that a tombstone says were removed by policy; any other that is gone stays, and is told as changed."""
@@ -255,8 +302,14 @@ class AuditIndex:
             place = self.directory / path
             chain, first, _ = place.name.split(".", 2)
             if until and not place.exists() and int(first) <= removed_until(place.parent, chain):
-                self._db.execute("DELETE FROM record WHERE segment = ?", (number,))
+                self._drop(number)
                 self._db.execute("DELETE FROM segment WHERE id = ?", (number,))
+
+
+def _of_stream(record: dict[str, Any]) -> tuple[int, int, str]:
+    numbers = (record.get(name) for name in ("n", "time_ms"))
+    n, time_ms = (number if isinstance(number, int) else 0 for number in numbers)
+    return n, time_ms, str(record.get("decision_id", ""))
 
 
 def _among(part: str, ids: Sequence[int]) -> str:

@@ -29,6 +29,11 @@ class Place:
     config: Path | None
     rebuild: bool
 
+    @property
+    def named(self) -> bool:
+        """True if somebody said where it lies."""
+        return bool(self.audit or self.state_dir or self.config)
+
     def index(self) -> AuditIndex:
         """Return the index of the log, brought up to date."""
         return AuditIndex.open(self.audit or self.settings().audit_dir, rebuild=self.rebuild)

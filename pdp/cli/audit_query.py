@@ -7,13 +7,15 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.adapters.audit_index import Hit
+from pdp.audit.chain import Broken, Malformed, unseal
 from pdp.audit.export import Mask, masked, ocsf
 from pdp.audit.query import Wanted
 from pdp.cli.audit_filters import Place, filtered, placed
 from pdp.cli.audit_lines import record_line
-from pdp.cli.options import AsJson
+from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json_line, write_line
-from pdp.limits import AUDIT_QUERY_LIMIT
+from pdp.limits import AUDIT_QUERY_LIMIT, MAX_AUDIT_PAGE
+from pdp.sdk.admin import AdminClient, FoundRecord
 from pdp.server.sinks import mask_key as key_of
 
 _CHANGED: Final = 1
@@ -28,31 +30,68 @@ class Form(StrEnum):
 
 @filtered
 @placed
+@connected
 def query(
     *,
     limit: Annotated[
         int, typer.Option("--limit", "-n", min=0, metavar="N", help="The newest so many; 0: all.")
     ] = AUDIT_QUERY_LIMIT,
+    events: Annotated[
+        bool, typer.Option("--events", help="Also what became of the streams that these decisions opened.")
+    ] = False,
     as_json: AsJson = False,
     wanted: Wanted,
     place: Place,
+    connection: Connection,
 ) -> None:
-    """Find decisions in the log where it lies, oldest first. Needs no server; `--json` prints records as they are, one a line.
+    """Find decisions in the log where it lies, oldest first; with `--server`, in that of a running PDP (right `audit.read`).
 
-    An index (`index.db`, beside the chains) finds them; each is then read back from its chain and checked by its own digest,
-    so the index is never what is believed. That nothing was taken out of the chains, `pdp audit verify` tells.
+    `--json` prints records as they are, one a line. An index (`index.db`, beside the chains) finds them; each is then read
+    back from its chain and checked by its own digest, so the index is never what is believed. That nothing was taken out of
+    the chains, `pdp audit verify` tells. With `--audit`, `--state-dir` or `--config` no server is asked.
 
     Exit code 0, also if nothing was found; 1 if a record that was found is no longer what it was.
 
     Example: `pdp audit query --subject user:bob@example.com --resource 'dataset/pii/*' --since 7d`
     """
-    with place.index() as index:
-        hits = index.find(wanted, limit=limit)
-    for hit in hits:
+    if connection.server and not place.named:
+        with connection.admin() as admin:
+            hits, streams = _asked(admin, wanted, limit, events=events)
+    else:
+        with place.index() as index:
+            hits = index.find(wanted, limit=limit)
+            streams = index.events(hits) if events else []
+    for hit in sorted([*hits, *streams], key=lambda hit: hit.time_ms):
         _tell(hit, as_json=as_json)
     if not as_json:
         write_line(f"{len(hits)} decisions{' (the newest; --limit for more)' if limit and len(hits) == limit else ''}")
-    raise typer.Exit(_CHANGED if any(hit.record is None for hit in hits) else 0)
+    raise typer.Exit(_CHANGED if any(hit.record is None for hit in (*hits, *streams)) else 0)
+
+
+def _asked(admin: AdminClient, wanted: Wanted, limit: int, *, events: bool) -> tuple[list[Hit], list[Hit]]:
+    """Return (decisions, records of their streams) that a PDP finds, oldest first, page by page."""
+    hits: list[Hit] = []
+    streams: list[Hit] = []
+    cursor = ""
+    while not limit or len(hits) < limit:
+        size = min(limit - len(hits), MAX_AUDIT_PAGE) if limit else MAX_AUDIT_PAGE
+        told = admin.audit_query(wanted, page_size=size, cursor=cursor, events=events)
+        hits += map(_hit, told.records)
+        streams += map(_hit, told.events)
+        cursor = told.next_cursor
+        if not cursor:
+            break
+    return hits[::-1], streams
+
+
+def _hit(told: FoundRecord) -> Hit:
+    """Return a record as a server told it, checked by its own digest as one that was read from a file is."""
+    try:
+        record = unseal(told.record)[0] if told.record else None
+    except (Malformed, Broken):
+        record = None
+    time_ms = record.get("time_ms") if record else 0
+    return Hit(chain=told.chain, n=told.n, time_ms=time_ms if isinstance(time_ms, int) else 0, record=record)
 
 
 @filtered

@@ -1,10 +1,10 @@
 """`pdp audit trace`: what happened around a principal, a model version or a dataset snapshot."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -80,10 +80,12 @@ async def _trace(name: str, place: Place, *, since_ms: int, limit: int) -> tuple
         chronicle = await Chronicle.read(History(log), await read_entries(log))
         with place.index() as index:
             hits = _found(index, name, chronicle, since_ms)
-        shown = hits[-limit:]
-        whole = [(hit.chain, hit.record) for hit in shown if hit.record is not None]
-        told = await trace(name, whole, chronicle, worlds, not_shown=len(hits) - len(shown))
-        return told, [f"record {hit.n} of chain {hit.chain}" for hit in shown if hit.record is None]
+            shown = hits[-limit:]
+            whole = [(hit.chain, hit.record) for hit in shown if hit.record is not None]
+            events = index.events(shown)
+        streams = [(hit.chain, hit.record) for hit in events if hit.record is not None]
+        told = await trace(name, whole, chronicle, worlds, not_shown=len(hits) - len(shown), streams=streams)
+        return told, [f"record {hit.n} of chain {hit.chain}" for hit in (*shown, *events) if hit.record is None]
     finally:
         await log.close()
 
@@ -102,7 +104,7 @@ def _found(index: AuditIndex, name: str, chronicle: Chronicle, since_ms: int) ->
 def _tell(told: Trace) -> None:
     if told.not_shown:
         write_line(f"{told.not_shown} older decisions are left out; --limit")
-    write_table(_TIMELINE, [timeline_row(one) for one in told.accesses])
+    write_table(_TIMELINE, timeline_rows(told.accesses))
     why = reasons(told.accesses)
     if why:
         _title("why")
@@ -125,6 +127,27 @@ def _title(text: str) -> None:
     write_line()
     write_line(text)
     write_line()
+
+
+def timeline_rows(accesses: Sequence[Access]) -> list[tuple[str, ...]]:
+    """Return all accesses as the timeline shows them, and what was noted of their streams, oldest first."""
+    rows = [(one.record["time_ms"], timeline_row(one)) for one in accesses]
+    rows += [(event["time_ms"], event_row(one, event)) for one in accesses for event in one.events]
+    return [row for _, row in sorted(rows, key=lambda timed: timed[0])]
+
+
+def event_row(one: Access, event: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return what was noted of a stream as the timeline shows it: `cut` or `ended`, why, and how much had gone through."""
+    told = [str(event.get("reason", ""))]
+    told += [f"{name}={event[name]}" for name in ("messages", "size_bytes") if name in event]
+    _, _, *who, _, _ = timeline_row(one)
+    return (
+        instant_text(event["time_ms"]),
+        str(event.get("event", "")),
+        *who,
+        " ".join(filter(None, told)),
+        str(event.get("world_seq", "")),
+    )
 
 
 def timeline_row(one: Access) -> tuple[str, ...]:

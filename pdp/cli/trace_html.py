@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from pdp.cli.audit_trace import reach_rows, reasons, timeline_row
+from pdp.cli.audit_trace import event_row, reach_rows, reasons, timeline_row, timeline_rows
 from pdp.cli.options import instant_text
 from pdp.cli.output import safe
 from pdp.service.trace import Access, Trace
@@ -48,7 +48,7 @@ def page(told: Trace) -> str:
         f"<h1>{title}</h1><p>{_summary(told.accesses)}{left_out}</p>",
         _timeline(told),
         _section("Accesses", ("time", "effect", "subject", "through", "action", "resource", "reason", "world"),
-                 [timeline_row(one) for one in told.accesses]),
+                 timeline_rows(told.accesses)),
         _section("Why: the rows that they stood on", ("row", "text", "brought by", "at", "approved by", "message"),
                  reasons(told.accesses)),
         _section("Lineage", ("asset", "comes from", "registered", "by", "entry"),
@@ -93,9 +93,9 @@ def _timeline(told: Trace) -> str:
     lanes = list(dict.fromkeys(str(one.record["resource"]) for one in told.accesses))
     shown = {name: number for number, name in enumerate(lanes[:_LANES])}
     changes = {b.revision.seq: b.revision for one in told.accesses for b in one.because if b.revision is not None}
-    times: list[int] = [one.record["time_ms"] for one in told.accesses] + [
-        change.time_ms for change in changes.values()
-    ]
+    times: list[int] = [one.record["time_ms"] for one in told.accesses]
+    times += [event["time_ms"] for one in told.accesses for event in one.events]
+    times += [change.time_ms for change in changes.values()]
     first, span = min(times), max(max(times) - min(times), 1)
     height = _TOP + len(shown) * _LANE + 22
 
@@ -109,13 +109,18 @@ def _timeline(told: Trace) -> str:
     parts += [
         _dot(at(a.record["time_ms"]), shown[r], a) for a in told.accesses if (r := str(a.record["resource"])) in shown
     ]
+    parts += [
+        _mark(at(event["time_ms"]), shown[r], " ".join(filter(None, event_row(a, event))))
+        for a in told.accesses if (r := str(a.record["resource"])) in shown for event in a.events
+    ]  # fmt: skip
     ends = (
         f'<text class="soft" x="{_LABEL}" y="{height - 4}">{instant_text(first)}</text>'
         f'<text class="soft" x="{_WIDTH - _RIGHT}" y="{height - 4}" text-anchor="end">{instant_text(first + span)}</text>'
     )
     more = f"<p>{len(lanes) - _LANES} more resources are in the table.</p>" if len(lanes) > _LANES else ""
     drawing = f'<svg viewBox="0 0 {_WIDTH} {height}" role="img" aria-label="Timeline">{"".join(parts)}{ends}</svg>'
-    return f"<h2>Timeline</h2><p>A dot is a decision, a dashed line a change of the policy that one stood on.</p>{drawing}{more}"
+    legend = "A dot is a decision, a bar the end of a stream, a dashed line a change of the policy that one stood on."
+    return f"<h2>Timeline</h2><p>{legend}</p>{drawing}{more}"
 
 
 def _lane(name: str, number: int) -> str:
@@ -132,6 +137,11 @@ def _change(x: int, height: int, told: str) -> str:
         f'<g><title>{_text(told)}</title><line class="change" x1="{x}" y1="12" x2="{x}" y2="{height - 18}"/>'
         f'<rect class="changed" x="{x - 4}" y="6" width="8" height="8"/></g>'
     )
+
+
+def _mark(x: int, lane: int, told: str) -> str:
+    y = _TOP + lane * _LANE
+    return f'<rect class="d" x="{x - 2}" y="{y - 7}" width="4" height="14"><title>{_text(told)}</title></rect>'
 
 
 def _dot(x: int, lane: int, one: Access) -> str:

@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from pdp.audit.query import Wanted
 from pdp.errors import Reason
 from pdp.limits import MAX_PACK_DEADLINE_S
 from pdp.model.attributes import Value
@@ -50,6 +51,7 @@ LIST_ASSETS: Final = Rpc("/pdp.v1.AssetService/List", asset_pb2.ListAssetsReques
 LOCK: Final = Rpc("/pdp.v1.LockService/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)
 UNLOCK: Final = Rpc("/pdp.v1.LockService/Unlock", lock_pb2.UnlockRequest, lock_pb2.UnlockResponse)
 LIST_LOCKS: Final = Rpc("/pdp.v1.LockService/List", lock_pb2.ListLocksRequest, lock_pb2.ListLocksResponse)
+QUERY_AUDIT: Final = Rpc("/pdp.v1.AuditService/Query", audit_pb2.QueryRequest, audit_pb2.QueryResponse)
 READ_AUDIT: Final = Rpc("/pdp.v1.AuditService/Read", audit_pb2.ReadRequest, audit_pb2.ReadResponse)
 LIST_REPLICAS: Final = Rpc(
     "/pdp.v1.ReplicationService/ListReplicas",
@@ -233,6 +235,47 @@ class ChainRecord:
 
     chain: str
     record: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRecord:
+    """A record that a query found; `record` is empty if it is no longer what was indexed: `pdp audit verify` tells more."""
+
+    chain: str
+    n: int
+    record: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FoundRecords:
+    """A page of decisions, newest first, and what was noted of their streams; `next_cursor` is empty on the last page."""
+
+    records: tuple[FoundRecord, ...]
+    events: tuple[FoundRecord, ...]
+    next_cursor: str
+
+
+def query_message(wanted: Wanted, *, page_size: int, cursor: str, events: bool) -> audit_pb2.QueryRequest:
+    """Return the question for a page of decisions."""
+    return audit_pb2.QueryRequest(
+        effect=wanted.effect,
+        world_seq=wanted.world_seq,
+        since_ms=wanted.since_ms,
+        until_ms=wanted.until_ms,
+        page_size=page_size,
+        cursor=cursor,
+        events=events,
+        **wanted.patterns,
+    )
+
+
+def found_records(told: audit_pb2.QueryResponse) -> FoundRecords:
+    """Return a page as it was told."""
+    records, events = (
+        tuple(FoundRecord(chain=one.chain, n=one.n, record=one.record) for one in part)
+        for part in (told.records, told.events)
+    )
+    return FoundRecords(records=records, events=events, next_cursor=told.next_cursor)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

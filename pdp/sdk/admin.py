@@ -5,6 +5,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pdp.audit.query import Wanted
 from pdp.change.trial import Mode
 from pdp.errors import BadNameError, BadRequestError
 from pdp.sdk import _admin_core as core
@@ -16,6 +17,8 @@ from pdp.sdk._admin_core import (
     Assets,
     BreakGlass,
     ChainRecord,
+    FoundRecord,
+    FoundRecords,
     HeldAccess,
     Locked,
     Locks,
@@ -48,6 +51,8 @@ __all__ = [
     "Canary",
     "ChainRecord",
     "Difference",
+    "FoundRecord",
+    "FoundRecords",
     "HeldAccess",
     "Lock",
     "LockKind",
@@ -332,6 +337,20 @@ class AdminClient:
         timeout_s = None if follow else self._core.settings.timeout_s
         for told in self._transport.stream(core.READ_AUDIT, message, timeout_s=timeout_s):
             yield ChainRecord(chain=told.chain, record=told.record)
+
+    def audit_query(
+        self, wanted: Wanted, *, page_size: int = 0, cursor: str = "", events: bool = False
+    ) -> FoundRecords:
+        """Return a page of the decisions that fit, newest first.
+
+        Args:
+            wanted: which decisions.
+            page_size: at most so many; 0: the usual number.
+            cursor: `next_cursor` of the page before, with the same question.
+            events: also what was noted of the streams that they opened.
+        """
+        message = core.query_message(wanted, page_size=page_size, cursor=cursor, events=events)
+        return core.found_records(self._transport.unary(core.QUERY_AUDIT, message))
 
     # Replicas.
 

@@ -48,6 +48,7 @@ from pdp.server.stores import WORLD_FILE, RootWatch, Stores, local_store, open_s
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
+from pdp.service.audit_search import AuditSearch
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.desk import Desk
@@ -182,6 +183,7 @@ class Application:
                 replication=self.replication,
                 receiver=self.receiver,
                 book=self.book,
+                search=AuditSearch(self.basis.config.audit_dir, secret=self.place.secret),
                 health=self.health,
                 metrics=self.metrics,
                 clock=self.clock,

@@ -49,11 +49,12 @@ class Because:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """One decision: the record as its chain holds it, and why it was as it was."""
+    """One decision: the record as its chain holds it, why it was as it was, and what was noted of the stream it opened."""
 
     chain: str
     record: Mapping[str, Any]
     because: tuple[Because, ...]
+    events: tuple[Mapping[str, Any], ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,7 +141,13 @@ def registrations(entry: SignedEntry) -> Iterable[Registered]:
 
 
 async def trace(
-    name: str, found: Sequence[tuple[str, Mapping[str, Any]]], chronicle: Chronicle, worlds: Worlds, *, not_shown: int
+    name: str,
+    found: Sequence[tuple[str, Mapping[str, Any]]],
+    chronicle: Chronicle,
+    worlds: Worlds,
+    *,
+    not_shown: int,
+    streams: Sequence[tuple[str, Mapping[str, Any]]] = (),
 ) -> Trace:
     """Return the trace of `name`.
 
@@ -150,6 +157,7 @@ async def trace(
         chronicle: what the log says of rows and assets.
         worlds: the worlds that the decisions name.
         not_shown: how many older decisions were left out.
+        streams: (chain, record) of the streams that they opened, oldest first.
     """
     accesses = []
     last: dict[str, tuple[World, Party]] = {}
@@ -161,7 +169,9 @@ async def trace(
             because = tuple(_because(one, world, chronicle))
             if one.said.effect == "allow":
                 last[str(one.question.subject.principal)] = (world, one.question.subject)
-        accesses.append(Access(chain=chain, record=record, because=because))
+        opened = (chain, record["decision_id"])
+        events = tuple(event for held, event in streams if (held, event.get("decision_id")) == opened)
+        accesses.append(Access(chain=chain, record=record, because=because, events=events))
     touched = {str(record["resource"]) for _, record in found} if _is_principal(name) else {name}
     family = chronicle.family(touched)
     return Trace(

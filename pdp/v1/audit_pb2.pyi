@@ -1,8 +1,8 @@
 from google.protobuf.internal import containers as _containers
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
-from collections.abc import Iterable as _Iterable
-from typing import ClassVar as _ClassVar, Optional as _Optional
+from collections.abc import Iterable as _Iterable, Mapping as _Mapping
+from typing import ClassVar as _ClassVar, Optional as _Optional, Union as _Union
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
@@ -41,3 +41,57 @@ class ReadResponse(_message.Message):
     chain: str
     record: bytes
     def __init__(self, chain: _Optional[str] = ..., record: _Optional[bytes] = ...) -> None: ...
+
+class QueryRequest(_message.Message):
+    __slots__ = ("subject", "actor", "workload", "action", "resource", "version", "rule", "reason", "effect", "world_seq", "since_ms", "until_ms", "page_size", "cursor", "events")
+    SUBJECT_FIELD_NUMBER: _ClassVar[int]
+    ACTOR_FIELD_NUMBER: _ClassVar[int]
+    WORKLOAD_FIELD_NUMBER: _ClassVar[int]
+    ACTION_FIELD_NUMBER: _ClassVar[int]
+    RESOURCE_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
+    RULE_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    EFFECT_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    UNTIL_MS_FIELD_NUMBER: _ClassVar[int]
+    PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
+    CURSOR_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    subject: str
+    actor: str
+    workload: str
+    action: str
+    resource: str
+    version: str
+    rule: str
+    reason: str
+    effect: str
+    world_seq: int
+    since_ms: int
+    until_ms: int
+    page_size: int
+    cursor: str
+    events: bool
+    def __init__(self, subject: _Optional[str] = ..., actor: _Optional[str] = ..., workload: _Optional[str] = ..., action: _Optional[str] = ..., resource: _Optional[str] = ..., version: _Optional[str] = ..., rule: _Optional[str] = ..., reason: _Optional[str] = ..., effect: _Optional[str] = ..., world_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., until_ms: _Optional[int] = ..., page_size: _Optional[int] = ..., cursor: _Optional[str] = ..., events: bool = ...) -> None: ...
+
+class QueryResponse(_message.Message):
+    __slots__ = ("records", "events", "next_cursor")
+    RECORDS_FIELD_NUMBER: _ClassVar[int]
+    EVENTS_FIELD_NUMBER: _ClassVar[int]
+    NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
+    records: _containers.RepeatedCompositeFieldContainer[FoundRecord]
+    events: _containers.RepeatedCompositeFieldContainer[FoundRecord]
+    next_cursor: str
+    def __init__(self, records: _Optional[_Iterable[_Union[FoundRecord, _Mapping]]] = ..., events: _Optional[_Iterable[_Union[FoundRecord, _Mapping]]] = ..., next_cursor: _Optional[str] = ...) -> None: ...
+
+class FoundRecord(_message.Message):
+    __slots__ = ("chain", "n", "record")
+    CHAIN_FIELD_NUMBER: _ClassVar[int]
+    N_FIELD_NUMBER: _ClassVar[int]
+    RECORD_FIELD_NUMBER: _ClassVar[int]
+    chain: str
+    n: int
+    record: bytes
+    def __init__(self, chain: _Optional[str] = ..., n: _Optional[int] = ..., record: _Optional[bytes] = ...) -> None: ...

@@ -44,6 +44,11 @@ class AuditServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_audit__pb2.ReadRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_audit__pb2.ReadResponse.FromString,
                 _registered_method=True)
+        self.Query = channel.unary_unary(
+                '/pdp.v1.AuditService/Query',
+                request_serializer=pdp_dot_v1_dot_audit__pb2.QueryRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_audit__pb2.QueryResponse.FromString,
+                _registered_method=True)
 
 
 class AuditServiceServicer(object):
@@ -63,6 +68,13 @@ class AuditServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Query(self, request, context):
+        """Decisions that fit a question, found through an index and read back from their chains, newest first, a page at a time.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_AuditServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -75,6 +87,11 @@ def add_AuditServiceServicer_to_server(servicer, server):
                     servicer.Read,
                     request_deserializer=pdp_dot_v1_dot_audit__pb2.ReadRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_audit__pb2.ReadResponse.SerializeToString,
+            ),
+            'Query': grpc.unary_unary_rpc_method_handler(
+                    servicer.Query,
+                    request_deserializer=pdp_dot_v1_dot_audit__pb2.QueryRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_audit__pb2.QueryResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -131,6 +148,33 @@ class AuditService(object):
             '/pdp.v1.AuditService/Read',
             pdp_dot_v1_dot_audit__pb2.ReadRequest.SerializeToString,
             pdp_dot_v1_dot_audit__pb2.ReadResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Query(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.AuditService/Query',
+            pdp_dot_v1_dot_audit__pb2.QueryRequest.SerializeToString,
+            pdp_dot_v1_dot_audit__pb2.QueryResponse.FromString,
             options,
             channel_credentials,
             insecure,

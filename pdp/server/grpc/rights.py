@@ -73,6 +73,7 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.LockService/List": _rule("lock.read", "lock/all"),
         "/pdp.v1.AuditService/Append": _rule("audit.append", "audit/all", limit_bytes=MAX_RPC_BYTES),
         "/pdp.v1.AuditService/Read": _rule("audit.read", "audit/all"),
+        "/pdp.v1.AuditService/Query": _rule("audit.read", "audit/all"),
         "/pdp.v1.ReplicationService/Subscribe": _rule("replica.subscribe", "replica/all"),
         "/pdp.v1.ReplicationService/ListReplicas": _rule("replica.read", "replica/all"),
         "/grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo": _AUTHENTICATED,

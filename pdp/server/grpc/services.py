@@ -26,6 +26,7 @@ from pdp.server.grpc.replication import ReplicationServicer
 from pdp.server.grpc.rights import RULES
 from pdp.service.assets import Assets
 from pdp.service.audit import AuditBook, AuditReceiver
+from pdp.service.audit_search import AuditSearch
 from pdp.service.authenticate import Authenticator
 from pdp.service.decide import Decider
 from pdp.service.desk import Desk
@@ -57,6 +58,7 @@ class Rooms:
     replication: Replication
     receiver: AuditReceiver
     book: AuditBook
+    search: AuditSearch
     health: Health
     metrics: Metrics
     clock: Clock
@@ -103,7 +105,7 @@ def _add_administration(server: Any, rooms: Rooms) -> None:
     policy_pb2_grpc.add_PolicyServiceServicer_to_server(policies, server)  # type: ignore[no-untyped-call] # generated
     asset_pb2_grpc.add_AssetServiceServicer_to_server(AssetServicer(assets=assets), server)  # type: ignore[no-untyped-call] # generated
     lock_pb2_grpc.add_LockServiceServicer_to_server(LockServicer(locks=locks), server)  # type: ignore[no-untyped-call] # generated
-    audit = AuditServicer(receiver=rooms.receiver, book=rooms.book)
+    audit = AuditServicer(receiver=rooms.receiver, book=rooms.book, search=rooms.search)
     audit_pb2_grpc.add_AuditServiceServicer_to_server(audit, server)  # type: ignore[no-untyped-call] # generated
     replication = ReplicationServicer(subscribers=subscribers, replica=replica, authorise=_identity, renew=_renew)
     replication_pb2_grpc.add_ReplicationServiceServicer_to_server(replication, server)  # type: ignore[no-untyped-call] # generated

@@ -31,6 +31,7 @@ async def history(office: Office) -> None:
     await office.rows(GRANT, message="Eve helps out", approvals=[{"by": ["user:olga@x.org"]}], authors=[ADA])
     office.clock.advance(60)
     await office.ask(EVE, "dataset.read", "dataset/people@3")
+    await office.decider.note("cut", decision_id="d1", reason="no_grant", messages=7)
     await office.ask(BOB, "model.download", "model/fraud@7")
     await office.ask(
         BOB, "endpoint.invoke", "endpoint/fraud", actors=(Party(principal=Principal.parse("agent:helper")),)
@@ -64,6 +65,17 @@ def test_a_trace_of_a_person_tells_who_let_them(pdp: Pdp, state: Path) -> None:
     assert (revision["authors"], revision["approvals"]) == ([ADA], [["user:olga@x.org"]])
     assert (revision["message"], revision["proposal"]) == ("Eve helps out", "")
     assert found["accesses"][0]["because"] == [], "nothing let her before"
+
+
+def test_what_became_of_a_stream_stands_on_the_timeline_and_on_the_page(pdp: Pdp, state: Path, tmp_path: Path) -> None:
+    (opened,) = [one for one in told(pdp, state, EVE)["accesses"] if one["record"]["decision_id"] == "d1"]
+    assert [(event["event"], event["messages"]) for event in opened["events"]] == [("cut", 7)]
+    lines = pdp("audit", "trace", EVE, "--state-dir", state).out.splitlines()
+    (line,) = [line for line in lines if "  cut " in line]
+    assert (EVE in line, "dataset/people@3" in line, "no_grant messages=7" in line) == (True, True, True)
+    html = tmp_path / "page.html"
+    pdp("audit", "trace", EVE, "--state-dir", state, "--html", html)
+    assert html.read_text().count("no_grant messages=7") == 2, "in the drawing and in the table"
 
 
 def test_what_else_was_within_reach_is_listed_and_what_was_used_is_not(pdp: Pdp, state: Path) -> None:
