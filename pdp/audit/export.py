@@ -42,7 +42,7 @@ _VERBS: Final = {
 _USER_TYPES: Final = {"user": (1, "User")}
 _UNMAPPED: Final = (
     "actors", "workload", "serves", "attributes", "claims", "credential", "supports", "determining", "obligations", "door",
-    "caller", "world_seq", "now_ms", "staleness_ms", "clock_off", "resource_digest", "digest",
+    "caller", "world_seq", "candidate", "now_ms", "staleness_ms", "clock_off", "resource_digest", "digest",
 )  # fmt: skip
 _PSEUDONYM_CHARS: Final = 12
 

@@ -148,13 +148,7 @@ class Application:
             others=[place.audit(config.audit_dir, index) for index in range(place.workers) if index != place.index],
         )
         self.shown = TrialFile(config.state_dir)
-        self.trials = TrialWatch(
-            replica=replica,
-            desk=Desk(replica=replica, publisher=replication.publisher, clock=self.clock),
-            directories=self.book.directories,
-            board=self.shown,
-            clock=self.clock,
-        )
+        self.trials = self._trial_watch()
         self.watchdog = LoopWatchdog()
         standing = basis.degradations()
         self.health = Health(
@@ -170,6 +164,15 @@ class Application:
         self.alarms = Alarms(lambda: [text for text in self.health.report().degradations if text not in standing])
         self.server = make_server(self.guard, shared=place.workers > 1)
         self._show_metrics()
+
+    def _trial_watch(self) -> TrialWatch:
+        return TrialWatch(
+            replica=self.replica,
+            desk=Desk(replica=self.replica, publisher=self.replication.publisher, clock=self.clock),
+            directories=self.book.directories,
+            board=self.shown,
+            clock=self.clock,
+        )
 
     def open(self) -> Address:
         """Register every service and bind the gRPC port; returns where it is."""
