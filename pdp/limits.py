@@ -85,6 +85,8 @@ RSA_KEY_BITS: Final = (2_048, 8_192)
 """Smallest and largest RSA key: below it is forgeable, above it costs us too much per token (IDENTITY.md JW-4)."""
 JWKS_REFRESH_S: Final = 300
 """Age at which a key set is fetched again: a removed key stops within this time (IDENTITY.md JW-6)."""
+KEY_FILE_LOOK_S: Final = 0.05
+"""How long a key file that was just looked at is not looked at again: a system call for each decision bought nothing by it."""
 JWKS_COOLDOWN_S: Final = 30
 """Least time between two fetches of one issuer's keys, whatever tokens ask for."""
 JWKS_STALE_MAX_S: Final = 3_600

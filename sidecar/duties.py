@@ -6,10 +6,11 @@ question names what its door supports.
 Source: ENFORCEMENT.md 5.3.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from pdp.model.decision import Obligation
+from sidecar.limits import LIMITS
 from sidecar.routes import WEBSOCKET, Body, Dialect, Placement, Row
 
 _ANYWHERE = frozenset({"recheck_after", "purpose", "pin_version", "require_digest"})
@@ -65,10 +66,10 @@ class Duties:
     purpose: str = ""
     fixed: frozenset[Obligation] = frozenset()
 
-    @classmethod
-    def of(cls, obligations: Iterable[Obligation]) -> "Duties":
-        """Return the duties in an allow's obligations."""
-        listed = tuple(obligations)
+    @staticmethod
+    @lru_cache(maxsize=LIMITS.duties)
+    def of(listed: tuple[Obligation, ...]) -> "Duties":
+        """Return the duties in an allow's obligations; a pure function of them, so that there is nothing to invalidate."""
         if not listed:
             return NO_DUTIES
         by_name = {item.name: item.value for item in listed}
@@ -76,7 +77,7 @@ class Duties:
         def number(name: str) -> int | None:
             return int(by_name[name]) if name in by_name else None
 
-        return cls(
+        return Duties(
             max_tokens=number("max_tokens"),
             max_messages=number("max_messages"),
             recheck_messages=number("recheck_messages"),

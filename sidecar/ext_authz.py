@@ -77,7 +77,8 @@ def _upgraded(method: str, protocol: str) -> str:
 PARTIAL = "x-envoy-auth-partial-body"
 """The mark of a question that carries a part of the body only."""
 
-_READ = frozenset(name.encode("ascii") for name in (*_ONCE, *_CREDENTIALS))
+_READ = {name.encode("ascii"): name for name in (*_ONCE, *_CREDENTIALS)}
+"""The header fields that are read, as Envoy writes them: in lower case."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 
 # -- the HTTP service ------------------------------------------------------------------------------------------------
@@ -157,10 +158,10 @@ class AuthzProtocol(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Collect a header field; latin-1, so that a byte is never lost, only refused later."""
-        header = name.lower()
-        if header in _READ:
-            self._headers.add(header.decode("latin-1"), value.decode("latin-1"))
-        elif header in _FRAMING and (header != b"content-length" or value != b"0"):
+        header = _READ.get(name) or _READ.get(lower := name.lower())
+        if header is not None:
+            self._headers.add(header, value.decode("latin-1"))
+        elif lower in _FRAMING and (lower != b"content-length" or value != b"0"):
             raise ValueError("envoy asks without a body")
 
     def on_body(self, _body: bytes) -> None:

@@ -18,7 +18,7 @@ from urllib.parse import unquote
 from pdp.errors import PortcullisError, Reason
 from pdp.identity.challenge import Header
 from pdp.identity.proof import BoundRequest
-from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.attributes import NO_ATTRIBUTES, Attributes, Value
 from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
@@ -26,6 +26,7 @@ from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
 from sidecar.metrics import Tally
+from sidecar.patience import Patience
 from sidecar.replies import Denial, denial
 from sidecar.results import Results
 from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Scope, Unmapped
@@ -38,7 +39,8 @@ _LOG = logging.getLogger(__name__)
 _XFCC = re.compile(
     r'Hash=[0-9a-f]{64};Cert="([A-Za-z0-9%._~+/=-]+)"(?:;Chain="([A-Za-z0-9%._~+/=-]+)")?(?:;(?!Chain=|Cert=).*)?'
 )
-_TEXT = re.compile(r"[\x20-\x7e]*")
+_UNPROVEN = BoundRequest()
+"""The request of a question that comes without a proof: whoever needs one refuses it, whatever it is."""
 
 _T = TypeVar("_T")
 
@@ -218,6 +220,9 @@ class Gate:
         self._origin = origin
         self._tally = tally or Tally()
         self.results = Results()
+        self._patience = Patience(LIMITS.decide_s)  # EX-17: a deny of ours, before Envoy's own timeout
+        # A pure function of its arguments and of the table, which stays: nothing to invalidate. Short requests only.
+        self._remembered = lru_cache(maxsize=LIMITS.target_cache_entries)(self._read)
         self.failures = 0
 
     async def decide(self, ask: Ask, placement: Placement, content: Content = UNREAD) -> Verdict:
@@ -244,8 +249,7 @@ class Gate:
 
     async def _bounded(self, work: Awaitable[_T]) -> _T | Verdict:
         try:
-            async with asyncio.timeout(LIMITS.decide_s):  # EX-17: a deny of ours, before Envoy's own timeout
-                return await work
+            return await self._patience.within(work)
         except TimeoutError:
             self.failures += 1
             return Verdict(allowed=False, reason=Reason.DEADLINE_EXCEEDED)
@@ -320,6 +324,8 @@ class Gate:
 
     def _bound(self, ask: Ask) -> BoundRequest:
         """Return what a DPoP proof must name: the authority is configured, and never what the client called us (PR-3)."""
+        if ask.proof is None:
+            return _UNPROVEN
         path = ask.target.partition("?")[0]
         method = "GET" if ask.method == WEBSOCKET else ask.method  # the handshake's, which is what a proof names
         return BoundRequest(method=method, uri=self._origin + path if self._origin else "", proof=ask.proof)
@@ -329,15 +335,21 @@ class Gate:
 
         What is `Unmapped` for its served name alone is refused after the credential, like any other served name.
         """
-        target = canonical(ask.target)
-        if isinstance(target, BadTarget):
-            return Unidentified(reason=Reason.BAD_REQUEST, detail=target.why)
-        mapped = self._table.map(ask.method, target)
+        short = len(ask.method) + len(ask.target) <= LIMITS.target_cache_bytes
+        mapped = (self._remembered if short else self._read)(ask.method, ask.target)
+        if isinstance(mapped, Unidentified):
+            return mapped
         if mapped.row is None:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why)
         if not _stands(mapped.row, placement) or ask.route not in {None, mapped.row.name}:
             return Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="envoy and agent disagree on the route")
         return mapped
+
+    def _read(self, method: str, target: str) -> Mapped | Unmapped | Unidentified:
+        read = canonical(target)
+        if isinstance(read, BadTarget):
+            return Unidentified(reason=Reason.BAD_REQUEST, detail=read.why)
+        return self._table.map(method, read)
 
     async def _ask(self, question: Question, mapped: Mapped, admitted: Admitted) -> Verdict:
         placement = admitted.placement
@@ -412,16 +424,19 @@ def _protocol(row: Row) -> str:
 
 def _question(admitted: Admitted, mapped: Mapped, content: Content) -> Question:
     row, who, ask = mapped.row, admitted.who, admitted.ask
-    attributes: Attributes = {
+    attributes: dict[str, Value] = {
         "request.protocol": _protocol(row),
         "request.method": ask.method,
         "request.route": row.name,
         "request.stream": row.stream or content.stream,
         **content.attributes,
-        **({"request.model_requested": content.name} if content.name else {}),
-        **({"request.alias": mapped.name} if mapped.served is not None and mapped.served.upstream else {}),
-        **{f"request.{name}": value for name, value in ask.asserted.items()},
     }
+    if content.name:
+        attributes["request.model_requested"] = content.name
+    if mapped.served is not None and mapped.served.upstream:
+        attributes["request.alias"] = mapped.name
+    for name, value in ask.asserted.items():
+        attributes[f"request.{name}"] = value
     return Question(
         subject=who.party,
         action=Action.parse(content.action or row.action),
@@ -448,4 +463,4 @@ def _certificate(header: str) -> bytes | Unidentified | None:
 
 def readable(value: str) -> bool:
     """Whether a header we read holds printable ASCII only (EX-13)."""
-    return _TEXT.fullmatch(value) is not None
+    return value.isascii() and value.isprintable()

@@ -18,6 +18,7 @@ class SidecarLimits:
         concurrent_streams: Most HTTP/2 streams of one client connection (rapid reset, CVE-2023-44487).
         downstream_connections: Most client connections of one Envoy.
         certificates: Client certificates whose reading is remembered.
+        duties: Sets of obligations whose reading is remembered; the policy writes them, nobody else.
         fresh_poll_s: How often a starting sidecar looks whether its world is fresh.
         patience_s: After this a sidecar that waits for its PDP says so.
         pending_sessions: Most running streams that are re-checked; one more is refused rather than forgotten.
@@ -59,6 +60,7 @@ class SidecarLimits:
     concurrent_streams: int = 100
     downstream_connections: int = 10_000
     certificates: int = 1_024
+    duties: int = 1_024
     fresh_poll_s: float = 0.02
     patience_s: float = 5.0
     pending_sessions: int = 10_000

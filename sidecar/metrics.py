@@ -37,6 +37,7 @@ class Tally:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._answers: dict[tuple[Reason, bool], Counter] = {}
         self._decisions = Counter(
             "pdp_sidecar_decisions",
             "Requests answered, by effect and reason",
@@ -55,7 +56,10 @@ class Tally:
 
     def decided(self, reason: Reason, *, allowed: bool) -> None:
         """Count one answer to a request."""
-        self._decisions.labels("allow" if allowed else "deny", reason.value).inc()
+        kind = reason, allowed
+        if kind not in self._answers:
+            self._answers[kind] = self._decisions.labels("allow" if allowed else "deny", reason.value)
+        self._answers[kind].inc()
 
     def cut(self, reason: Reason) -> None:
         """Count one response that was ended."""

@@ -29,7 +29,7 @@ from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet, VerificationKey, parse_jwks
 from pdp.identity.sources import check_url
 from pdp.identity.types import Refusal
-from pdp.limits import JWKS_TIMEOUT_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
+from pdp.limits import JWKS_TIMEOUT_S, KEY_FILE_LOOK_S, MAX_JWKS_BYTES, UNKNOWN_KIDS
 from pdp.ports import Clock
 
 _NEVER: Final = float("-inf")
@@ -162,7 +162,8 @@ class _FileKeys:
         self._seen: tuple[int, ...] = ()
 
     async def key_set(self, _kid: str | None) -> KeySet | Refusal:
-        self._look()
+        if self.held.error or self.held.age_s() >= KEY_FILE_LOOK_S:
+            self._look()
         return self.held.answer()
 
     def _look(self) -> None:

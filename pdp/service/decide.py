@@ -135,7 +135,7 @@ class Decider:
         return Moment(
             world=self._replica.world,
             now_ms=self._replica.now_ms(wall_ms),
-            staleness_ms=ceil(min(self._staleness_s(), _UNKNOWN_AGE_S) * 1000),
+            staleness_ms=ceil(min(self._replica.staleness_s(now_ms=wall_ms, mono_s=mono_s), _UNKNOWN_AGE_S) * 1000),
             clock_off=abs(self._replica.skew_s(now_ms=wall_ms, mono_s=mono_s)) > MAX_CLOCK_SKEW_S,
             point=self._point,
         )

@@ -18,7 +18,7 @@ from pdp.errors import Reason
 from pdp.identity.issuers import Issuer, IssuerTable
 from pdp.identity.keyset import KeySet
 from pdp.identity.types import Refusal
-from pdp.limits import MAX_JWKS_BYTES
+from pdp.limits import KEY_FILE_LOOK_S, MAX_JWKS_BYTES
 from tests.support import web
 from tests.support.tokens import ISS, entry, signer, table
 from tests.support.web import Answer
@@ -343,11 +343,13 @@ def test_a_file_is_read_again_when_it_changes_and_its_loss_is_bounded(tmp_path: 
             assert kids(await store.key_set(issuer, kid=None)) == [kid_of(FIRST)]
             assert store.status()[0].fetches == 1
             path.write_bytes(SECOND.jwks() + b"\n")
+            clock.s += KEY_FILE_LOOK_S
             assert kids(await store.key_set(issuer, kid=None)) == [kid_of(SECOND)]
+            clock.s += KEY_FILE_LOOK_S
             path.write_bytes(b"{")
             assert kids(await store.key_set(issuer, kid=None)) == [kid_of(SECOND)]
             path.unlink()
-            clock.s += 3600
+            clock.s += 3599
             assert kids(await store.key_set(issuer, kid=None)) == [kid_of(SECOND)]
             clock.s += 1
             assert isinstance(await store.key_set(issuer, kid=None), Refusal)
