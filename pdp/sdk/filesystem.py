@@ -19,6 +19,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -64,6 +65,8 @@ METHODS: Final[Mapping[str, str]] = MappingProxyType(
     | dict.fromkeys(_PLAIN_NAMES.split(), PLAIN)
 )
 
+_FSSPECS_OWN: Final = frozenset({"block_size", "cache_options"})
+"""What `open` of the base class always passes on; unset, it is the inner filesystem's to choose."""
 _OPENED: Final[Mapping[str, tuple[str, ...]]] = MappingProxyType({"rb": ("read",), "wb": ("write",)})
 _VERBS: Final[Mapping[str, Mapping[str, str]]] = MappingProxyType(
     {
@@ -175,6 +178,9 @@ class PdpFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
             self._granted[verb, mount.resource] = (decision.world_seq, until_s)
         return until_s
 
+    def _grant_each(self, verbs: tuple[str, ...], mount: Mount) -> float:
+        return min([self._grant(verb, mount) for verb in verbs])
+
     def _client(self) -> Checks:
         if self._given is not None:
             return self._given
@@ -215,15 +221,11 @@ class PdpFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec has no t
     def _open(self, path: str, mode: str = "rb", **options: Any) -> Any:
         verbs = _OPENED.get(mode) or _verbs(mode)
         place = self._place(path)
-
-        def again() -> float:
-            return min([self._grant(verb, place.mount) for verb in verbs])
-
+        first, *others = verbs
+        again = partial(self._grant_each, verbs, place.mount) if others else partial(self._grant, first, place.mount)
         until_s = again()
         filesystem, inner = self._reach(place)
-        for name in ("block_size", "cache_options"):
-            if options.get(name) is None:
-                options.pop(name, None)
+        options = {name: value for name, value in options.items() if value is not None or name not in _FSSPECS_OWN}
         # A plain read needs nothing of what `open` adds: `inner` is stripped already, and there is no transaction to join.
         plain = mode == "rb" and not options.keys() - {"autocommit"}
         file = filesystem._open(inner, mode) if plain else filesystem.open(inner, mode, **options)  # noqa: SLF001 - fsspec's seam
