@@ -5,6 +5,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from pdp.adapters.interpreter import set_aside
 from sidecar.envoy_names import Address
 
 
@@ -53,6 +54,7 @@ async def _run(process: Runs, announce: Callable[[str], None]) -> None:
     try:
         await asyncio.wait({fresh, failed}, return_when=asyncio.FIRST_COMPLETED)
         if fresh.done():
+            set_aside()
             announce(f"ready listen={_text(listen)} probes={_text(probes)} world_seq={fresh.result()}")
         await failed
     finally:

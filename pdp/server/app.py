@@ -22,6 +22,7 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.ids import new_id
+from pdp.adapters.interpreter import set_aside
 from pdp.adapters.keys_files import key_path, load_pdp_keys, load_root, load_roots
 from pdp.adapters.keys_http import KeyStore
 from pdp.adapters.live_http import LiveHttp
@@ -396,6 +397,7 @@ async def until_told(
     asked = asyncio.create_task(stop.wait())
     await asyncio.wait((waiting, asked), return_when=asyncio.FIRST_COMPLETED)
     if not stop.is_set():
+        set_aside()
         ready(app.replica.world.seq)
         await asked
     waiting.cancel()
