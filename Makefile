@@ -106,7 +106,8 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra redis --extra sidecar -c requirements/dev.txt -o requirements/run.txt pyproject.toml requirements/build.in
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/run.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/proto.txt requirements/proto.in
-	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra arrow --extra mlflow --extra server -o requirements/real.txt pyproject.toml requirements/build.in requirements/real.in
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra arrow --extra mlflow --extra asgi -o requirements/real.txt pyproject.toml requirements/build.in requirements/real.in
+	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra sidecar -o requirements/real-gate.txt pyproject.toml requirements/build.in requirements/real-gate.in
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real-gate.txt
 	@for server in mlserver kserve; do build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/real-$$server.txt requirements/real-$$server.in || exit 1; done

@@ -82,44 +82,64 @@ class PolicyMiddleware:
         if scope["type"] == "websocket":
             await Socket(self._app, door, scope, receive, send).serve()
         elif door is None:
-            await refuse(send, _CLOSED.denial)
+            await self._closed(send, _CLOSED)
         else:
-            await _Request(self._app, door, scope, receive, send).serve()
+            await self._request(door, scope, receive, send)
+
+    async def _closed(self, send: Send, verdict: Verdict) -> None:
+        await refuse(send, verdict.denial)
+
+    async def _request(self, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
+        await Request(self._app, door, scope, receive, send).serve()
 
 
 class _CutError(Exception):
     """Raised into the application that still sends after the cut."""
 
 
-class _Request:
+class Request:
     """One HTTP request and its response."""
 
     def __init__(self, app: Application, door: Door, scope: Scope, receive: Receive, send: Send) -> None:
         self._app, self._door, self._scope, self._receive, self._send = app, door, scope, receive, send
         self._cut: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
-        self._session = 0
+        self._sessions: list[int] = []
         self._held: Message | None = None  # the start of a response that must come whole
         self._body = bytearray()
 
     async def serve(self) -> None:
+        """Decide the request, and pass it on if it may go."""
         headers, ask = asked(self._scope, self._scope["method"])
         admitted = await self._door.gate.admit(ask, Placement.ASGI)
         if isinstance(admitted, Verdict):
-            await refuse(self._send, admitted.denial)
+            await self._refused(admitted)
             return
         content, body = await self._content(admitted.row, headers)
         verdict = await self._door.gate.judge(admitted, content)
         if not verdict.allowed or isinstance(content, BadBody):
-            await refuse(self._send, verdict.denial)
+            await self._refused(verdict)
             return
-        session = self._door.rechecker.open(verdict, self._order_cut)
-        if isinstance(session, Reason):
-            self._order_cut(session)  # the allow is on record: so must be that nothing came of it
-            await self._note(verdict, Exchange(verdict, content))
-            await refuse(self._send, verdict.refused(session).denial)
-            return
-        self._session = session
+        await self._pass(verdict, content, body)
+
+    async def _refused(self, verdict: Verdict) -> None:
+        await refuse(self._send, verdict.denial)
+
+    async def _pass(self, verdict: Verdict, content: Content, body: bytes | None, *more: Verdict) -> None:
+        """Pass an allowed request on and follow its response; as soon as one of several allows ends, so does it."""
+        for one in (verdict, *more):
+            session = self._door.rechecker.open(one, self._order_cut)
+            if isinstance(session, Reason):
+                self._close()
+                self._order_cut(session)  # the allow is on record: so must be that nothing came of it
+                await self._note(verdict, Exchange(verdict, content))
+                await self._refused(verdict.refused(session))
+                return
+            self._sessions.append(session)
         await self._run(verdict, content, body)
+
+    def _close(self) -> None:
+        for session in self._sessions:
+            self._door.rechecker.close(session)
 
     async def _content(self, row: Row, headers: dict[str, str]) -> tuple[Content | BadBody, bytes | None]:
         if row.body not in {Body.JSON, Body.MULTIPART}:
@@ -156,12 +176,7 @@ class _Request:
             self._cut.set_result(reason)
 
     async def _run(self, verdict: Verdict, content: Content, body: bytes | None) -> None:
-        exchange = Exchange(
-            verdict,
-            content,
-            carried=lambda n: self._door.rechecker.carried(self._session, n),
-            results=self._door.gate.results,
-        )
+        exchange = Exchange(verdict, content, carried=self._carried, results=self._door.gate.results)
         inner: asyncio.Task[None] | None = None
         try:
             scope, receive = self._onward(verdict, content, body)
@@ -172,7 +187,7 @@ class _Request:
             self._order_cut(fault.reason)
         finally:
             # Also when the server cancels us, which is how some tell that the client left.
-            self._door.rechecker.close(self._session)
+            self._close()
             if inner is not None and not inner.done():
                 await ended(inner)
             if self._cut.done():
@@ -180,6 +195,10 @@ class _Request:
             await self._note(verdict, exchange)
         if inner is not None and not self._cut.done():
             inner.result()
+
+    def _carried(self, messages: int) -> None:
+        for session in self._sessions:
+            self._door.rechecker.carried(session, messages)
 
     def _onward(self, verdict: Verdict, content: Content, body: bytes | None) -> tuple[Scope, Receive]:
         """Return what the application is called with."""
@@ -193,7 +212,7 @@ class _Request:
             return scope, self._receive
         if sent.body is not None:
             scope = with_length(scope, len(sent.body))
-        return scope, _replayed(body if sent.body is None else sent.body, self._receive)
+        return scope, replayed(body if sent.body is None else sent.body, self._receive)
 
     async def _passed(self, exchange: Exchange, message: Message) -> None:
         """Pass a message of the application's on to the client, if it may go."""
@@ -244,7 +263,7 @@ class _Request:
         reason = self._cut.result()
         with contextlib.suppress(Exception):  # the client may be gone, and no server agrees on how it says so
             if not exchange.delivered.started or self._held is not None:
-                await refuse(self._send, verdict.refused(reason).denial)
+                await self._refused(verdict.refused(reason))
             elif exchange.delivered.events_fit:
                 event = exchange.error_event(reason)
                 await self._send({"type": "http.response.body", "body": event, "more_body": True})
@@ -254,7 +273,7 @@ class _Request:
         await self._door.notes.note("cut" if cut else "ended", decision_id=verdict.decision_id, **exchange.ended(cut))
 
 
-def _replayed(body: bytes, receive: Receive) -> Receive:
+def replayed(body: bytes, receive: Receive) -> Receive:
     """Return a `receive` that gives the decided bytes once, and then whatever the server says (a disconnect)."""
     pending = [body]
 

@@ -1,15 +1,19 @@
 """What decides behind the middleware: a core of its own, set up in the server's own event loop from one YAML file.
 
 The file is named by `PDP_SIDECAR_CONFIG`, because a server such as vLLM takes a middleware by its import path alone. One
-process has one state directory: its audit chain has one writer.
+process has one state directory, since its audit chain has one writer: of a server's several workers each takes one below the
+one that was named.
 """
 
 import asyncio
+import contextlib
+import fcntl
 import logging
 import os
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, TYPE_CHECKING
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -19,7 +23,11 @@ from pdp.yaml_text import read_yaml
 from sidecar.config import CoreConfig, PdpAccess, check_pdp, load_routes, parse_origin
 from sidecar.gate import Gate
 from sidecar.limits import LIMITS
+from sidecar.mlflow.facts import Fields, Inventory
 from sidecar.rechecks import Notes, Rechecker, Time
+
+if TYPE_CHECKING:
+    from sidecar.core import Core
 
 VARIABLE = "PDP_SIDECAR_CONFIG"
 
@@ -28,13 +36,14 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """What answers, follows and records; and whether the application sees the credential."""
+    """What answers, follows and records; whether the application sees the credential; and, for MLflow, the inventory."""
 
     gate: Gate
     rechecker: Rechecker
     notes: Notes
     time: Time
     forward_credentials: bool = False
+    inventory: Inventory | None = None
 
 
 class _Pdp(BaseModel):
@@ -103,7 +112,7 @@ def load(path: Path) -> tuple[CoreConfig, bool]:
         )
     )
     config = CoreConfig(
-        table=load_routes(home / parsed.routes),
+        table=load_routes(home / parsed.routes, inside=True),
         pdp=checked,
         trust=home / parsed.trust,
         state_dir=home / parsed.state_dir,
@@ -130,6 +139,7 @@ class Doorkeeper:
         self._door = door
         self._opening: asyncio.Task[None] | None = None
         self._stop: Callable[[], Awaitable[None]] | None = None
+        self._held = contextlib.ExitStack()
 
     async def door(self, patience_s: float) -> Door | None:
         """Return the door; None while there is none, however long that takes: everything is denied then."""
@@ -151,6 +161,7 @@ class Doorkeeper:
         if stop is not None:
             self._door = None
             await stop()
+        self._held.close()
 
     async def _open(self) -> None:
         try:
@@ -167,10 +178,72 @@ class Doorkeeper:
         if not name:
             raise ConfigError(f"{VARIABLE} is not set", advice="name the sidecar's YAML file in it")
         config, forward = await asyncio.to_thread(load, Path(name))
+        place, lock = await asyncio.to_thread(claimed, config.state_dir)
+        self._held.enter_context(lock)
+        config = replace(config, state_dir=place)
         clock = SystemClock()
         source, sink = follow_pdp(config.pdp, clock)
         core = Core(config, source=source, sink=sink, clock=clock)
         self._stop = core.stop
         await core.start()
         core.follow()
-        return Door(gate=core.gate, rechecker=core.rechecker, notes=core.notes, time=clock, forward_credentials=forward)
+        return Door(
+            gate=core.gate,
+            rechecker=core.rechecker,
+            notes=core.notes,
+            time=clock,
+            forward_credentials=forward,
+            inventory=_inventory(config, core),
+        )
+
+
+def claimed(state_dir: Path) -> tuple[Path, IO[bytes]]:
+    """Return a state directory that no other worker of this server has, and what holds it until it is closed.
+
+    The first worker takes the directory itself. Which one a worker takes may differ after a restart: a chain of audit records
+    goes on whoever writes it.
+
+    Raises:
+        ConfigError: There are more workers than can be.
+    """
+    from sidecar.core import private_directory  # noqa: PLC0415 - a door made by somebody else needs none of it
+
+    for number in range(LIMITS.workers):
+        place = state_dir / f"worker-{number}" if number else state_dir
+        private_directory(place)
+        lock = (place / "worker.lock").open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.close()
+            continue
+        return place, lock
+    raise ConfigError(f"state_dir: more than {LIMITS.workers} workers share it", advice="run fewer workers")
+
+
+def _inventory(config: CoreConfig, core: "Core") -> Inventory | None:
+    """Return how an MLflow server's facts are read and written; None: it is no MLflow server."""
+    registry, access = config.table.registry, config.pdp
+    if registry is None:
+        return None
+    from pdp.sdk.admin import AdminClient  # noqa: PLC0415 - only where something is registered
+
+    admin: list[AdminClient] = []
+
+    def register(assets: Mapping[str, Fields]) -> int:
+        if not admin:
+            admin.append(
+                AdminClient(access.address, token=access.token_file, ca=access.ca, cert=access.cert, key=access.key)
+            )
+        return admin[0].register_all(assets)
+
+    async def write(assets: Mapping[str, Fields]) -> int:
+        return await asyncio.to_thread(register, assets)
+
+    return Inventory(
+        registry=registry,
+        server=config.table.server,
+        world=lambda: core.world,
+        reach=core.notes.reach,
+        write=write,
+    )

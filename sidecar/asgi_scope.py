@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from sidecar.envoy import CERTIFICATE_HEADER, METHOD_AND_PATH_OVERRIDES
-from sidecar.ext_authz import Headers
 from sidecar.gate import Ask
+from sidecar.headers import Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial
 from sidecar.target import BadTarget, canonical

@@ -338,7 +338,7 @@ def routes(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Show the whole route table: what is mapped, what it asks, and where it is decided. All else is denied."""
-    table = load_routes(file)
+    table = load_routes(file, inside=True)
     rows = [_shown(row, server=table.server) for row in table.rows]
     if as_json:
         typer.echo(json.dumps({"served": {name: asdict(one) for name, one in table.served.items()}, "routes": rows}))
@@ -355,6 +355,7 @@ def _shown(row: Row, *, server: str) -> dict[str, str]:
         Scope.SERVED: "the name in its path",
         Scope.LIST: "each served name",
         Scope.RESULT: "what made the answer",
+        Scope.LOOKED_UP: "what its words name",
         Scope.BODY: f"the model in its {row.body.value}",
     }
     return {

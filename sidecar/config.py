@@ -12,11 +12,11 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pdp.errors import BadNameError, ConfigError
-from pdp.model.names import Resource
+from pdp.model.names import ENVIRONMENTS, Resource
 from pdp.yaml_text import read_yaml
 from sidecar.envoy import EnvoySettings, ListenerTls, Sockets, Upstream
 from sidecar.envoy_names import Address, EnvoyConfigError
-from sidecar.routes import NO_TOKENS, WEBSOCKET, Body, Dialect, Placement, RouteTable, Row, Scope, Served
+from sidecar.routes import NO_TOKENS, WEBSOCKET, Body, Dialect, Placement, Registry, RouteTable, Row, Scope, Served
 from sidecar.routes.assembly import DEFAULT, assemble
 
 _PORTS = range(65_536)
@@ -97,6 +97,14 @@ class _RouteEntry(BaseModel):
     deny: bool = False
 
 
+class _MlflowEntry(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = "mlflow"
+    new: dict[str, str] = {}
+    plain_aliases: frozenset[str] = frozenset()
+
+
 class _RoutesFile(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -105,6 +113,7 @@ class _RoutesFile(BaseModel):
     protocols: tuple[str, ...] = DEFAULT
     watch: bool = False
     routes: tuple[_RouteEntry, ...] = ()
+    mlflow: _MlflowEntry | None = None
 
 
 def parse_address(text: str, *, option: str) -> Address:
@@ -173,12 +182,25 @@ def readable_file(path: Path | None, *, option: str) -> Path | None:
     return path.absolute()
 
 
-def load_routes(path: Path) -> RouteTable:
+def load_routes(path: Path, *, inside: bool = False) -> RouteTable:
     """Return the route table of a routes file.
 
+    Args:
+        path: The file.
+        inside: It is for a gate inside the server, which can ask the server what an id stands for.
+
     Raises:
-        ConfigError: The file cannot be read, is no YAML, has an unknown key, or names what is no resource.
+        ConfigError: The file cannot be read, is no YAML, has an unknown key, names what is no resource, or a server that can be
+            decided from inside only.
     """
+    table = _load_routes(path)
+    if table.registry is not None and not inside:
+        message = f"--routes: `{path}`: `mlflow` is decided inside MLflow's server, where ids can be looked up"
+        raise ConfigError(message, advice="run `mlflow server --app-name pdp` with this file; see docs/sidecar.md")
+    return table
+
+
+def _load_routes(path: Path) -> RouteTable:
     try:
         document = read_yaml(path.read_text("utf-8"), file=str(path))
         parsed = _RoutesFile.model_validate(document.value)
@@ -191,6 +213,7 @@ def load_routes(path: Path) -> RouteTable:
             protocols=parsed.protocols,
             own=tuple(_row(entry) for entry in parsed.routes),
             watch=parsed.watch,
+            registry=_registry(parsed),
         )
     except OSError as fault:
         raise ConfigError(f"--routes: cannot read `{path}`: {fault.strerror}", advice="name a readable file") from None
@@ -207,6 +230,23 @@ def load_routes(path: Path) -> RouteTable:
         raise ConfigError(f"--routes: `{path}`: {fault.message}") from None
     except ValueError as fault:
         raise ConfigError(f"--routes: `{path}`: {fault}") from None
+
+
+def _registry(parsed: _RoutesFile) -> Registry | None:
+    """Return how an MLflow server's objects are called; a table that has its rows always knows."""
+    if "mlflow" not in parsed.protocols:
+        if parsed.mlflow is not None:
+            raise ValueError(
+                "mlflow: says how an MLflow server's objects are called, and `protocols` names no `mlflow`"
+            )
+        return None
+    entry = parsed.mlflow or _MlflowEntry()
+    Resource.parse(f"experiment/{entry.name}")
+    if "/" in entry.name or "@" in entry.name:
+        raise ValueError(f"mlflow.name: `{entry.name}` is not one segment of a name")
+    if entry.new and entry.new.get("environment") not in ENVIRONMENTS:
+        raise ValueError(f"mlflow.new: needs an environment: one of {', '.join(ENVIRONMENTS)}")
+    return Registry(name=entry.name, new=entry.new, plain_aliases=entry.plain_aliases)
 
 
 def _served(name: str, entry: _ServedEntry) -> Served:

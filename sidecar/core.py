@@ -216,6 +216,11 @@ class Core:
         return _started(self._decider)
 
     @property
+    def world(self) -> World:
+        """The world held."""
+        return _started(self._replica).world
+
+    @property
     def world_seq(self) -> int:
         """The number of the world held; 0: none."""
         return self._replica.world.seq if self._replica is not None else 0

@@ -9,7 +9,6 @@ Source: ENFORCEMENT.md 2.2 (EX-1 to EX-18), 2.4.
 import asyncio
 import logging
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from http import HTTPStatus
 from pathlib import Path
 from typing import Any
@@ -22,62 +21,18 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 
 from pdp.errors import Reason
 from sidecar.envoy import CERTIFICATE_HEADER, GIVEN_HEADERS
-from sidecar.gate import Ask, Gate, Verdict, readable
+from sidecar.gate import Ask, Gate, Verdict
+from sidecar.headers import CREDENTIALS, ONCE, Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial
-from sidecar.routes import WEBSOCKET, Placement
+from sidecar.routes import Placement
 
 _LOG = logging.getLogger(__name__)
-
-ASSERTED = {"pdp-ask-purpose": "purpose", "pdp-ask-run": "run_id", "pdp-ask-ticket": "ticket"}
-_ONCE = frozenset({"x-pdp-route", "x-pdp-source", CERTIFICATE_HEADER, *ASSERTED})
-_CREDENTIALS = ("authorization", "dpop")
-
-
-@dataclass(slots=True, kw_only=True)
-class Headers:
-    """The headers of one question: comma-joined like HTTP, but a repeated one that must be single is a fault (EX-12)."""
-
-    values: dict[str, str] = field(default_factory=dict)
-    fault: bool = False
-
-    def add(self, name: str, value: str) -> None:
-        """Take in one header field."""
-        if not readable(value) and (name in _ONCE or name in _CREDENTIALS):
-            self.fault = True
-        if name in self.values:
-            self.fault = self.fault or name in _ONCE
-            value = f"{self.values[name]},{value}"
-        self.values[name] = value
-
-    def ask(self, *, method: str, target: str, route: str | None, source_ip: str) -> Ask:
-        """Return the question; one with a fault gets a target that no table maps, hence a recorded refusal."""
-        upgrade = self.values.get("upgrade")
-        return Ask(
-            method=method if upgrade is None else _upgraded(method, upgrade),
-            target="" if self.fault else target,
-            route=route,
-            authorization=self.values.get("authorization"),
-            certificate=self.values.get(CERTIFICATE_HEADER, ""),
-            source_ip=source_ip,
-            proof=self.values.get("dpop"),
-            asserted={name: self.values[header] for header, name in ASSERTED.items() if header in self.values},
-        )
-
-
-def _upgraded(method: str, protocol: str) -> str:
-    """Return the method of a request that is to become another protocol: a row's own, or one that no row has.
-
-    Our Envoy opens only a WebSocket's route. One that is not ours may open them all, and a tunnel that passes for a GET, or
-    that was decided once, would never be cut.
-    """
-    return WEBSOCKET if method in {"GET", WEBSOCKET} and protocol.lower() == "websocket" else "UPGRADE"
-
 
 PARTIAL = "x-envoy-auth-partial-body"
 """The mark of a question that carries a part of the body only."""
 
-_READ = {name.encode("ascii"): name for name in (*_ONCE, *_CREDENTIALS)}
+_READ = {name.encode("ascii"): name for name in (*ONCE, *CREDENTIALS)}
 """The header fields that are read, as Envoy writes them: in lower case."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 
@@ -236,7 +191,7 @@ def check_response(verdict: Verdict, *, seen: Iterable[str] = ()) -> auth.CheckR
     if verdict.allowed is True:
         ours = [name for name in seen if name.startswith("x-pdp-") and name not in GIVEN_HEADERS]
         response.ok_response.headers.extend(_option(name, value) for name, value in verdict.given)
-        response.ok_response.headers_to_remove.extend([*ours, *_CREDENTIALS])
+        response.ok_response.headers_to_remove.extend([*ours, *CREDENTIALS])
         response.status.code = grpc.StatusCode.OK.value[0]  # INVARIANT: the only place that says OK
         return response
     refused = verdict.denial

@@ -274,7 +274,9 @@ class Gate:
             return await self._refuse(certificate, placement, mapped)
         # Where a body may make it another action (`endpoint.load_override`), it is not known yet: or an issuer that is to be
         # asked before that one would not be.
-        action = mapped.row.action if mapped.row is not None and mapped.row.body is Body.UNREAD else ""
+        row = mapped.row
+        said = row is not None and row.body is Body.UNREAD and row.scope is not Scope.LOOKED_UP
+        action = row.action if row is not None and said else ""
         who = await self._identify(ask.authorization, certificate, self._bound(ask), action)
         if isinstance(who, Unidentified):
             return await self._refuse(who, placement, mapped)

@@ -47,6 +47,14 @@ class SidecarLimits:
         start_s: Time for Envoy to become ready.
         stop_s: Time between SIGTERM and SIGKILL.
         drain_s: Time for running streams to end by themselves at shutdown.
+        reply_bytes: Largest answer of a server that is read whole, to be filtered or learnt from.
+        query_fields: Most fields of a query that decides.
+        homes: Runs and logged models of which it is remembered where they belong: some 10 MiB.
+        list_page: Most objects that are asked of an MLflow server at once, to fill one page of a list.
+        list_rounds: Most such pages behind one page of a list; what was found until then goes out with a token for the rest.
+        decide_at_once: Questions of one list that are decided together.
+        facts_s: Time for the PDP to take in what was learnt of a version.
+        workers: Most processes of one server that share a state directory's place.
         unix_path_bytes: Longest Unix socket path (sun_path, with its final zero).
     """
 
@@ -89,6 +97,14 @@ class SidecarLimits:
     start_s: float = 15.0
     stop_s: float = 3.0
     drain_s: float = 5.0
+    reply_bytes: int = 67_108_864
+    query_fields: int = 1_000
+    homes: int = 65_536
+    list_page: int = 1_000
+    list_rounds: int = 100
+    decide_at_once: int = 64
+    facts_s: float = 5.0
+    workers: int = 64
     unix_path_bytes: int = 107
 
 

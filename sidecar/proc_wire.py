@@ -10,8 +10,8 @@ from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mod
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
 
 from sidecar.envoy import CERTIFICATE_HEADER
-from sidecar.ext_authz import Headers
 from sidecar.gate import Admitted, Ask, Verdict
+from sidecar.headers import Headers
 from sidecar.rewrite import Sent
 from sidecar.routes import Body, Row
 

@@ -35,6 +35,7 @@ class Scope(Enum):
     LIST = "list"  # every served name; the reply shows those that the caller may see
     RESULT = "result"  # the served name that made the answer in the path, for who was given its id alone
     FIXED = "fixed"  # the resource that the row itself names
+    LOOKED_UP = "looked_up"  # what query and body name, and what the server says that is: inside the server only
     NEVER = "never"  # a deliberate deny: no grant opens it
 
 
@@ -54,6 +55,7 @@ class Dialect(Enum):
     PLAIN = "plain"
     OIP = "oip"
     OPENAI = "openai"
+    MLFLOW = "mlflow"
 
 
 NO_TOKENS = ""
@@ -65,7 +67,10 @@ WEBSOCKET = "WEBSOCKET"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One route: `path` holds `{m}` for a served name, `{v}` for a version, `{id}` for any name, `[...]` for an optional part.
+    """One route.
+
+    `path` holds `{m}` for a served name, `{v}` for a version, `{id}` for any name, `{rest}` for whatever follows, and `[...]`
+    for an optional part.
 
     Attributes:
         grpc: It is a gRPC method: HTTP/2 to the model, and trailers.
@@ -73,6 +78,7 @@ class Row:
         limit: The body's key that bounds the tokens generated (`max_tokens`); None: no bound can be set.
         resource: What a row of scope FIXED asks about.
         stores: Its replies give an id, by which rows of scope RESULT find what was answered.
+        query: A query may come along, which whoever decides the row reads to its end.
     """
 
     name: str
@@ -88,12 +94,19 @@ class Row:
     limit: str | None = None
     resource: str = ""
     stores: bool = False
+    query: bool = False
 
     @property
     def regex(self) -> str:
         """The row's path as an expression that Envoy's RE2 and Python read alike."""
         pattern = re.escape(self.path)
-        for meta, meaning in ((r"\[", "(?:"), (r"\]", ")?"), (r"\{m\}", f"({_ID})"), (r"\{v\}", f"({_ID})")):
+        for meta, meaning in (
+            (r"\[", "(?:"),
+            (r"\]", ")?"),
+            (r"\{m\}", f"({_ID})"),
+            (r"\{v\}", f"({_ID})"),
+            (r"\{rest\}", "(.+)"),
+        ):
             pattern = pattern.replace(meta, meaning)
         return pattern.replace(r"\{id\}", _ID)
 
@@ -136,6 +149,7 @@ class Mapped:
         name: The served name that the request wrote (an answer's id, where that is what it names); empty: none.
         version: The version that the request wrote; empty: none.
         served: What that name stands for.
+        found: What stood in the path's places, for rows that are looked up.
     """
 
     row: Row
@@ -144,6 +158,7 @@ class Mapped:
     name: str = ""
     version: str = ""
     served: Served | None = None
+    found: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,6 +176,22 @@ class Unmapped:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Registry:
+    """How an MLflow server's experiments and models are called in the inventory.
+
+    Attributes:
+        name: `experiment/<name>/<id>`, `run/<name>/<experiment id>` and `artifact/<name>/<experiment id>` are of this server.
+        new: The attributes (`environment`, `segment`, ...) under which what is made through the server is registered; empty: an
+            administrator registers it, and until then nobody has access to it.
+        plain_aliases: Aliases that are no promotion: setting one is `model.tag`, setting any other is `model.promote`.
+    """
+
+    name: str = "mlflow"
+    new: Mapping[str, str] = field(default_factory=dict)
+    plain_aliases: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RouteTable:
     """The rows of one server, with the names it serves.
 
@@ -168,11 +199,13 @@ class RouteTable:
         rows: The allow-list.
         served: Served name to what it stands for, matched exactly.
         server: The resource that server-wide rows ask about; empty: those rows are unmapped.
+        registry: How the objects of an MLflow server are called; None: it is none.
     """
 
     rows: tuple[Row, ...]
     served: Mapping[str, Served]
     server: str = ""
+    registry: Registry | None = None
     _by_method: Mapping[str, tuple[tuple[re.Pattern[str], Row], ...]] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -194,11 +227,11 @@ class RouteTable:
 
     def map(self, method: str, target: Target) -> Mapped | Unmapped:
         """Return what the request asks, or why no row speaks for it."""
-        if target.query:
-            # No row of ours reads a query; a server that does would see a parameter nobody decided on.
-            return Unmapped(why="query")
         for pattern, row in self._by_method.get(method, ()):
             found = pattern.fullmatch(target.path)
+            if found and target.query and not row.query:
+                # A server that reads it would see a parameter nobody decided on.
+                return Unmapped(why="query")
             if found:
                 return self._ask(row, found.groups())
         return Unmapped(why="no row")
@@ -227,8 +260,9 @@ class RouteTable:
                 return Mapped(row=row, resource=self.server)
             case Scope.FIXED:
                 return Mapped(row=row, resource=row.resource)
-            case Scope.BODY | Scope.LIST | Scope.RESULT:
-                return Mapped(row=row, resource="", name=next(iter(found), None) or "")
+            case Scope.BODY | Scope.LIST | Scope.RESULT | Scope.LOOKED_UP:
+                places = tuple(one or "" for one in found)
+                return Mapped(row=row, resource="", name=(*places, "")[0], found=places)
             case Scope.SERVED:
                 name, version = (*found, None)[:2]
                 return self.named(row, name or "", version or "")

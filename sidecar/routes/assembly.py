@@ -13,7 +13,20 @@ from typing import Final
 
 from pdp.errors import BadNameError
 from pdp.model.names import Action, Resource
-from sidecar.routes import Body, Placement, RouteTable, Row, Scope, Served, kserve_v1, oip, oip_grpc, openai
+from sidecar.routes import (
+    Body,
+    Placement,
+    Registry,
+    RouteTable,
+    Row,
+    Scope,
+    Served,
+    kserve_v1,
+    mlflow,
+    oip,
+    oip_grpc,
+    openai,
+)
 
 PROTOCOLS: Final[Mapping[str, tuple[Row, ...]]] = MappingProxyType(
     {
@@ -24,6 +37,7 @@ PROTOCOLS: Final[Mapping[str, tuple[Row, ...]]] = MappingProxyType(
         "kserve-openai": openai.KSERVE,
         "tgi": openai.TGI,
         "mlflow-gateway": openai.GATEWAY,
+        "mlflow": mlflow.ROWS,
     }
 )
 """Every protocol that `routes.yaml` may name."""
@@ -39,6 +53,7 @@ def assemble(
     protocols: Sequence[str] = DEFAULT,
     own: Iterable[Row] = (),
     watch: bool = False,
+    registry: Registry | None = None,
 ) -> RouteTable:
     """Return the table of one server.
 
@@ -49,6 +64,7 @@ def assemble(
         own: The server's own routes.
         watch: Follow every invocation while it runs, also where the path alone decides: the obligations that need a body
             or a running response can then be met, at the price of one more hop for each chunk.
+        registry: How an MLflow server's objects are called.
 
     Raises:
         ValueError: A served name, an own route, or a protocol that cannot be.
@@ -66,7 +82,7 @@ def assemble(
         raise ValueError(f"upstream: `{slashed}` cannot stand in a path, and a route here names the model there")
     rewritten = any(one.rewrites for one in served.values())
     placed = [_placed(row, watch=watch, rewritten=rewritten) for row in _distinct(rows)]
-    return RouteTable(rows=tuple(placed), served=served, server=server)
+    return RouteTable(rows=tuple(placed), served=served, server=server, registry=registry)
 
 
 def _distinct(rows: Iterable[Row]) -> list[Row]:

@@ -20,7 +20,7 @@ def pack(tmp_path: Path) -> Path:
 def test_the_shipped_pack_is_clean_and_says_why_where_it_is_not(pdp: Pdp) -> None:
     ended = pdp("policy", "lint", str(ROOT / "policies"))
     assert ended.code == 0
-    assert ended.out.splitlines() == ["0 errors, 0 warnings: good", "25 justified in their files"]
+    assert ended.out.splitlines() == ["0 errors, 0 warnings: good", "26 justified in their files"]
 
 
 def test_a_warning_is_told_and_does_not_refuse(pdp: Pdp, pack: Path) -> None:

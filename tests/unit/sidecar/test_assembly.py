@@ -97,7 +97,7 @@ def test_every_regex_matches_its_own_path_and_no_longer_one() -> None:
     for row in ALL.rows:
         path = re.sub(r"\[.*?\]", "", row.path).replace("{m}", "m").replace("{id}", "x")
         assert re.fullmatch(row.regex, path), row.name
-        assert not re.fullmatch(row.regex, path + "/"), row.name
+        assert "{rest}" in row.path or not re.fullmatch(row.regex, path + "/"), row.name
         assert not re.fullmatch(row.regex, path + "\n"), row.name
 
 

@@ -171,3 +171,30 @@ routes:
 def test_a_route_that_cannot_be_is_refused_with_its_name(tmp_path: Path, line: str, message: str) -> None:
     with pytest.raises(ConfigError, match=re.escape(message)):
         routes(tmp_path, f"served: {{}}\nroutes:\n  {line}\n")
+
+
+def test_mlflow_is_decided_inside_its_server_only(tmp_path: Path) -> None:
+    file = tmp_path / "routes.yaml"
+    file.write_text("server: workspace/mlflow\nprotocols: [mlflow]\nmlflow: {new: {environment: dev}}\n")
+    with pytest.raises(ConfigError, match="inside MLflow's server") as fault:
+        load_routes(file)
+    assert "--app-name pdp" in str(fault.value.advice)
+    table = load_routes(file, inside=True)
+    assert table.registry is not None
+    assert (table.registry.name, table.registry.new) == ("mlflow", {"environment": "dev"})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("mlflow: {name: a}", "`protocols` names no `mlflow`"),
+        ("protocols: [mlflow]\nmlflow: {name: a/b}", "not one segment"),
+        ("protocols: [mlflow]\nmlflow: {name: 'a b'}", "path segments"),
+        ("protocols: [mlflow]\nmlflow: {new: {segment: 'segment:registry'}}", "needs an environment"),
+        ("protocols: [mlflow]\nmlflow: {other: 1}", "other"),
+    ],
+)
+def test_a_registry_that_cannot_be_is_refused(text: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "routes.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=why):
+        load_routes(tmp_path / "routes.yaml", inside=True)
