@@ -161,6 +161,7 @@ def decision_json(decision: Decision) -> dict[str, Any]:
         "role_path": decision.role_path,
         "nearest_miss": miss and {"rule": miss.rule, "failed": miss.failed, "text": miss.text},
         "dpop_nonce": decision.dpop_nonce,
+        "candidate": decision.candidate,
     }
 
 
@@ -176,6 +177,7 @@ def _tell(decision: Decision, asked: str) -> None:
         "obligations": "; ".join(map(str, decision.obligations)),
         "recheck": f"after {recheck:g} s" if recheck else "",
         "world": str(decision.world_seq),
+        "canary": decision.candidate,
         "decision": decision.decision_id,
     }
     write_fields(f"{decision.effect.name} {asked}", fields)

@@ -75,7 +75,7 @@ class Checked:
         seen = self.foreseen
         if seen is not None and not seen.same:
             tell(seen.cells, seen.snapshots)
-            rows = f"{seen.rows_added} rows added, {seen.rows_removed} removed"
+            rows = f"{seen.rows_added} row{'' if seen.rows_added == 1 else 's'} added, {seen.rows_removed} removed"
             write_line(rows + (", and the model or the vocabulary changes" if seen.language else ""))
         write_line(f"{len(self.tests) - len(self.failed)} of {len(self.tests)} tests passed")
         write_line(self.verdict)

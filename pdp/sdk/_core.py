@@ -384,6 +384,7 @@ def parse_decision(
         recheck_after_s=message.recheck_after_ms / 1000 if message.recheck_after_ms else None,
         nearest_miss=_nearest_miss(message),
         detail=message.detail,
+        candidate=message.candidate,
         decision_id=message.decision_id,
         dpop_nonce=message.dpop_nonce,
     )

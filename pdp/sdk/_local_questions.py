@@ -241,6 +241,7 @@ def told(decision: model.Decision, decision_id: str) -> Decision:
         recheck_after_s=decision.recheck_after_s if decision.allowed else None,
         nearest_miss=decision.nearest_miss,
         detail=decision.detail,
+        candidate=decision.candidate,
         decision_id=decision_id,
     )
 

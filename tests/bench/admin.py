@@ -18,6 +18,7 @@ from pdp.audit.query import Wanted
 from pdp.audit.record import Circumstances, DecisionRecord, opened_record
 from pdp.audit.replay import Logged, logged
 from pdp.audit.verify import verify
+from pdp.change.trial import Mode, Trial
 from pdp.decide import decide
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
@@ -27,6 +28,7 @@ from pdp.model.canonical import loads
 from pdp.model.decision import Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
+from pdp.service.compare import Comparison
 from pdp.service.redecide import again
 from pdp.world import World
 from tests.bench import audit
@@ -59,6 +61,7 @@ def _over_the_log(directory: Path, world: World) -> list[Figure]:
     named = f"{RECORDS:,} records"
     return [
         Figure(name="replay of logged decisions, one core", value=_replay(directory, world), unit="decisions/s"),
+        Figure(name="compared with a shadow, one core", value=_compared(directory, world), unit="decisions/s"),
         Figure(name="verify a chain, one core", value=_verify(directory), unit="MB/s"),
         Figure(name=f"index made anew, {named}", value=RECORDS / built, unit="records/s"),
         Figure(name=f"query by subject, newest 100 of {named}, slowest of 20", value=slowest, unit="ms"),
@@ -138,6 +141,39 @@ def _replayed(world: World) -> Callable[[bytes], bool | None]:
         return again(world, read) == read.said if isinstance(read, Logged) else None
 
     return one
+
+
+class _StandingClock:
+    """No time passes: neither does a slice end, nor is the log old."""
+
+    def now_ms(self) -> int:
+        return START_MS
+
+    def mono_s(self) -> float:
+        return 0.0
+
+
+def _compared(directory: Path, world: World) -> float:
+    """Return decisions compared with a candidate in a second of processor time, from the log to the count."""
+    if world.policy is None:
+        sys.exit("bench: a world without a policy")
+    trial = Trial(
+        seq=0,
+        mode=Mode.SHADOW,
+        proposal="p0",
+        digest="",
+        by=("user:bench@example.com",),
+        start_ms=START_MS,
+        end_ms=START_MS + 1,
+    )
+    comparison = Comparison(trial, (directory,), _StandingClock())
+    start = time.process_time()
+    while comparison.tally.compared < REPLAYED and comparison.step(world, world.policy):
+        pass
+    elapsed = time.process_time() - start
+    if comparison.tally.changes or comparison.tally.unreadable or not comparison.tally.compared:
+        sys.exit(f"bench: a policy differs from itself, or the log is not read: {comparison.tally}")
+    return comparison.tally.compared / elapsed
 
 
 def _verify(directory: Path) -> float:

@@ -25,14 +25,15 @@ def test_an_allow_is_exit_code_0(pdp: Pdp, server: ScriptedPdp) -> None:
 
 
 def test_json_is_one_object_with_stable_keys(pdp: Pdp, server: ScriptedPdp) -> None:
-    server.script(EVALUATE, evaluated(role_path=["user:a", "role:b"]))
+    server.script(EVALUATE, evaluated(role_path=["user:a", "role:b"], candidate="ab12"))
     ended = pdp("check", *READ, "--json")
     assert ended.out.count("\n") == 1
     assert list(ended.json) == [
         "effect", "reason", "detail", "obligations", "world_seq", "decision_id", "recheck_after_s", "determining",
-        "role_path", "nearest_miss", "dpop_nonce",
+        "role_path", "nearest_miss", "dpop_nonce", "candidate",
     ]  # fmt: skip
     assert (ended.json["effect"], ended.json["role_path"]) == ("allow", ["user:a", "role:b"])
+    assert ended.json["candidate"] == "ab12"  # which canary decided
 
 
 @pytest.mark.parametrize(
