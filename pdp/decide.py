@@ -173,6 +173,10 @@ def open_case(world: World, question: Question, policy: Policy | None = None) ->
 
 def _unregistered(world: World, question: Question, asset: Asset | None) -> Decision:
     missing = question.resource if asset is None else question.serves
+    retired = world.retired.get(str(missing))
+    if retired is not None:
+        detail = f"`{missing}` was retired in entry {retired.seq}: {retired.reason}"
+        return deny(Reason.ASSET_RETIRED, world_seq=world.seq, detail=detail)
     return deny(Reason.ASSET_UNREGISTERED, world_seq=world.seq, detail=f"`{missing}` is not in the inventory")
 
 

@@ -19,6 +19,7 @@ _SEEING: Final = ("list", "read_metadata", "read")
 _TELLING: Final = frozenset(
     {
         Reason.ASSET_UNREGISTERED,
+        Reason.ASSET_RETIRED,
         Reason.NO_GRANT,
         Reason.DENIED_BY_RULE,
         Reason.SEGMENT_DENIED,

@@ -27,6 +27,7 @@ class Reason(StrEnum):
     DENIED_BY_RULE = "denied_by_rule"
     SEGMENT_DENIED = "segment_denied"
     ASSET_UNREGISTERED = "asset_unregistered"
+    ASSET_RETIRED = "asset_retired"
     LOCKED = "locked"
     CONDITION_ERROR = "condition_error"
     DELEGATION_DENIED = "delegation_denied"
@@ -139,6 +140,7 @@ _GROUPS: Final[tuple[tuple[Meaning, frozenset[Reason]], ...]] = (
                 Reason.DENIED_BY_RULE,
                 Reason.SEGMENT_DENIED,
                 Reason.ASSET_UNREGISTERED,
+                Reason.ASSET_RETIRED,
                 Reason.LOCKED,
                 Reason.CONDITION_ERROR,
                 Reason.DELEGATION_DENIED,

@@ -214,6 +214,8 @@ MAX_EDIT_ROWS: Final = 256
 """Rows that one edit adds and removes; more is a pack."""
 MAX_MESSAGE_BYTES: Final = 4 * 1024
 """Why a change is made, or refused, in somebody's words."""
+MAX_REPORT_BYTES: Final = 256 << 20
+"""A report of an access review that is signed off; it is read into memory to be hashed."""
 MAX_PACK_FILES: Final = 1_000
 EXPIRY_MARGIN_S: Final = 1.0
 """How long after its caller's expiry a stream may end itself before the guard does."""

@@ -7,12 +7,13 @@ I/O, and folding the same entries always gives the same world, digest for digest
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Final
 
 from pdp.change.glass import Broken
-from pdp.change.proposal import Proposal, ProposalSet, Verdict
+from pdp.change.proposal import Proposal, ProposalSet, Verdict, check_message
+from pdp.change.signoff import SignOff
 from pdp.change.trial import NO_TRIALS, Trial, TrialSet
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
@@ -70,6 +71,21 @@ class Asset:
         return str(self.attributes.get("resource.digest", ""))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Retired:
+    """That an asset was taken out of use: in which entry, by whom, and why; a name in use again is not retired."""
+
+    seq: int
+    by: str
+    reason: str
+
+    def __post_init__(self) -> None:
+        for text in (self.by, self.reason):
+            check_message(text)
+        if type(self.seq) is not int:
+            raise BadRequestError("an entry has a number")
+
+
 def _builtin(name: str) -> Asset:
     attributes = MappingProxyType({"resource.environment": "prod", "resource.sensitivity": "high"})
     return Asset(resource=Resource.parse(name), attributes=attributes)
@@ -99,8 +115,9 @@ class World:
     """One state of everything that can change an answer.
 
     `seq` and `head` are number and digest of the newest entry folded in (0 and empty before the first), `signed_ms` the
-    newest signed time, which `now` never precedes. `glass` is what was broken and waits for its review. `candidate` is the
-    policy of the canary among `trials`, if one runs: which questions it answers, `decide` knows.
+    newest signed time, which `now` never precedes. `retired` are the names that were assets and are none any more; `glass` is
+    what was broken and waits for its review. `candidate` is the policy of the canary among `trials`, if one runs: which
+    questions it answers, `decide` knows.
     """
 
     tenant: str
@@ -110,6 +127,7 @@ class World:
     policy: Policy | None
     assets: Mapping[str, Asset]
     locks: LockSet
+    retired: Mapping[str, Retired] = field(default_factory=lambda: MappingProxyType({}))
     proposals: ProposalSet = ProposalSet.EMPTY
     glass: tuple[Broken, ...] = ()
     trials: TrialSet = NO_TRIALS
@@ -217,11 +235,19 @@ def _policy(model: str, vocabulary: str, compiled: Snapshot | tuple[Finding, ...
 
 
 def _fold_assets(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+    made = [make_asset(world, item["name"], item["attributes"]) for item in payload["assets"]]
+    assets = {**world.assets, **{str(asset.resource): asset for asset in made}}
+    retired = {name: one for name, one in world.retired.items() if name not in assets}
+    return replace(world, assets=MappingProxyType(assets), retired=MappingProxyType(retired))
+
+
+def _fold_retire(world: World, payload: Mapping[str, Any], header: EntryHeader) -> World:
     assets = dict(world.assets)
-    for item in payload["assets"]:
-        asset = make_asset(world, item["name"], item["attributes"])
-        assets[str(asset.resource)] = asset
-    return replace(world, assets=MappingProxyType(assets))
+    for name in payload["names"]:
+        del assets[name]
+    one = Retired(seq=header.seq, by=header.author, reason=payload["reason"])
+    retired = {**world.retired, **dict.fromkeys(payload["names"], one)}
+    return replace(world, assets=MappingProxyType(assets), retired=MappingProxyType(retired))
 
 
 def make_asset(world: World, name: str, attributes: Mapping[str, Any]) -> Asset:
@@ -351,14 +377,21 @@ def _fold_review(world: World, payload: Mapping[str, Any], _header: EntryHeader)
     return replace(world, glass=left)
 
 
+def _fold_sign_off(world: World, payload: Mapping[str, Any], _header: EntryHeader) -> World:
+    SignOff.from_json(payload)  # for whoever reads the log; no answer depends on it
+    return world
+
+
 _FOLDS: Final = {
     "policy": _fold_policy,
     "proposal": _fold_proposal,
     "verdict": _fold_verdict,
     "review": _fold_review,
+    "sign_off": _fold_sign_off,
     "trial": _fold_trial,
     "trial_end": _fold_trial_end,
     "assets": _fold_assets,
+    "retire": _fold_retire,
     "lock": _fold_lock,
     "unlock": _fold_unlock,
 }
@@ -386,6 +419,7 @@ def _beside_policy(world: World) -> dict[str, Any]:
             for name, asset in world.assets.items()
         },
         "locks": [lock.to_json() for lock in world.locks],
+        "retired": {name: asdict(one) for name, one in world.retired.items()},
         "proposals": [proposal.to_json() for proposal in world.proposals],
         "glass": [asdict(one) for one in world.glass],
         # Left out where there are none: so a follower of before there were trials spells the same world.
@@ -433,6 +467,7 @@ def from_state(state: Mapping[str, Any]) -> World:
             signed_ms=state["signed_ms"],
             assets=MappingProxyType(assets),
             locks=locks,
+            retired=MappingProxyType({name: Retired(**one) for name, one in state.get("retired", {}).items()}),
             proposals=_proposals_from_state(state.get("proposals", ())),
             glass=tuple(Broken(**one) for one in state.get("glass", ())),
             trials=TrialSet(tuple(map(Trial.from_json, state.get("trials", ())))),

@@ -48,7 +48,7 @@ class Verdict:
     def __post_init__(self) -> None:
         check_chain(self.by)
         self.parties()
-        _check_text(self.message)
+        check_message(self.message)
 
     def parties(self) -> tuple[Party, ...]:
         """Return who said it, with the groups they had then."""
@@ -78,7 +78,7 @@ class Proposal:
     def __post_init__(self) -> None:
         check_chain(self.authors)
         self.parties()
-        _check_text(self.message)
+        check_message(self.message)
         if not 0 < self.time_ms < self.expires_ms <= MAX_SAFE_INTEGER:
             raise BadRequestError("a proposal ends after it was made")
 
@@ -252,6 +252,7 @@ def _parties(chain: tuple[str, ...], groups: tuple[str, ...]) -> tuple[Party, ..
     return tuple(Party(principal=Principal.parse(name), groups=vouched) for name in chain)
 
 
-def _check_text(text: str) -> None:
+def check_message(text: str) -> None:
+    """Refuse what is no message: why somebody wants, approves or retires something."""
     if type(text) is not str or len(text.encode()) > MAX_MESSAGE_BYTES:
         raise BadRequestError(f"a message is text of at most {MAX_MESSAGE_BYTES} bytes")

@@ -5,13 +5,15 @@ from typing import Annotated
 
 import typer
 
-from pdp.cli import access_review
+from pdp.cli import access_review, sign_off
 from pdp.cli.edits import Environment
 from pdp.cli.options import AsJson, Connection, connected, instant_text, noun, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
 
 app = noun("A role for a time: ask for it, approve it, see who has what; review who uses what they hold.")
 app.command("review")(access_review.review_access)
+app.command("sign-off")(sign_off.sign_off)
+app.command("sign-offs")(sign_off.sign_offs)
 
 _Request = Annotated[str, typer.Argument(metavar="REQUEST", help="As `pdp access list` shows it, such as `p17`.")]
 _Why = Annotated[str, typer.Option("--message", "-m", metavar="TEXT", help="Why, for the log and for who asked.")]

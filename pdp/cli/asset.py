@@ -31,10 +31,11 @@ def register(
     attributes: Annotated[
         list[str], typer.Option("--set", metavar="NAME=VALUE", help="Another attribute; may be repeated.")
     ] = [],  # noqa: B006 - typer copies it
+    revive: Annotated[bool, typer.Option("--revive", help="Bring it back into use if it was retired.")] = False,
     as_json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """Register an asset, or change its attributes.
+    """Register an asset, or change its attributes. Exit code 6 if it was retired.
 
     Example: `pdp asset register model/fraud@7 --environment prod --segment segment:serving --set signature_verified=true`
     """
@@ -45,11 +46,36 @@ def register(
     if not own.keys().isdisjoint(values):
         raise BadRequestError("environment, segment and sensitivity have options of their own")
     with connection.admin() as admin:
-        world_seq = admin.register(name, {key: value for key, value in own.items() if value} | values)
+        given = {key: value for key, value in own.items() if value} | values
+        world_seq = admin.register(name, given, revive=revive)
     if as_json:
         write_json({"name": name, "world_seq": world_seq})
     else:
         write_line(f"{name} is registered in world {world_seq}")
+
+
+@app.command()
+@connected
+def retire(
+    names: Annotated[list[str], typer.Argument(metavar="NAME…", help="`<type>/<path>[@<version>]`; all or none.")],
+    *,
+    reason: Annotated[str, typer.Option(metavar="TEXT", help="Why; whoever may know the asset is told.")],
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Take assets out of use: every access is refused with `asset_retired`, and what runs on them is cut.
+
+    The log keeps them: `pdp asset history` and `pdp audit trace` go on telling where they came from. Nothing brings one back but
+    `pdp asset register … --revive`. Exit code 7 if one is not registered.
+
+    Example: `pdp asset retire model/fraud@6 --reason "superseded by model/fraud@7"`
+    """
+    with connection.admin() as admin:
+        world_seq = admin.retire(names, reason=reason)
+    if as_json:
+        write_json({"names": names, "world_seq": world_seq})
+    else:
+        write_line(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} retired in world {world_seq}")
 
 
 @app.command("list")

@@ -68,7 +68,7 @@ def history(
     as_json: AsJson = False,
     place: Place,
 ) -> None:
-    """Show each entry of the log that registered an asset or changed it: when, by whom, with which attributes.
+    """Show each entry of the log that registered an asset, changed or retired it: when, by whom, with which attributes.
 
     Needs no server: it reads the PDP's own log, or a copy of it, and verifies each entry. Exit code 7 if it never was registered.
 
@@ -81,10 +81,7 @@ def history(
     if as_json:
         write_json([asdict(one) for one in found])
         return
-    rows = [
-        (one.seq, instant_text(one.time_ms), one.author, ", ".join(one.derived_from), _others(one.attributes))
-        for one in found
-    ]
+    rows = [(one.seq, instant_text(one.time_ms), one.author, ", ".join(one.derived_from), _said(one)) for one in found]
     write_table(_HISTORY, rows)
 
 
@@ -141,5 +138,7 @@ async def _registrations(place: Place) -> Sequence[Registered]:
         await log.close()
 
 
-def _others(attributes: Mapping[str, Any]) -> str:
-    return "; ".join(f"{name}={value}" for name, value in sorted(attributes.items()) if name != "derived_from")
+def _said(one: Registered) -> str:
+    if one.retired:
+        return f"retired: {one.retired}"
+    return "; ".join(f"{name}={value}" for name, value in sorted(one.attributes.items()) if name != "derived_from")

@@ -113,7 +113,7 @@ def _tell(told: Trace) -> None:
         _title("lineage")
         write_table(
             _LINEAGE,
-            [(a.name, ", ".join(a.derived_from), instant_text(a.time_ms), a.author, a.seq) for a in told.lineage],
+            [(a.name, a.told, instant_text(a.time_ms), a.author, a.seq) for a in told.lineage],
         )
     reach = reach_rows(told)
     if reach:

@@ -52,7 +52,7 @@ def page(told: Trace) -> str:
         _section("Why: the rows that they stood on", ("row", "text", "brought by", "at", "approved by", "message"),
                  reasons(told.accesses)),
         _section("Lineage", ("asset", "comes from", "registered", "by", "entry"),
-                 [(a.name, ", ".join(a.derived_from), instant_text(a.time_ms), a.author, str(a.seq)) for a in told.lineage]),
+                 [(a.name, a.told, instant_text(a.time_ms), a.author, str(a.seq)) for a in told.lineage]),
         _section("Within reach, and not in this trace", ("subject", "world", "resource", "actions"), reach_rows(told)),
     ]  # fmt: skip
     return (

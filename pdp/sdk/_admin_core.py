@@ -40,12 +40,14 @@ LIST_ACCESS: Final = Rpc(
 LIST_BREAK_GLASS: Final = Rpc(
     "/pdp.v1.PolicyService/ListBreakGlass", policy_pb2.ListBreakGlassRequest, policy_pb2.ListBreakGlassResponse
 )
+SIGN_OFF: Final = Rpc("/pdp.v1.PolicyService/SignOff", policy_pb2.SignOffRequest, policy_pb2.SignOffResponse)
 REVIEW_BREAK_GLASS: Final = Rpc(
     "/pdp.v1.PolicyService/ReviewBreakGlass", policy_pb2.ReviewBreakGlassRequest, policy_pb2.ReviewBreakGlassResponse
 )
 BLAME: Final = Rpc("/pdp.v1.PolicyService/Blame", policy_pb2.BlameRequest, policy_pb2.BlameResponse)
 GET_POLICY: Final = Rpc("/pdp.v1.PolicyService/Get", policy_pb2.GetPolicyRequest, policy_pb2.GetPolicyResponse)
 REGISTER: Final = Rpc("/pdp.v1.AssetService/Register", asset_pb2.RegisterRequest, asset_pb2.RegisterResponse)
+RETIRE: Final = Rpc("/pdp.v1.AssetService/Retire", asset_pb2.RetireRequest, asset_pb2.RetireResponse)
 GET_ASSET: Final = Rpc("/pdp.v1.AssetService/Get", asset_pb2.GetAssetRequest, asset_pb2.GetAssetResponse)
 LIST_ASSETS: Final = Rpc("/pdp.v1.AssetService/List", asset_pb2.ListAssetsRequest, asset_pb2.ListAssetsResponse)
 LOCK: Final = Rpc("/pdp.v1.LockService/Lock", lock_pb2.LockRequest, lock_pb2.LockResponse)

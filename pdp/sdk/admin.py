@@ -1,6 +1,6 @@
 """Administration over gRPC: policy, assets, locks, audit, replicas. The command line and the demo stand on it."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -186,6 +186,24 @@ class AdminClient:
         """
         self._transport.unary(core.REVIEW_BREAK_GLASS, policy_pb2.ReviewBreakGlassRequest(seq=seq, message=message))
 
+    def sign_off(self, report: str, *, world_seq: int, since_ms: int, findings: int, message: str = "") -> int:
+        """Say for the log that one looked at a review of access; return the entry that says so.
+
+        Args:
+            report: SHA-256 of the report's bytes, in hex.
+            world_seq: the world that it is of.
+            since_ms: the start of its window, milliseconds since the epoch; 0: the beginning.
+            findings: how many it has.
+            message: what came of it.
+
+        Raises:
+            NotPermitted: the caller may not approve changes.
+        """
+        request = policy_pb2.SignOffRequest(
+            report=report, world_seq=world_seq, since_ms=since_ms, findings=findings, message=message
+        )
+        return self._transport.unary(core.SIGN_OFF, request).world_seq
+
     def reject(self, proposal_id: str, *, message: str = "") -> None:
         """End a proposal; its author withdraws it so."""
         self._transport.unary(core.REJECT, policy_pb2.RejectRequest(proposal_id=proposal_id, message=message))
@@ -260,22 +278,36 @@ class AdminClient:
 
     # Assets.
 
-    def register(self, name: str, attributes: Mapping[str, AttributeValue]) -> int:
+    def register(self, name: str, attributes: Mapping[str, AttributeValue], *, revive: bool = False) -> int:
         """Register an asset, or change its attributes; return the world that holds it.
 
         Args:
             name: `<type>/<path>[@<version>]`.
             attributes: `environment`, `segment`, `sensitivity`, … without the prefix `resource.`.
+            revive: bring it back into use if it was retired; without, that is a `Conflict`.
         """
-        return self.register_all({name: attributes})
+        return self.register_all({name: attributes}, revive=revive)
 
-    def register_all(self, assets: Mapping[str, Mapping[str, AttributeValue]]) -> int:
+    def register_all(self, assets: Mapping[str, Mapping[str, AttributeValue]], *, revive: bool = False) -> int:
         """Register assets by name, or change their attributes, all or none; return the world that holds them."""
         try:
             messages = [core.asset_message(name, attributes) for name, attributes in assets.items()]
         except (BadNameError, BadRequestError) as error:
             raise BadQuestion(error.reason, error.message) from error
-        return self._transport.unary(core.REGISTER, asset_pb2.RegisterRequest(assets=messages)).world_seq
+        request = asset_pb2.RegisterRequest(assets=messages, revive=revive)
+        return self._transport.unary(core.REGISTER, request).world_seq
+
+    def retire(self, names: Sequence[str], *, reason: str) -> int:
+        """Take assets out of use, all or none: every access is refused, and what runs on them is cut.
+
+        Returns:
+            The world that refuses them; the one they were retired in, or a later one, if all were retired already.
+
+        Raises:
+            NotFound: one of them is not registered.
+        """
+        request = asset_pb2.RetireRequest(names=names, reason=reason)
+        return self._transport.unary(core.RETIRE, request).world_seq
 
     def asset(self, name: str) -> Asset:
         """Return one asset.

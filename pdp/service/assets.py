@@ -4,14 +4,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from pdp.change.proposal import check_message
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import MAX_BATCH
 from pdp.model.names import Resource, ResourcePattern
 from pdp.replica import Replica
 from pdp.service.replicate import Publisher
-from pdp.world import Asset, World, make_asset
+from pdp.world import Asset, Retired, World, make_asset
 
 KIND: Final = "assets"
+RETIRE: Final = "retire"
 _PREFIX: Final = "resource."
 
 
@@ -30,11 +32,12 @@ class Assets:
         self._replica = replica
         self._publisher = publisher
 
-    async def register(self, registrations: Sequence[Registration], *, author: str) -> int:
+    async def register(self, registrations: Sequence[Registration], *, author: str, revive: bool = False) -> int:
         """Register assets, or change their attributes, all or none; return the number of the world that has them.
 
         Raises:
             BadRequestError, BadNameError: an asset that the live vocabulary does not admit; nothing was changed.
+            PortcullisError: `conflict`: an asset was retired, and nobody said `revive`; nothing was changed.
         """
         if not 0 < len(registrations) <= MAX_BATCH:
             raise BadRequestError(f"between 1 and {MAX_BATCH} assets are registered at once")
@@ -42,11 +45,36 @@ class Assets:
         assets = [make_asset(world, item.name, item.attributes) for item in registrations]
         if len({str(asset.resource) for asset in assets}) < len(assets):
             raise BadRequestError("an asset stands twice")
+        if not revive:
+            _check_in_use(world, assets)
         changed = [asset for asset in assets if world.assets.get(str(asset.resource)) != asset]
         if not changed:
             return world.seq  # registered already, exactly so
         payload = {"assets": [_payload(asset) for asset in changed]}
         return await self._publisher.publish(KIND, payload, author=author)
+
+    async def retire(self, names: Sequence[str], *, reason: str, author: str) -> int:
+        """Take assets out of use, all or none; return the number of the world that refuses them.
+
+        Raises:
+            BadRequestError, BadNameError: no name, too many, or no reason.
+            PortcullisError: `not_found`: one is not registered; nothing was changed.
+        """
+        if not 0 < len(names) <= MAX_BATCH:
+            raise BadRequestError(f"between 1 and {MAX_BATCH} assets are retired at once")
+        world = self._replica.world
+        wanted = sorted({str(Resource.parse(name)) for name in names})
+        left = [name for name in wanted if name not in world.retired]
+        for name in left:
+            if name not in world.assets:
+                raise PortcullisError(Reason.NOT_FOUND, f"`{name}` is not registered", advice="pdp asset list")
+        if not left:
+            return world.seq  # retired already
+        if not reason.strip():
+            raise BadRequestError("say why it is retired")
+        check_message(reason)
+        payload = {"names": left, "reason": reason}
+        return await self._publisher.publish(RETIRE, payload, author=author)
 
     def get(self, name: str) -> tuple[Asset, World]:
         """Return an asset and the world it is in.
@@ -57,6 +85,9 @@ class Assets:
         world = self._replica.world
         asset = world.asset(Resource.parse(name))
         if asset is None:
+            retired = world.retired.get(str(Resource.parse(name)))
+            if retired is not None:
+                raise PortcullisError(Reason.NOT_FOUND, _told(name, retired), advice=f"pdp asset history {name}")
             raise PortcullisError(Reason.NOT_FOUND, f"`{name}` is not registered", advice="pdp asset register")
         return asset, world
 
@@ -71,6 +102,19 @@ class Assets:
 def plain_attributes(asset: Asset) -> dict[str, Any]:
     """Return an asset's attributes as people write them: without the `resource.` in front."""
     return {name.removeprefix(_PREFIX): value for name, value in asset.attributes.items()}
+
+
+def _check_in_use(world: World, assets: Sequence[Asset]) -> None:
+    """Refuse to bring back what was retired: a nightly import of an old list must not."""
+    for asset in assets:
+        retired = world.retired.get(str(asset.resource))
+        if retired is not None:
+            advice = "say --revive if it is to be used again"
+            raise PortcullisError(Reason.CONFLICT, _told(str(asset.resource), retired), advice=advice)
+
+
+def _told(name: str, retired: Retired) -> str:
+    return f"`{name}` was retired in entry {retired.seq} by {retired.by}: {retired.reason}"
 
 
 def _payload(asset: Asset) -> dict[str, Any]:

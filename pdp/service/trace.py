@@ -24,11 +24,12 @@ from pdp.world import World
 
 DERIVED: Final = "derived_from"
 _ASSETS: Final = "assets"
+_RETIRE: Final = "retire"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Registered:
-    """An asset as the log has it: when, by whom, and what it is said to come from."""
+    """An asset as the log has it: when, by whom, and what it is said to come from; or why it was `retired`."""
 
     name: str
     seq: int
@@ -36,6 +37,12 @@ class Registered:
     author: str
     derived_from: tuple[str, ...]
     attributes: Mapping[str, Any]
+    retired: str = ""
+
+    @property
+    def told(self) -> str:
+        """What it comes from, or that it went."""
+        return f"retired: {self.retired}" if self.retired else ", ".join(self.derived_from)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,20 +131,27 @@ def _closure(names: set[str], edges: Mapping[str, set[str]]) -> set[str]:
 
 
 def registrations(entry: SignedEntry) -> Iterable[Registered]:
-    """Yield the assets that an entry registers or changes."""
+    """Yield the assets that an entry registers, changes or retires."""
     header = EntryHeader.decode(entry.header)
-    if header.kind != _ASSETS:
-        return
-    for asset in canonical.loads(entry.payload)["assets"]:
-        origins = asset["attributes"].get(DERIVED, ())
-        yield Registered(
-            name=asset["name"],
-            seq=header.seq,
-            time_ms=header.time_ms,
-            author=header.author,
-            derived_from=tuple(origins) if isinstance(origins, list | tuple) else (),
-            attributes=asset["attributes"],
-        )
+    if header.kind == _RETIRE:
+        payload = canonical.loads(entry.payload)
+        yield from (_registered(name, header, {}, retired=payload["reason"]) for name in payload["names"])
+    if header.kind == _ASSETS:
+        for asset in canonical.loads(entry.payload)["assets"]:
+            yield _registered(asset["name"], header, asset["attributes"])
+
+
+def _registered(name: str, header: EntryHeader, attributes: Mapping[str, Any], retired: str = "") -> Registered:
+    origins = attributes.get(DERIVED, ())
+    return Registered(
+        name=name,
+        seq=header.seq,
+        time_ms=header.time_ms,
+        author=header.author,
+        derived_from=tuple(origins) if isinstance(origins, list | tuple) else (),
+        attributes=attributes,
+        retired=retired,
+    )
 
 
 async def trace(

@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from pdp.v1 import types_pb2 as pdp_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/asset.proto\x12\x06pdp.v1\x1a\x12pdp/v1/types.proto\"\x8a\x01\n\x05\x41sset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\nattributes\x18\x02 \x03(\x0b\x32\x1d.pdp.v1.Asset.AttributesEntry\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"0\n\x0fRegisterRequest\x12\x1d\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\r.pdp.v1.Asset\"%\n\x10RegisterResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"\x1f\n\x0fGetAssetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x10GetAssetResponse\x12\x1c\n\x05\x61sset\x18\x01 \x01(\x0b\x32\r.pdp.v1.Asset\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\"$\n\x11ListAssetsRequest\x12\x0f\n\x07pattern\x18\x01 \x01(\t\"F\n\x12ListAssetsResponse\x12\x1d\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\r.pdp.v1.Asset\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x32\xc6\x01\n\x0c\x41ssetService\x12=\n\x08Register\x12\x17.pdp.v1.RegisterRequest\x1a\x18.pdp.v1.RegisterResponse\x12\x38\n\x03Get\x12\x17.pdp.v1.GetAssetRequest\x1a\x18.pdp.v1.GetAssetResponse\x12=\n\x04List\x12\x19.pdp.v1.ListAssetsRequest\x1a\x1a.pdp.v1.ListAssetsResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x12pdp/v1/asset.proto\x12\x06pdp.v1\x1a\x12pdp/v1/types.proto\"\x8a\x01\n\x05\x41sset\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x31\n\nattributes\x18\x02 \x03(\x0b\x32\x1d.pdp.v1.Asset.AttributesEntry\x1a@\n\x0f\x41ttributesEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x1c\n\x05value\x18\x02 \x01(\x0b\x32\r.pdp.v1.Value:\x02\x38\x01\"@\n\x0fRegisterRequest\x12\x1d\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\r.pdp.v1.Asset\x12\x0e\n\x06revive\x18\x02 \x01(\x08\"%\n\x10RegisterResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\".\n\rRetireRequest\x12\r\n\x05names\x18\x01 \x03(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\"#\n\x0eRetireResponse\x12\x11\n\tworld_seq\x18\x01 \x01(\x04\"\x1f\n\x0fGetAssetRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"C\n\x10GetAssetResponse\x12\x1c\n\x05\x61sset\x18\x01 \x01(\x0b\x32\r.pdp.v1.Asset\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\"$\n\x11ListAssetsRequest\x12\x0f\n\x07pattern\x18\x01 \x01(\t\"F\n\x12ListAssetsResponse\x12\x1d\n\x06\x61ssets\x18\x01 \x03(\x0b\x32\r.pdp.v1.Asset\x12\x11\n\tworld_seq\x18\x02 \x01(\x04\x32\xff\x01\n\x0c\x41ssetService\x12=\n\x08Register\x12\x17.pdp.v1.RegisterRequest\x1a\x18.pdp.v1.RegisterResponse\x12\x37\n\x06Retire\x12\x15.pdp.v1.RetireRequest\x1a\x16.pdp.v1.RetireResponse\x12\x38\n\x03Get\x12\x17.pdp.v1.GetAssetRequest\x1a\x18.pdp.v1.GetAssetResponse\x12=\n\x04List\x12\x19.pdp.v1.ListAssetsRequest\x1a\x1a.pdp.v1.ListAssetsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -39,17 +39,21 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ASSET_ATTRIBUTESENTRY']._serialized_start=125
   _globals['_ASSET_ATTRIBUTESENTRY']._serialized_end=189
   _globals['_REGISTERREQUEST']._serialized_start=191
-  _globals['_REGISTERREQUEST']._serialized_end=239
-  _globals['_REGISTERRESPONSE']._serialized_start=241
-  _globals['_REGISTERRESPONSE']._serialized_end=278
-  _globals['_GETASSETREQUEST']._serialized_start=280
-  _globals['_GETASSETREQUEST']._serialized_end=311
-  _globals['_GETASSETRESPONSE']._serialized_start=313
-  _globals['_GETASSETRESPONSE']._serialized_end=380
-  _globals['_LISTASSETSREQUEST']._serialized_start=382
-  _globals['_LISTASSETSREQUEST']._serialized_end=418
-  _globals['_LISTASSETSRESPONSE']._serialized_start=420
-  _globals['_LISTASSETSRESPONSE']._serialized_end=490
-  _globals['_ASSETSERVICE']._serialized_start=493
-  _globals['_ASSETSERVICE']._serialized_end=691
+  _globals['_REGISTERREQUEST']._serialized_end=255
+  _globals['_REGISTERRESPONSE']._serialized_start=257
+  _globals['_REGISTERRESPONSE']._serialized_end=294
+  _globals['_RETIREREQUEST']._serialized_start=296
+  _globals['_RETIREREQUEST']._serialized_end=342
+  _globals['_RETIRERESPONSE']._serialized_start=344
+  _globals['_RETIRERESPONSE']._serialized_end=379
+  _globals['_GETASSETREQUEST']._serialized_start=381
+  _globals['_GETASSETREQUEST']._serialized_end=412
+  _globals['_GETASSETRESPONSE']._serialized_start=414
+  _globals['_GETASSETRESPONSE']._serialized_end=481
+  _globals['_LISTASSETSREQUEST']._serialized_start=483
+  _globals['_LISTASSETSREQUEST']._serialized_end=519
+  _globals['_LISTASSETSRESPONSE']._serialized_start=521
+  _globals['_LISTASSETSRESPONSE']._serialized_end=591
+  _globals['_ASSETSERVICE']._serialized_start=594
+  _globals['_ASSETSERVICE']._serialized_end=849
 # @@protoc_insertion_point(module_scope)

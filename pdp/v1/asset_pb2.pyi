@@ -23,12 +23,28 @@ class Asset(_message.Message):
     def __init__(self, name: _Optional[str] = ..., attributes: _Optional[_Mapping[str, _types_pb2.Value]] = ...) -> None: ...
 
 class RegisterRequest(_message.Message):
-    __slots__ = ("assets",)
+    __slots__ = ("assets", "revive")
     ASSETS_FIELD_NUMBER: _ClassVar[int]
+    REVIVE_FIELD_NUMBER: _ClassVar[int]
     assets: _containers.RepeatedCompositeFieldContainer[Asset]
-    def __init__(self, assets: _Optional[_Iterable[_Union[Asset, _Mapping]]] = ...) -> None: ...
+    revive: bool
+    def __init__(self, assets: _Optional[_Iterable[_Union[Asset, _Mapping]]] = ..., revive: bool = ...) -> None: ...
 
 class RegisterResponse(_message.Message):
+    __slots__ = ("world_seq",)
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    def __init__(self, world_seq: _Optional[int] = ...) -> None: ...
+
+class RetireRequest(_message.Message):
+    __slots__ = ("names", "reason")
+    NAMES_FIELD_NUMBER: _ClassVar[int]
+    REASON_FIELD_NUMBER: _ClassVar[int]
+    names: _containers.RepeatedScalarFieldContainer[str]
+    reason: str
+    def __init__(self, names: _Optional[_Iterable[str]] = ..., reason: _Optional[str] = ...) -> None: ...
+
+class RetireResponse(_message.Message):
     __slots__ = ("world_seq",)
     WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
     world_seq: int

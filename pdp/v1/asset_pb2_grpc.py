@@ -39,6 +39,11 @@ class AssetServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_asset__pb2.RegisterRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_asset__pb2.RegisterResponse.FromString,
                 _registered_method=True)
+        self.Retire = channel.unary_unary(
+                '/pdp.v1.AssetService/Retire',
+                request_serializer=pdp_dot_v1_dot_asset__pb2.RetireRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_asset__pb2.RetireResponse.FromString,
+                _registered_method=True)
         self.Get = channel.unary_unary(
                 '/pdp.v1.AssetService/Get',
                 request_serializer=pdp_dot_v1_dot_asset__pb2.GetAssetRequest.SerializeToString,
@@ -56,6 +61,13 @@ class AssetServiceServicer(object):
 
     def Register(self, request, context):
         """Registers an asset, or changes its attributes; idempotent.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def Retire(self, request, context):
+        """Takes assets out of use, all or none: nobody is allowed to touch them from then on, and the log remembers them.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -80,6 +92,11 @@ def add_AssetServiceServicer_to_server(servicer, server):
                     servicer.Register,
                     request_deserializer=pdp_dot_v1_dot_asset__pb2.RegisterRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_asset__pb2.RegisterResponse.SerializeToString,
+            ),
+            'Retire': grpc.unary_unary_rpc_method_handler(
+                    servicer.Retire,
+                    request_deserializer=pdp_dot_v1_dot_asset__pb2.RetireRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_asset__pb2.RetireResponse.SerializeToString,
             ),
             'Get': grpc.unary_unary_rpc_method_handler(
                     servicer.Get,
@@ -119,6 +136,33 @@ class AssetService(object):
             '/pdp.v1.AssetService/Register',
             pdp_dot_v1_dot_asset__pb2.RegisterRequest.SerializeToString,
             pdp_dot_v1_dot_asset__pb2.RegisterResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Retire(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.AssetService/Retire',
+            pdp_dot_v1_dot_asset__pb2.RetireRequest.SerializeToString,
+            pdp_dot_v1_dot_asset__pb2.RetireResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -499,3 +499,23 @@ class Said(_message.Message):
     determining: _containers.RepeatedScalarFieldContainer[str]
     obligations: _containers.RepeatedScalarFieldContainer[str]
     def __init__(self, effect: _Optional[str] = ..., reason: _Optional[str] = ..., determining: _Optional[_Iterable[str]] = ..., obligations: _Optional[_Iterable[str]] = ...) -> None: ...
+
+class SignOffRequest(_message.Message):
+    __slots__ = ("report", "world_seq", "since_ms", "findings", "message")
+    REPORT_FIELD_NUMBER: _ClassVar[int]
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    SINCE_MS_FIELD_NUMBER: _ClassVar[int]
+    FINDINGS_FIELD_NUMBER: _ClassVar[int]
+    MESSAGE_FIELD_NUMBER: _ClassVar[int]
+    report: str
+    world_seq: int
+    since_ms: int
+    findings: int
+    message: str
+    def __init__(self, report: _Optional[str] = ..., world_seq: _Optional[int] = ..., since_ms: _Optional[int] = ..., findings: _Optional[int] = ..., message: _Optional[str] = ...) -> None: ...
+
+class SignOffResponse(_message.Message):
+    __slots__ = ("world_seq",)
+    WORLD_SEQ_FIELD_NUMBER: _ClassVar[int]
+    world_seq: int
+    def __init__(self, world_seq: _Optional[int] = ...) -> None: ...

@@ -109,6 +109,11 @@ class PolicyServiceStub(object):
                 request_serializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.SerializeToString,
                 response_deserializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.FromString,
                 _registered_method=True)
+        self.SignOff = channel.unary_unary(
+                '/pdp.v1.PolicyService/SignOff',
+                request_serializer=pdp_dot_v1_dot_policy__pb2.SignOffRequest.SerializeToString,
+                response_deserializer=pdp_dot_v1_dot_policy__pb2.SignOffResponse.FromString,
+                _registered_method=True)
 
 
 class PolicyServiceServicer(object):
@@ -221,6 +226,13 @@ class PolicyServiceServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SignOff(self, request, context):
+        """Says for the log that the caller looked at a review of access; needs the right to approve changes.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_PolicyServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -298,6 +310,11 @@ def add_PolicyServiceServicer_to_server(servicer, server):
                     servicer.ReviewBreakGlass,
                     request_deserializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.FromString,
                     response_serializer=pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.SerializeToString,
+            ),
+            'SignOff': grpc.unary_unary_rpc_method_handler(
+                    servicer.SignOff,
+                    request_deserializer=pdp_dot_v1_dot_policy__pb2.SignOffRequest.FromString,
+                    response_serializer=pdp_dot_v1_dot_policy__pb2.SignOffResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -705,6 +722,33 @@ class PolicyService(object):
             '/pdp.v1.PolicyService/ReviewBreakGlass',
             pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassRequest.SerializeToString,
             pdp_dot_v1_dot_policy__pb2.ReviewBreakGlassResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SignOff(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pdp.v1.PolicyService/SignOff',
+            pdp_dot_v1_dot_policy__pb2.SignOffRequest.SerializeToString,
+            pdp_dot_v1_dot_policy__pb2.SignOffResponse.FromString,
             options,
             channel_credentials,
             insecure,

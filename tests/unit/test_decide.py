@@ -1,5 +1,7 @@
 """`decide`: the stages in their order, each with what it refuses, on worlds folded from signed entries."""
 
+from dataclasses import replace
+
 import pytest
 
 from pdp.decide import CLOCK_OFF, bounded, decide, explain, max_staleness_s
@@ -7,7 +9,7 @@ from pdp.errors import Reason
 from pdp.model.decision import Effect
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
-from pdp.world import World, empty_world
+from pdp.world import Retired, World, empty_world
 from tests.support.worlds import START_MS, TENANT, Scribe, make_world
 
 POLICY = """\
@@ -95,6 +97,16 @@ def test_an_endpoint_that_serves_an_unregistered_model_is_refused(world: World) 
     decision = decide(world, invoke(serves=Resource.parse("model/digits@2")), START_MS)
     assert decision.reason is Reason.ASSET_UNREGISTERED
     assert "model/digits@2" in decision.detail
+
+
+def test_a_retired_asset_is_refused_in_its_own_words(world: World) -> None:
+    question = ask("user:dana@x", "dataset.read", "dataset/vision/digits", workload=NOTEBOOK)
+    assert decide(world, question, START_MS).allowed
+    gone = Retired(seq=9, by="user:ada@x", reason="superseded")
+    left = {name: asset for name, asset in world.assets.items() if name != "dataset/vision/digits"}
+    decision = decide(replace(world, assets=left, retired={"dataset/vision/digits": gone}), question, START_MS)
+    assert (decision.effect, decision.reason) == (Effect.DENY, Reason.ASSET_RETIRED)
+    assert "entry 9: superseded" in decision.detail
 
 
 def test_a_version_that_was_not_registered_is_not_covered_by_its_base(world: World) -> None:

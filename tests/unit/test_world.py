@@ -32,6 +32,7 @@ PAYLOADS: dict[str, Any] = {
         "message": "test",
     },
     "assets": {"assets": [{"name": name, "attributes": values} for name, values in ASSETS.items()]},
+    "retire": {"names": ["dataset/a"], "reason": "superseded"},
     "lock": LOCK,
     "unlock": {"id": "l1"},
 }
@@ -54,6 +55,8 @@ def fold_poisoned(kind: str, payload: Any) -> None:
         scribe.policy(POLICY)
     if kind == "unlock":
         scribe.write("lock", LOCK)
+    if kind == "retire":
+        scribe.assets(**ASSETS)
     before = scribe.world
     try:
         scribe.write(kind, payload)
@@ -92,6 +95,8 @@ def full_world() -> World:
     scribe = Scribe()
     scribe.policy(POLICY)
     scribe.assets(**ASSETS)
+    scribe.assets(**{"dataset/old": {"environment": "dev"}})
+    scribe.write("retire", {"names": ["dataset/old"], "reason": "superseded"})
     scribe.lock("l0", {"kind": "principal", "principal": "user:eve@x"}, end_ms=START_MS + 5)
     return scribe.write("lock", LOCK)
 

@@ -21,8 +21,13 @@ class AssetServicer(asset_pb2_grpc.AssetServiceServicer):
     async def Register(self, request: asset_pb2.RegisterRequest, _context: Any) -> asset_pb2.RegisterResponse:  # noqa: N802 - gRPC's name
         """Register assets or change them."""
         registrations = [_registration(asset) for asset in request.assets]
-        seq = await self._assets.register(registrations, author=CALLER.get().name)
+        seq = await self._assets.register(registrations, author=CALLER.get().name, revive=request.revive)
         return asset_pb2.RegisterResponse(world_seq=seq)
+
+    async def Retire(self, request: asset_pb2.RetireRequest, _context: Any) -> asset_pb2.RetireResponse:  # noqa: N802 - gRPC's name
+        """Take assets out of use."""
+        seq = await self._assets.retire(request.names, reason=request.reason, author=CALLER.get().name)
+        return asset_pb2.RetireResponse(world_seq=seq)
 
     async def Get(self, request: asset_pb2.GetAssetRequest, _context: Any) -> asset_pb2.GetAssetResponse:  # noqa: N802 - gRPC's name
         """Show one asset."""

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, Final
 
 from pdp.change.proposal import Proposal
+from pdp.change.signoff import SignOff
 from pdp.change.trial import Mode
 from pdp.engine.casbin_text import Row
 from pdp.errors import BadRequestError
@@ -22,6 +23,7 @@ from pdp.service.drafts import from_history, from_pack, from_rows
 from pdp.service.history import History, Revision
 from pdp.service.policy import Draft, Policies
 from pdp.service.replicate import Publisher
+from pdp.service.sign_off import sign_off
 from pdp.service.trials import Board, shown
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 
@@ -219,6 +221,20 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
         """Take note of a review."""
         world = await review(self._desk, self._publisher, request.seq, message=request.message, who=self._acting())
         return policy_pb2.ReviewBreakGlassResponse(world_seq=world.seq)
+
+    async def SignOff(self, request: policy_pb2.SignOffRequest, _context: Any) -> policy_pb2.SignOffResponse:  # noqa: N802 - gRPC's name
+        """Take note of who looked at a review of access."""
+        who = self._acting()
+        signed = SignOff(
+            by=who.chain,
+            report=request.report,
+            world_seq=request.world_seq,
+            since_ms=request.since_ms,
+            findings=request.findings,
+            message=request.message,
+        )
+        seq = await sign_off(self._desk, self._publisher, signed, who=who)
+        return policy_pb2.SignOffResponse(world_seq=seq)
 
     def _acting(self) -> Acting:
         caller = CALLER.get()

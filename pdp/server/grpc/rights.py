@@ -61,11 +61,13 @@ RULES: Final = MappingProxyType(
         "/pdp.v1.PolicyService/Blame": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ListBreakGlass": _rule("policy.read", "policy/main"),
         "/pdp.v1.PolicyService/ReviewBreakGlass": _rule("policy.read", "policy/main"),
+        "/pdp.v1.PolicyService/SignOff": _rule("policy.read", "policy/main"),
         # Whether this role may be asked for is asked with what it touches; one's own requests are one's own to see.
         "/pdp.v1.PolicyService/RequestAccess": Rule(right=ASK),
         "/pdp.v1.PolicyService/ListAccess": Rule(right=ASK),
         "/pdp.v1.PolicyService/Get": _rule("policy.read", "policy/main"),
         "/pdp.v1.AssetService/Register": _rule("asset.register", "asset/all", limit_bytes=MAX_RPC_BYTES),
+        "/pdp.v1.AssetService/Retire": _rule("asset.register", "asset/all", limit_bytes=MAX_RPC_BYTES),
         "/pdp.v1.AssetService/Get": _rule("asset.read", "asset/all"),
         "/pdp.v1.AssetService/List": _rule("asset.read", "asset/all"),
         "/pdp.v1.LockService/Lock": _rule("lock.add", "lock/all"),

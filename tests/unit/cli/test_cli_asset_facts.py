@@ -19,6 +19,7 @@ async def history(office: Office) -> None:
     await office.ask(EVE, "dataset.read", "dataset/scraped")
     await office.ask(BOB, "dataset.read", "dataset/sales")
     await office.assets({"model/fraud@7": {"environment": "dev", "derived_from": ["dataset/people@3"]}})
+    await office.publisher.publish("retire", {"names": ["model/fraud@7"], "reason": "drifted"}, author=ADA)
 
 
 @pytest.fixture(scope="module")
@@ -36,10 +37,13 @@ def test_what_nobody_registered_is_counted_by_who_asked(pdp: Pdp, state: Path) -
 
 
 def test_a_history_tells_each_change_and_where_it_comes_from(pdp: Pdp, state: Path) -> None:
-    first, second = pdp("asset", "history", "model/fraud@7", "--state-dir", state, "--json").json
+    first, second, third = pdp("asset", "history", "model/fraud@7", "--state-dir", state, "--json").json
     assert (first["author"], first["derived_from"]) == ("genesis", [])
     assert (second["author"], second["derived_from"]) == (ADA, ["dataset/people@3"])
-    assert "dataset/people@3" in pdp("asset", "history", "model/fraud@7", "--state-dir", state).out
+    assert third["retired"] == "drifted"
+    told = pdp("asset", "history", "model/fraud@7", "--state-dir", state).out
+    assert "dataset/people@3" in told
+    assert "retired: drifted" in told
 
 
 def test_an_asset_that_never_was_is_not_found(pdp: Pdp, state: Path) -> None:
@@ -58,6 +62,14 @@ def test_a_file_of_assets_is_registered_at_once(pdp: Pdp, server: ScriptedPdp, t
     ((_, request),) = server.calls
     assert [asset.name for asset in request.assets] == ["model/fraud@7", "dataset/people@3"]
     assert list(request.assets[0].attributes["derived_from"].list_value.items) == ["dataset/people@3"]
+
+
+def test_assets_are_retired_with_a_reason(pdp: Pdp, server: ScriptedPdp) -> None:
+    server.script("AssetService/Retire", asset_pb2.RetireResponse(world_seq=9))
+    ended = pdp("asset", "retire", "model/fraud@6", "model/fraud@5", "--reason", "superseded")
+    assert (ended.code, ended.out) == (0, "model/fraud@6, model/fraud@5 are retired in world 9\n")
+    ((_, request),) = server.calls
+    assert (list(request.names), request.reason) == (["model/fraud@6", "model/fraud@5"], "superseded")
 
 
 @pytest.mark.parametrize(

@@ -155,6 +155,55 @@ def test_an_asset_is_registered_once_and_found(tmp_path: Path) -> None:
     with_pdp(tmp_path, test)
 
 
+def test_a_retired_asset_comes_back_only_by_name(tmp_path: Path) -> None:
+    async def test(pdp: RunningPdp) -> None:
+        stub = asset_pb2_grpc.AssetServiceStub(pdp.channel())
+        how: dict[str, Any] = {"metadata": pdp.metadata(ADA), "timeout": 10}
+        assets = [
+            asset_pb2.Asset(name=name, attributes={"environment": text("prod")}) for name in ("model/a", "model/b")
+        ]
+        await stub.Register(asset_pb2.RegisterRequest(assets=assets), **how)
+        retire = asset_pb2.RetireRequest(names=["model/a"], reason="superseded by model/b")
+        for _ in range(2):
+            assert (await stub.Retire(retire, **how)).world_seq == 3
+        code, told = await refused(stub.Get(asset_pb2.GetAssetRequest(name="model/a"), **how))
+        assert code == "NOT_FOUND"
+        assert "retired in entry 3" in told.message
+        again = asset_pb2.RegisterRequest(assets=assets)
+        code, told = await refused(stub.Register(again, **how))
+        assert code == "ABORTED"
+        assert "--revive" in told.advice
+        again.revive = True
+        assert (await stub.Register(again, **how)).world_seq == 4
+        assert (await stub.Get(asset_pb2.GetAssetRequest(name="model/a"), **how)).asset == assets[0]
+
+    with_pdp(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    ("names", "reason", "code"),
+    [
+        ([], "gone", "INVALID_ARGUMENT"),
+        (["model/b"], "", "INVALID_ARGUMENT"),
+        (["model/b"], "x" * 5_000, "INVALID_ARGUMENT"),
+        (["model/b", "model/none"], "gone", "NOT_FOUND"),
+        (["policy/main"], "gone", "NOT_FOUND"),
+        (["no name"], "gone", "INVALID_ARGUMENT"),
+    ],
+)
+def test_a_retirement_that_cannot_be_changes_nothing(tmp_path: Path, names: list[str], reason: str, code: str) -> None:
+    async def test(pdp: RunningPdp) -> None:
+        stub = asset_pb2_grpc.AssetServiceStub(pdp.channel())
+        how: dict[str, Any] = {"metadata": pdp.metadata(ADA), "timeout": 10}
+        asset = asset_pb2.Asset(name="model/b", attributes={"environment": text("prod")})
+        await stub.Register(asset_pb2.RegisterRequest(assets=[asset]), **how)
+        found, _ = await refused(stub.Retire(asset_pb2.RetireRequest(names=names, reason=reason), **how))
+        assert found == code
+        assert (await stub.Get(asset_pb2.GetAssetRequest(name="model/b"), **how)).asset == asset
+
+    with_pdp(tmp_path, test)
+
+
 @pytest.mark.parametrize(
     "asset",
     [

@@ -84,6 +84,7 @@ _change = st.one_of(
     st.tuples(st.just("rows"), st.frozensets(st.sampled_from(ROWS))),
     st.tuples(st.just("lock"), st.sampled_from(TARGETS)),
     st.tuples(st.just("asset"), st.tuples(st.sampled_from(RESOURCES), st.sampled_from(("dev", "prod")))),
+    st.tuples(st.just("retire"), st.sampled_from(RESOURCES)),
 )
 
 
@@ -92,6 +93,10 @@ def apply(scribe: Scribe, kind: str, what: object, number: int) -> World:
         return scribe.policy(BASE + "\n".join(sorted(what)))  # type: ignore[call-overload]
     if kind == "lock":
         return scribe.lock(f"lock-{number}", what)  # type: ignore[arg-type]
+    if kind == "retire":
+        return (
+            scribe.write("retire", {"names": [what], "reason": "old"}) if what in scribe.world.assets else scribe.world
+        )
     name, environment = what  # type: ignore[misc]
     return scribe.assets(**{name: {"environment": environment}})
 
