@@ -33,6 +33,14 @@ PAYLOADS: dict[str, Any] = {
     },
     "assets": {"assets": [{"name": name, "attributes": values} for name, values in ASSETS.items()]},
     "retire": {"names": ["dataset/a"], "reason": "superseded"},
+    "sign_off": {
+        "by": ["user:a@x"],
+        "report": "0" * 64,
+        "world_seq": 1,
+        "since_ms": 0,
+        "findings": 3,
+        "message": "seen",
+    },
     "lock": LOCK,
     "unlock": {"id": "l1"},
 }

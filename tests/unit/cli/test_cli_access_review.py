@@ -1,13 +1,16 @@
 """Rights are held against what the log says was done with them."""
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from scripted_pdp import ScriptedPdp
 
+from pdp.v1 import policy_pb2
 from tests.support.office import BOB, EVE, PEOPLE, Office, in_office
 
 Pdp = Callable[..., Any]
@@ -97,3 +100,50 @@ def test_a_review_is_a_table_for_spreadsheets_and_a_page_for_signing(pdp: Pdp, s
 def test_a_window_without_uses_finds_everybody_dormant(pdp: Pdp, state: Path) -> None:
     told = pdp("access", "review", "--state-dir", state, "--since", "2100-01-01T00:00:00Z", "--json").json["found"]
     assert {BOB, EVE, IDA, OLE, APP} <= {one["who"] for one in told if one["kind"] == "dormant"}
+
+
+def signed(pdp: Pdp, state: Path, server: ScriptedPdp, report: Path) -> policy_pb2.SignOffRequest:
+    report.write_text(pdp("access", "review", "--state-dir", state, "--json").out)
+    server.script("PolicyService/SignOff", policy_pb2.SignOffResponse(world_seq=9))
+    ended = pdp("access", "sign-off", report, "-m", "seen by both")
+    assert ended.code == 0, ended.err
+    assert "is signed off in entry 9" in ended.out
+    ((_, request),) = server.calls
+    return request
+
+
+def test_a_report_is_signed_off_by_its_exact_bytes(pdp: Pdp, state: Path, server: ScriptedPdp, tmp_path: Path) -> None:
+    report = tmp_path / "review.json"
+    request = signed(pdp, state, server, report)
+    assert request.report == hashlib.sha256(report.read_bytes()).hexdigest()
+    assert (request.findings, request.message) == (len(found(pdp, state)), "seen by both")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"world_seq": 1, "since_ms": 0, "found": 3}', "[" * 5_000])
+def test_what_is_no_report_is_not_signed_off(pdp: Pdp, tmp_path: Path, text: str) -> None:
+    (tmp_path / "review.json").write_text(text)
+    assert pdp("access", "sign-off", tmp_path / "review.json").code == 2
+    assert pdp("access", "sign-off", tmp_path / "none.json").code == 2
+
+
+def test_who_signed_which_report_is_in_the_log(pdp: Pdp, tmp_path: Path) -> None:
+    report, other = tmp_path / "review.json", tmp_path / "other.json"
+    report.write_text("{}")
+    other.write_text("[]")
+
+    async def sign(office: Office) -> None:
+        payload = {
+            "by": [BOB, "agent:helper@x.org"],
+            "report": hashlib.sha256(b"{}").hexdigest(),
+            "world_seq": 1,
+            "since_ms": 0,
+            "findings": 3,
+            "message": "narrowed two",
+        }
+        await office.publisher.publish("sign_off", payload, author=BOB)
+
+    state = in_office(tmp_path, sign)
+    ((one),) = pdp("access", "sign-offs", "--report", report, "--state-dir", state, "--json").json
+    assert (one["by"], one["findings"], one["message"]) == ([BOB, "agent:helper@x.org"], 3, "narrowed two")
+    assert f"agent:helper@x.org for {BOB}" in pdp("access", "sign-offs", "--state-dir", state).out
+    assert pdp("access", "sign-offs", "--report", other, "--state-dir", state).code == 7

@@ -174,7 +174,7 @@ def test_a_closed_admin_client_says_so(pdp: ScriptedPdp) -> None:
 
 def test_every_method_of_administration_is_one_of_the_protocol() -> None:
     rpcs = [value for value in vars(_admin_core).values() if isinstance(value, Rpc)]
-    assert len(rpcs) == 22
+    assert len(rpcs) == 23
     for rpc in rpcs:
         method = METHODS[rpc.path]
         assert (method.input_type, method.output_type) == (rpc.ask.DESCRIPTOR, rpc.told.DESCRIPTOR)

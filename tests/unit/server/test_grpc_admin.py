@@ -155,6 +155,29 @@ def test_an_asset_is_registered_once_and_found(tmp_path: Path) -> None:
     with_pdp(tmp_path, test)
 
 
+def test_a_review_is_signed_off_by_who_may_approve(tmp_path: Path) -> None:
+    async def test(pdp: RunningPdp) -> None:
+        stub, how = policies(pdp)
+        request = policy_pb2.SignOffRequest(report="a" * 64, world_seq=1, findings=3, message="seen")
+        assert (await stub.SignOff(request, **how)).world_seq == 2
+
+    with_pdp(tmp_path, test)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"report": "a" * 63}, {"report": "A" * 64}, {"world_seq": 2}, {"message": "x" * 5_000}, {"since_ms": 1 << 60}],
+)
+def test_a_sign_off_of_no_report_is_refused(tmp_path: Path, change: dict[str, Any]) -> None:
+    async def test(pdp: RunningPdp) -> None:
+        stub, how = policies(pdp)
+        given = {"report": "a" * 64, "world_seq": 1, "findings": 3, **change}
+        code, _ = await refused(stub.SignOff(policy_pb2.SignOffRequest(**given), **how))
+        assert code == "INVALID_ARGUMENT"
+
+    with_pdp(tmp_path, test)
+
+
 def test_a_retired_asset_comes_back_only_by_name(tmp_path: Path) -> None:
     async def test(pdp: RunningPdp) -> None:
         stub = asset_pb2_grpc.AssetServiceStub(pdp.channel())
