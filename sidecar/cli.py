@@ -37,6 +37,7 @@ from sidecar.routes import RouteTable, Row, Scope
 from sidecar.snippets import Foreign, as_yaml
 from sidecar.snippets import envoy as envoy_parts
 from sidecar.snippets import istio as istio_filter
+from sidecar.snippets import whole as envoy_whole
 from sidecar.supervisor import EnvoyError
 
 if TYPE_CHECKING:
@@ -50,6 +51,8 @@ app = typer.Typer(name="pdp-sidecar", no_args_is_help=True, add_completion=False
 _ENVOY_SAYS = """Parts for your own Envoy. `http_connection_manager` goes into the listener's connection manager,
 `http_filters` before its router, `routes` into the one virtual host that leads to the model (they must be all of its
 routes), `clusters` beside yours. Run `pdp-sidecar serve` where the cluster `portcullis` says. Envoy 1.40."""
+_WHOLE_SAYS = """A whole configuration: `envoy -c` it, and run `pdp-sidecar serve` where the cluster `portcullis` says. It has no
+TLS: add your listener's certificate before callers come from elsewhere. Envoy 1.40."""
 _ISTIO_SAYS = """For the inbound side of one workload's proxy. Run `pdp-sidecar serve` beside the model, in the same pod.
 Callers then need mutual TLS or a token as ever; the proxy's own port is the only door to the model."""
 
@@ -292,7 +295,10 @@ def config(
     forward_credentials: ForwardCredentials = False,
     state_dir: StateDir = Path("state/sidecar"),
     envoy: Annotated[
-        bool, typer.Option("--envoy", help="Instead: parts for your own Envoy, which asks `serve`.")
+        bool,
+        typer.Option(
+            "--envoy", help="Instead: parts for your own Envoy, which asks `serve`; with --upstream, a whole file."
+        ),
     ] = False,
     istio: Annotated[bool, typer.Option("--istio", help="Instead: an EnvoyFilter for Istio.")] = False,
     agent: Annotated[str, typer.Option(help="--envoy, --istio: where `serve` listens.")] = "127.0.0.1:9083",
@@ -309,14 +315,18 @@ def config(
             rows=load_routes(routes).rows,
             agent=parse_upstream(agent if "://" in agent else f"http://{agent}", option="--agent"),
             cluster=f"inbound|{port}||" if istio else cluster,
-            grpc_cluster="" if istio else grpc_cluster,
+            grpc_cluster="" if istio else grpc_cluster or ("model_grpc" if upstream else ""),
         )
-        value = (
-            istio_filter(parts, name=name, namespace=namespace, labels={"app": app_label}, port=port)
-            if istio
-            else envoy_parts(parts)
-        )
-        typer.echo(as_yaml(value, comment=_ISTIO_SAYS if istio else _ENVOY_SAYS), nl=False)
+        if istio:
+            value = istio_filter(parts, name=name, namespace=namespace, labels={"app": app_label}, port=port)
+            comment = _ISTIO_SAYS
+        elif upstream:
+            model, grpc = parse_upstream(upstream, ca=upstream_ca), _grpc(upstream_grpc, upstream_ca)
+            at = parse_address(listen, option="--listen")
+            value, comment = envoy_whole(parts, listen=at, upstream=model, upstream_grpc=grpc), _WHOLE_SAYS
+        else:
+            value, comment = envoy_parts(parts), _ENVOY_SAYS
+        typer.echo(as_yaml(value, comment=comment), nl=False)
         return
     if not upstream:
         raise ConfigError("--upstream is missing", advice="name the model server, or ask for --envoy or --istio")

@@ -76,7 +76,8 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     told = await _told(subject.probes) if ready.passed else {}
     age = [_age(told), *_durability(told), *_proofs(told)] if ready.passed else []
     if refused_before is not None:  # a gate with an Envoy of its own
-        gate.append(await _recorded(subject.probes, refused_before))
+        by_envoy = sum(one.seen == "400" for one in gate)
+        gate.append(await _recorded(subject.probes, refused_before, by_envoy))
     routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
     return (*gate, ready, *age, *ports, *routes)
 
@@ -128,16 +129,18 @@ async def _told(probes: Address) -> dict[str, float]:
     return {name: float(value) for name, value in re.findall(r"^(\w+) (\S+)$", text, re.MULTILINE)}
 
 
-async def _recorded(probes: Address, before: float) -> Finding:
+async def _recorded(probes: Address, before: float, wanted: int) -> Finding:
     """Look whether what Envoy has just refused of ours by itself came on record, which it tells a moment later."""
     now = before
     for _ in range(_LOOKS):
         now = (await _told(probes)).get(_REFUSALS, before)
-        if now > before:
+        if now - before >= wanted:
             break
         await asyncio.sleep(_LOOK_S)
     return Finding(
-        check="what envoy refuses by itself is on record", passed=now > before, seen=f"{now - before:.0f} of ours"
+        check="what envoy refuses by itself is on record",
+        passed=now - before >= wanted,
+        seen=f"{now - before:.0f} of {wanted}",
     )
 
 

@@ -227,13 +227,14 @@ def cluster(name: str, address: Json, *, h2: bool = False, kind: str = "STATIC")
 
 def upstreams(settings: EnvoySettings) -> list[Json]:
     """Return the model server's clusters: one for HTTP, and one over HTTP/2 where a row speaks gRPC."""
-    found = [_upstream(UPSTREAM, settings.upstream)]
+    found = [upstream_cluster(UPSTREAM, settings.upstream)]
     if any(row.grpc for row in settings.rows):
-        found.append(_upstream(UPSTREAM_GRPC, settings.upstream_grpc or settings.upstream, h2=True))
+        found.append(upstream_cluster(UPSTREAM_GRPC, settings.upstream_grpc or settings.upstream, h2=True))
     return found
 
 
-def _upstream(name: str, upstream: Upstream, *, h2: bool = False) -> Json:
+def upstream_cluster(name: str, upstream: Upstream, *, h2: bool = False) -> Json:
+    """Return the cluster of a model server, wherever it listens."""
     if upstream.pipe is not None:
         return cluster(name, pipe_address(upstream.pipe), h2=h2)
     if upstream.address is None:

@@ -63,4 +63,6 @@ async def _run(process: Runs, announce: Callable[[str], None]) -> None:
 
 
 def _text(address: Address) -> str:
+    if address.host.startswith("/"):
+        return f"unix://{address.host}"
     return f"[{address.host}]:{address.port}" if ":" in address.host else f"{address.host}:{address.port}"

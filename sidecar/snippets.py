@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from sidecar.envoy import Upstream, cluster, ext_authz_rules, ext_proc, hardening
+from sidecar.envoy import Upstream, cluster, ext_authz_rules, ext_proc, hardening, upstream_cluster
 from sidecar.envoy_names import EXT_AUTHZ, EXT_PROC, Address, Json, pipe_address, seconds, socket_address, type_url
 from sidecar.envoy_routes import assert_decided, placed, route_of
 from sidecar.limits import LIMITS
@@ -53,6 +53,30 @@ def envoy(foreign: Foreign) -> Json:
         "routes": routes,
         "clusters": [_agent(foreign.agent)],
     }
+
+
+def whole(foreign: Foreign, *, listen: Address, upstream: Upstream, upstream_grpc: Upstream | None = None) -> Json:
+    """Return a whole configuration with the parts in their places, to start an Envoy with, or to compare yours with.
+
+    Raises:
+        EnvoyConfigError: A route would pass with no filter deciding it.
+    """
+    parts = envoy(foreign)
+    router = {"@type": type_url(".extensions.filters.http.router.v3.Router")}
+    manager = {
+        "@type": type_url(_MANAGER),
+        "stat_prefix": "model",
+        **parts["http_connection_manager"],
+        "http_filters": [*parts["http_filters"], {"name": "envoy.filters.http.router", "typed_config": router}],
+        "route_config": {"virtual_hosts": [{"name": "model", "domains": ["*"], "routes": parts["routes"]}]},
+    }
+    chain = {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+    buffered = {"per_connection_buffer_limit_bytes": LIMITS.body_bytes}
+    listener = {"name": "callers", "address": socket_address(listen), **buffered, "filter_chains": [chain]}
+    models = [upstream_cluster(foreign.cluster, upstream)]
+    if foreign.grpc_cluster and any(row.grpc for row in foreign.rows):
+        models.append(upstream_cluster(foreign.grpc_cluster, upstream_grpc or upstream, h2=True))
+    return {"static_resources": {"listeners": [listener], "clusters": [*models, *parts["clusters"]]}}
 
 
 def istio(foreign: Foreign, *, name: str, namespace: str, labels: dict[str, str], port: int) -> Json:

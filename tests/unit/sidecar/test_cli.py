@@ -3,6 +3,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
 from sidecar.cli import main
 
@@ -26,6 +27,26 @@ def test_config_prints_what_envoy_would_be_given(
 ) -> None:
     assert call(monkeypatch, "config", "--upstream", "http://127.0.0.1:8080", "--routes", routes) == 0
     assert json.loads(capsys.readouterr().out)["static_resources"]["listeners"]
+
+
+def test_config_for_an_envoy_of_yours_is_parts_or_a_whole_file(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], routes: str
+) -> None:
+    Path(routes).write_text(Path(routes).read_text() + "\nprotocols: [oip, oip-grpc]\n")
+    assert call(monkeypatch, "config", "--envoy", "--routes", routes) == 0
+    parts = yaml.safe_load(capsys.readouterr().out)
+    assert set(parts) == {"http_connection_manager", "http_filters", "routes", "clusters"}
+    model = ("--upstream", "http://127.0.0.1:8080", "--upstream-grpc", "http://127.0.0.1:8081")
+    assert call(monkeypatch, "config", "--envoy", *model, "--routes", routes, "--listen", "127.0.0.1:10000") == 0
+    whole = yaml.safe_load(capsys.readouterr().out)["static_resources"]
+    (listener,), clusters = whole["listeners"], {one["name"]: one for one in whole["clusters"]}
+    assert listener["address"]["socket_address"]["port_value"] == 10_000
+    assert set(clusters) == {"model", "model_grpc", "portcullis"}
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    assert manager.items() >= parts["http_connection_manager"].items()
+    assert [one["name"] for one in manager["http_filters"]][:2] == [one["name"] for one in parts["http_filters"]]
+    told = {one["route"]["cluster"] for one in manager["route_config"]["virtual_hosts"][0]["routes"] if "route" in one}
+    assert told == {"model", "model_grpc"}
 
 
 RUN = ("run", "--upstream", "http://127.0.0.1:1", "--pdp", "127.0.0.1:8181", "--root-digest", "0" * 64)
