@@ -11,8 +11,14 @@ from pdp.cli.output import write_fields, write_json, write_line, write_table
 from pdp.errors import PortcullisError, Reason
 from pdp.sdk.admin import AdminClient, Canary, Mode, Tally, Trial
 
-shadow = noun("Let a proposal decide beside the live policy, for nobody, and count what differs.")
-canary = noun("Let a proposal answer for some, with a condition that rolls it back by itself.")
+shadow = noun(
+    "Let a proposal decide beside the live policy, for nobody, and count what differs.\n\n"
+    "Example: `pdp policy shadow start p17 --for 1h`"
+)
+canary = noun(
+    "Let a proposal answer for some, with a condition that rolls it back by itself.\n\n"
+    "Example: `pdp policy canary start p17 --share 5 --for 2h`"
+)
 
 _MAX_LOSES: Final = 10
 _DIFFERENCES: Final = ("change", "decisions", "subject", "action", "resource", "by", "instead of", "first")
@@ -46,7 +52,7 @@ def start_shadow(proposal_id: ProposalId, *, lasts: _For, as_json: AsJson = Fals
 @shadow.command("stop")
 @connected
 def stop_shadow(proposal_id: ProposalId, *, connection: Connection) -> None:
-    """End a shadow before its time: as whoever began it, or may reject proposals. What it has shown stays in `show` no longer.
+    """End a shadow before its time: as whoever began it, or may reject proposals. Look at what it has shown before.
 
     Example: `pdp policy shadow stop p17`
     """

@@ -59,6 +59,7 @@ class TrialWatch:
         self._board = board
         self._clock = clock
         self._changed = asyncio.Event()
+        self._saved: list[Any] = []
         self._comparisons: dict[int, Comparison] = {}
         self._candidates: dict[int, tuple[Policy | None, Policy]] = {}
 
@@ -127,8 +128,11 @@ class TrialWatch:
 
     async def _show(self) -> None:
         tallies = [one.tally.to_json() for one in self._comparisons.values()]
+        if tallies == self._saved:
+            return
         try:
             await asyncio.to_thread(self._board.save, tallies)
+            self._saved = tallies
         except PortcullisError as error:
             self._replica.failed(error.reason.value, error.message)
 

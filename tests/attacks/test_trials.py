@@ -1,19 +1,21 @@
 """Attacks by trials: a way around approvals, a right to administer by canary, a canary that never ends."""
 
+import itertools
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from pdp.change.proposal import Proposal
-from pdp.change.trial import Ended, Mode, Scope, Stop, Trial
-from pdp.decide import decide
+from pdp.change.trial import NO_TRIALS, Ended, Mode, Scope, Stop, Trial, TrialSet
+from pdp.decide import decide, explain
 from pdp.errors import PortcullisError, Reason
 from pdp.model import canonical
 from pdp.model.decision import Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.service.drafts import from_pack, from_rows
+from pdp.service.history import History
 from pdp.world import FoldError, World, from_state, to_state
 from tests.support.changes import ADA, EVE, MIA, OLGA, PEOPLE, Place, at_place, files, refusal
 
@@ -42,13 +44,14 @@ async def canary(place: Place, made: Proposal, by: str = ADA, **options: Any) ->
     return await place.policies.canary(made.id, who=place.acting(by), **asked)
 
 
-def ask(world: World, now_ms: int, subject: str = MIA, **how: Any) -> Decision:
+def ask(world: World, now_ms: int, subject: str = MIA, *, judge: Any = decide, **how: Any) -> Decision:
     question = Question(
         subject=Party(principal=Principal.parse(subject)),
         action=Action.parse(how.pop("action", "experiment.list")),
         resource=Resource.parse(how.pop("resource", "experiment/churn")),
     )
-    return decide(world, question, now_ms, **how)
+    decision: Decision = judge(world, question, now_ms, **how)
+    return decision
 
 
 # Around approvals.
@@ -151,7 +154,7 @@ def test_a_signed_entry_cannot_name_another_candidate() -> None:
         trial = await canary(place, made)
         world = place.replica.world
         with pytest.raises(FoldError):
-            from_state(to_state(replace(world, trials=type(world.trials)((replace(trial, revision="ff"),)))))
+            from_state(to_state(replace(world, trials=TrialSet((replace(trial, revision="ff"),)))))
         await place.policies.end(made.id, Mode.CANARY, who=place.acting(ADA))
         payload = {name: value for name, value in trial.to_json().items() if name not in {"seq", "start_ms"}}
         for spoiled in (
@@ -192,6 +195,23 @@ def test_a_decision_of_the_canary_names_it_and_others_do_not() -> None:
         tried, live = ask(world, now_ms, point="edge"), ask(world, now_ms)
         assert (tried.allowed, tried.candidate) == (True, world.candidate.revision)  # type: ignore[union-attr]
         assert (live.reason, live.candidate) == (Reason.NO_GRANT, "")
+
+    at_place(test)
+
+
+def test_what_a_canary_says_is_what_its_policy_would_say_if_it_were_live() -> None:
+    async def test(place: Place) -> None:
+        await canary(place, await approved(place, PROD, f"p, {OLGA}, experiment.read, experiment/*, *, , , allow"))
+        world, now_ms = place.replica.world, place.clock.now_ms()
+        promoted = replace(world, policy=world.candidate, candidate=None, trials=NO_TRIALS)
+        for judge, who, verb in itertools.product(
+            (decide, explain), (ADA, OLGA, EVE, MIA), ("list", "read", "update", "no")
+        ):
+            tried, wanted = (
+                ask(one, now_ms, who, action=f"experiment.{verb}", judge=judge) for one in (world, promoted)
+            )
+            assert replace(tried, candidate="", recheck_after_s=None) == replace(wanted, recheck_after_s=None)
+            assert tried.candidate == promoted.revision
 
     at_place(test)
 
@@ -258,9 +278,11 @@ def test_an_end_is_an_entry_with_its_reason() -> None:
         ended = canonical.loads(place.log.entries[-1].payload)
         assert (ended["trial"], ended["why"], ended["by"]) == (trial.seq, Ended.STOPPED, [ADA])
         assert await refusal(place.policies.end(made.id, Mode.CANARY, who=place.acting(ADA))) is Reason.NOT_FOUND
+        told = [(one.mode, one.why, one.author) async for one in History(place.log).trials()]
+        assert told == [("canary", "started", ADA), ("canary", "stopped", ADA)]
         await canary(place, made)
         await place.policies.activate(made.id, who=place.acting(ADA))
         assert PROD in place.rows()
-        assert place.replica.world.trials == type(place.replica.world.trials)()
+        assert place.replica.world.trials == NO_TRIALS
 
     at_place(test)

@@ -187,6 +187,21 @@ def test_a_shadow_follows_the_live_policy_and_tells_when_it_no_longer_fits(tmp_p
     in_room(tmp_path, test)
 
 
+def test_decisions_of_an_enforcement_point_are_counted_when_its_chain_comes_here(tmp_path: Path) -> None:
+    async def test(room: Room) -> None:
+        await room.shadow(DENY)
+        received = tmp_path / "audit" / "received"
+        chain = AuditChain.open(received, name="sidecar", who=dict, now_ms=room.clock.now_ms, reserve_bytes=0)
+        own, room.trail = room.trail, AuditTrail(chain, now_ms=room.clock.now_ms)
+        room.decider = room.at_point("edge")
+        await room.ask(BOB, "dataset.read", "dataset/sales")
+        assert (await room.looked()).changes == {LOSES: 1}
+        await room.trail.close()
+        room.trail = own
+
+    in_room(tmp_path, test)
+
+
 def test_many_names_do_not_grow_what_is_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tally, "TRIAL_DIFFERENCES", 3)
 
