@@ -7,7 +7,7 @@ and environments are enumerated by the vocabulary.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -41,10 +41,13 @@ class NameClass:
     memberships: tuple[str, ...] = ()
 
 
-def check_enumerable(snapshot: Snapshot, context: str, *fields: str) -> None:
+def check_enumerable(
+    snapshot: Snapshot, context: str, *fields: str, uses: Mapping[str, FieldUses] | None = None
+) -> None:
     """Refuse if the names of some of `fields` (all of the request, if none is given) fall into no classes.
 
-    Single questions are answered all the same, and so are lists over names that are given (`search`).
+    Single questions are answered all the same, and so are lists over names that are given (`search`). `uses` are those of the
+    context, if the caller has them.
 
     Raises:
         BadRequestError: with the field, and what stands in the way (`name_uses.py`).
@@ -52,7 +55,7 @@ def check_enumerable(snapshot: Snapshot, context: str, *fields: str) -> None:
     compiled = snapshot.contexts.get(context)
     if compiled is None:
         return
-    uses = field_uses(snapshot, compiled)
+    uses = field_uses(snapshot, compiled) if uses is None else uses
     for name in fields or compiled.context.request:
         if name in uses and uses[name].obstacle:
             message = f"the names of `r{context}.{name}` cannot be enumerated under `m{context}`: {uses[name].obstacle}"
@@ -78,10 +81,16 @@ def plain_names(uses: Iterable[FieldUses]) -> tuple[NameClass, ...]:
     return (*(NameClass(label=name, member=name, named=True) for name in sorted(known)), others)
 
 
-def subjects(names: Iterable[str], *, everyone: bool = True) -> tuple[NameClass, ...]:
-    """Return the classes of principals that `names` tell apart: principals, groups, workload patterns, everyone else."""
-    known = set(names)
-    classes = [_subject(name, known) for name in known if _is_subject(name)]
+def subjects(
+    names: Iterable[str], *, everyone: bool = True, known: Iterable[str] | None = None
+) -> tuple[NameClass, ...]:
+    """Return the classes of principals that `names` tell apart: principals, groups, workload patterns, everyone else.
+
+    `known` are all names that the policy writes, if `names` are only those that somebody looks at.
+    """
+    mine = set(names)
+    known = mine if known is None else set(known)
+    classes = [_subject(name, known) for name in mine if _is_subject(name)]
     if everyone:
         classes.append(NameClass(label=EVERYONE, member=fresh("user:", known), named=False))
     return tuple(sorted(classes))

@@ -30,15 +30,16 @@ from pdp.engine.classes import (
     objects,
     plain_names,
     subjects,
-    uses_of,
 )
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.functions import ANY, FUNCTIONS
+from pdp.engine.name_uses import field_uses
 from pdp.engine.obligations import merge
 from pdp.engine.plan import EQUAL, ROLE, Column, Term
 from pdp.engine.possible import matching
-from pdp.engine.roles import FOREVER, RoleGraph
+from pdp.engine.roles import FOREVER
+from pdp.engine.touched import Scope, Touched, reached, scope, touched
 from pdp.engine.valuations import valuations
 from pdp.errors import BadRequestError, Reason
 from pdp.limits import MAX_DIFF_CELLS
@@ -117,12 +118,15 @@ class _Comparison:
     ) -> None:
         self._both = (before, after)
         self._people = people
-        for snapshot in self._both:
-            check_enumerable(snapshot, suffix)
-            _refuse_clock(snapshot, suffix)
         self._suffix = suffix
         self._now_ms = now_ms
         self._contexts = tuple(one.contexts.get(suffix) for one in self._both)
+        pairs = zip(self._both, self._contexts, strict=True)
+        self._uses = [field_uses(snapshot, compiled) if compiled else {} for snapshot, compiled in pairs]
+        for snapshot, uses in zip(self._both, self._uses, strict=True):
+            check_enumerable(snapshot, suffix, uses=uses)
+            _refuse_clock(snapshot, suffix)
+        self._vocabularies = tuple(frozenset(one.vocabulary.actions()) for one in self._both)
         self._witnessed: dict[object, tuple[Change, Attributes]] = {}
         self._accepted: dict[object, frozenset[int]] = {}
         self._held: dict[tuple[str, int], Mapping[str, list[int]]] = {}
@@ -154,13 +158,18 @@ class _Comparison:
 
     @cached_property
     def _classes(self) -> tuple[tuple[NameClass, ...], ...]:
-        """For each field of the request, the classes of its values."""
-        return tuple((*self._classes_of(name), *(self._people if name in _SUBJECTS else ())) for name in self._fields)
+        """For each field of the request, the classes of its values: all of them, or at least those that can matter."""
+        return tuple(
+            (*self._classes_of(at, name), *(self._people if name in _SUBJECTS else ()))
+            for at, name in enumerate(self._fields)
+        )
 
-    def _classes_of(self, name: str) -> Iterator[NameClass]:
-        uses = uses_of(self._both, self._suffix, name)
+    def _classes_of(self, at: int, name: str) -> Iterator[NameClass]:
+        uses = [each[name] for each in self._uses if name in each]
         kinds = {kind for each in uses for kind in each.kinds}
-        names = {written for each in uses for written in each.names}
+        known = {written for each in uses for written in each.names}
+        scoped = self._scope(at)
+        names = known if scoped is None else set(filter(scoped.meets, known))
         is_domain = any(each.is_domain for each in uses)
         if not kinds and not is_domain:
             yield NameClass(label=EVERYONE, member="any", named=False)  # no rule reads this field
@@ -170,16 +179,16 @@ class _Comparison:
             yield from map(_exactly, self._actions())
         elif "envMatch" in kinds or is_domain:
             found = [environments(one, self._both) for one in self._contexts if one]
-            texts = names if EQUAL in kinds else set[str]()
+            texts = known if EQUAL in kinds else set[str]()
             yield from map(
                 _exactly, dict.fromkeys([*(each for some in found for each in some), *sorted(texts - {ANY})])
             )
         elif name in _SUBJECTS:
             yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
-            yield from subjects(names)
+            yield from subjects(names, known=known)
         else:
             yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
-            if kinds == {EQUAL} and not any("/" in each for each in names):
+            if kinds == {EQUAL} and not any("/" in each for each in known):
                 yield from map(_exactly, sorted(names))
                 yield NameClass(label=EVERYONE, member="any-other", named=False)
             else:
@@ -189,44 +198,32 @@ class _Comparison:
     def _actions(self) -> list[str]:
         return sorted({action for one in self._both for action in one.vocabulary.actions()})
 
-    def _touched(self) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
-        """Yield products of classes that together hold every cell that can change."""
+    @cached_property
+    def _found(self) -> tuple[Touched, tuple[Column, ...]] | None:
+        """The rules that can answer otherwise, and the columns of their rows; None if every cell must be looked at."""
         first, second = self._contexts
         if first is None or second is None or not _same_question(first, second) or not (first.direct and second.direct):
+            return None
+        return touched(self._both, first, second), tuple(first.plan.columns)
+
+    def _scope(self, at: int) -> Scope | None:
+        if self._found is None:
+            return None
+        found, columns = self._found
+        return scope(self._both, found.rules, columns, at)
+
+    def _touched(self) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
+        """Yield products of classes that together hold every cell that can change."""
+        if self._found is None:
             yield self._classes
             return
-        rules = self._changed_rules(first, second)
-        for rule in rules:
-            yield self._spread(rule, first.plan.columns)
-        moved = {section: moved for section in self._sections(first) if (moved := self._moved(section))}
-        for rule in (*first.rules, *second.rules) if moved else ():
-            for column in first.plan.columns:
-                target = rule.row.fields[column.position]
-                for term in column.terms:
-                    if term.kind == ROLE and target in moved.get(term.section, {}):
-                        wide = self._spread(rule, first.plan.columns)
-                        names = moved[term.section][target]
-                        narrow = tuple(
-                            one for one in self._classes[term.field] if names & _nodes(one, self._both, term)
-                        )
-                        yield (*wide[: term.field], narrow, *wide[term.field + 1 :])
-
-    @staticmethod
-    def _sections(context: CompiledContext) -> set[str]:
-        return {term.section for column in context.plan.columns for term in column.terms if term.kind == ROLE}
-
-    def _changed_rules(self, first: CompiledContext, second: CompiledContext) -> list[Rule]:
-        one, other = ({rule.row.fields: rule for rule in each.rules} for each in (first, second))
-        return [rule for fields, rule in (*one.items(), *other.items()) if (fields in one) is not (fields in other)]
-
-    def _moved(self, section: str) -> Mapping[str, set[str]]:
-        """Return for each role whose holders may change the nodes of the graph that stand for it differently."""
-        one, other = (snapshot.graphs.get(section) for snapshot in self._both)
-        found: dict[str, set[str]] = {}
-        for name in {*(one.links if one else ()), *(other.links if other else ())}:
-            for target, *_ in _reached(one, name) ^ _reached(other, name):
-                found.setdefault(target, set()).add(name)
-        return found
+        found, columns = self._found
+        for rule in found.changed:
+            yield self._spread(rule, columns)
+        for moved in found.moved:
+            wide, term = self._spread(moved.rule, columns), moved.term
+            narrow = tuple(one for one in self._classes[term.field] if moved.names & _nodes(one, self._both, term))
+            yield (*wide[: term.field], narrow, *wide[term.field + 1 :])
 
     def _spread(self, rule: Rule, columns: Iterable[Column]) -> tuple[tuple[NameClass, ...], ...]:
         """Return for each field the classes that a rule may accept, in either snapshot, at whatever time."""
@@ -270,7 +267,7 @@ class _Comparison:
         for snapshot in self._both:
             graph = snapshot.graphs.get(section)
             for node in graph.nodes((name.member, *name.memberships)) if graph else ():
-                found.update(target for target, *_ in _reached(graph, node))
+                found.update(target for target, *_ in reached(graph, node))
         return found
 
     # --- what becomes of them ----------------------------------------------------------------------------------------
@@ -279,14 +276,14 @@ class _Comparison:
     def _instants(self) -> tuple[int, ...]:
         """Now, and each instant from which links that changed count or end."""
         one, other = (_link_rows(snapshot.rows) for snapshot in self._both)
-        changed = {row.fields for row in one ^ other}
-        graphs = [graph for snapshot in self._both for graph in snapshot.graphs.values()]
+        changed = {fields[:2] for _, fields in one ^ other}
+        graphs = [graph for snapshot in self._both for graph in snapshot.graphs.values()] if changed else []
         bounds = {
             bound
             for graph in graphs
             for links in graph.links.values()
             for link in links
-            if any(fields[:2] == (link.name, link.target) for fields in changed)
+            if (link.name, link.target) in changed
             for bound in (link.window.start_ms + 1, link.window.end_ms)
             if self._now_ms < bound < FOREVER
         }
@@ -310,8 +307,7 @@ class _Comparison:
 
     def _knows(self, side: int, values: tuple[NameClass, ...]) -> bool:
         """Tell whether an action is in the vocabulary: one that is not is refused before any rule is asked."""
-        known = set(self._both[side].vocabulary.actions())
-        other = set(self._both[1 - side].vocabulary.actions())
+        known, other = self._vocabularies[side], self._vocabularies[1 - side]
         return all(one.member in known or one.member not in other for one in values)
 
     def _request(self, values: tuple[NameClass, ...], attributes: Attributes) -> EngineRequest:
@@ -445,17 +441,6 @@ def _subject_section(contexts: Iterable[CompiledContext | None], position: int) 
     return next((term.section for term in terms if term.kind == ROLE and term.field == position), "")
 
 
-def _reached(graph: RoleGraph | None, node: str) -> set[tuple[str, str, tuple[int, int] | None]]:
-    """Return what a node stands for: target, domain, and when."""
-    found: set[tuple[str, str, tuple[int, int] | None]] = set()
-    for domain, reaches in graph.reaches.items() if graph else ():
-        reach = reaches.get(node)
-        if reach is not None:
-            found.update((target, domain, None) for target in reach.always)
-            found.update((target, domain, tuple(window)) for target, window in reach.timed)  # type: ignore[misc]
-    return found
-
-
 def _nodes(name: NameClass, snapshots: Iterable[Snapshot], term: Term) -> set[str]:
     return {
         node
@@ -465,5 +450,5 @@ def _nodes(name: NameClass, snapshots: Iterable[Snapshot], term: Term) -> set[st
     }
 
 
-def _link_rows(rows: Iterable[Row]) -> set[Row]:
-    return {Row(row.section, row.fields, "", 0) for row in rows if row.section.startswith("g")}
+def _link_rows(rows: Iterable[Row]) -> set[tuple[str, tuple[str, ...]]]:
+    return {(row.section, row.fields) for row in rows if row.section.startswith("g")}

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -122,3 +123,15 @@ def test_what_one_way_gains_the_other_loses(pair: tuple[GeneratedWorld, Snapshot
     ways = {(cell.context, cell.values): cell.change for cell in back}
     for cell in there:
         assert ways[cell.context, cell.values] in turned.get(cell.change, {cell.change})
+
+
+@QUICK
+@given(pair=pairs())
+def test_looking_only_at_what_changed_rules_can_meet_finds_what_looking_at_all_names_does(
+    pair: tuple[GeneratedWorld, Snapshot, Snapshot],
+) -> None:
+    _, before, after = pair
+    narrow = diff(before, after, NOW_MS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pdp.engine.diff.scope", lambda *_: None)
+        assert diff(before, after, NOW_MS) == narrow
