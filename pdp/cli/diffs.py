@@ -1,17 +1,23 @@
 """How `pdp policy diff` tells what changes: cells that change alike in one line, the worst first."""
 
 from collections.abc import Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
+from pdp.adapters.pack_files import read_pack
 from pdp.cli.options import instant_text
 from pdp.cli.output import write_line, write_table
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.diff import ORDER, Cell
 from pdp.engine.findings import PackRefused
+from pdp.engine.pack import Pack, load_pack
 from pdp.model.attributes import Attributes
 from pdp.model.names import ENVIRONMENTS
 from pdp.sdk.admin import Policy, PolicyRow
+from pdp.service.packs import difference
+from pdp.world import Policy as WorldPolicy
+from pdp.world import policy_after
 
 _COLUMNS: Final = ("change", "who", "action", "resource", "where", "if")
 _NAMES_SHOWN: Final = 3
@@ -27,6 +33,29 @@ def live_snapshot(policy: Policy) -> Snapshot:
     if not isinstance(compiled, Snapshot):
         raise PackRefused(compiled)
     return compiled
+
+
+def live_policy(policy: Policy) -> WorldPolicy:
+    """Return the live policy of a PDP as a world holds it. Raises as `live_snapshot`."""
+    return WorldPolicy(
+        model_text=policy.model,
+        vocabulary_text=policy.vocabulary,
+        snapshot=live_snapshot(policy),
+        revision=policy.revision,
+    )
+
+
+def become(live: WorldPolicy | None, directory: Path) -> Snapshot:
+    """Return what `live` would become if the pack in `directory` were applied: rows that come from no pack stay.
+
+    Raises:
+        PackRefused: it has errors, or what it would become has.
+    """
+    files = read_pack(directory)
+    pack = load_pack(files)
+    if not isinstance(pack, Pack):
+        raise PackRefused(pack)
+    return policy_after(live, difference(live, pack, files.keys())).snapshot
 
 
 def row_of(row: PolicyRow) -> Row:

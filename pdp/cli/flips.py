@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from pdp.cli.audit_files import whole_records
 from pdp.cli.audit_replay import newest_world
-from pdp.cli.diffs import live_snapshot
+from pdp.cli.diffs import become, live_policy
 from pdp.cli.options import Connection, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.serve import configuration
@@ -25,8 +25,8 @@ _COLUMNS: Final = ("change", "decisions", "subject", "action", "resource", "by",
 GROUPS: Final = ("rule", "subject", "resource")
 
 
-def flips_of(connection: Connection, proposed: Snapshot, *, window: str, state_dir: Path | None) -> Flips:
-    """Return how the decisions logged in `window` (such as `7d`) flip under `proposed`.
+def flips_of(connection: Connection, pack: Path, *, window: str, state_dir: Path | None) -> Flips:
+    """Return how the decisions logged in `window` (such as `7d`) flip if the pack in directory `pack` is applied.
 
     Read from the PDP that `connection` reaches, or offline from a copy of its state directory.
 
@@ -37,14 +37,13 @@ def flips_of(connection: Connection, proposed: Snapshot, *, window: str, state_d
     if state_dir is not None:
         live = asyncio.run(newest_world(configuration(None, {("state_dir",): state_dir})))
         records: Iterator[Mapping[str, Any]] = _recorded(state_dir, since_ms)
-        return flips(records, _unlocked(live), _under(live, proposed))
+        return flips(records, _unlocked(live), _under(live, become(live.policy, pack)))
     with connection.admin() as admin:
-        policy = admin.policy()
-        live = _world(live_snapshot(policy), policy.model, policy.vocabulary)
+        live = replace(empty_world(""), policy=live_policy(admin.policy()))
         held = {one.name: make_asset(live, one.name, one.attributes) for one in admin.assets().assets}
         live = replace(live, assets=MappingProxyType(held))
         records = (canonical.loads(told.record) for told in admin.audit_records(since_ms=since_ms))
-        return flips(records, live, _under(live, proposed))
+        return flips(records, live, _under(live, become(live.policy, pack)))
 
 
 def tell(told: Flips, *, as_json: bool) -> None:
@@ -110,11 +109,6 @@ def _recorded(state_dir: Path, since_ms: int) -> Iterator[Mapping[str, Any]]:
     for _, record in whole_records(configuration(None, {("state_dir",): state_dir}).audit_dir):
         if record["time_ms"] >= since_ms:
             yield record
-
-
-def _world(snapshot: Snapshot, model: str, vocabulary: str) -> World:
-    policy = Policy(model_text=model, vocabulary_text=vocabulary, snapshot=snapshot, revision="")
-    return replace(empty_world(""), policy=policy)
 
 
 def _unlocked(world: World) -> World:

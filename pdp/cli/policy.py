@@ -195,15 +195,16 @@ def compare(
             raise BadRequestError("`--replay` compares one pack with the live policy")
         from pdp.cli import flips  # noqa: PLC0415 - it brings the whole of deciding
 
-        told = flips.flips_of(connection, _compiled(first), window=replay, state_dir=state_dir)
+        told = flips.flips_of(connection, first, window=replay, state_dir=state_dir)
         flips.tell(told, as_json=as_json)
         return
-    from pdp.cli.diffs import cell_json, live_snapshot, tell  # noqa: PLC0415 - as below: only this command needs it
+    from pdp.cli.diffs import become, cell_json, live_policy, tell  # noqa: PLC0415 - as below: only this command needs it
     from pdp.engine.diff import diff  # noqa: PLC0415
 
     if second is None:
         with connection.admin() as admin:
-            before, after = live_snapshot(admin.policy()), _compiled(first)
+            live = live_policy(admin.policy())
+        before, after = live.snapshot, become(live, first)
     else:
         before, after = _compiled(first), _compiled(second)
     cells = diff(before, after, _instant(at))

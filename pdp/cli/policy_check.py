@@ -12,7 +12,7 @@ import typer
 
 from pdp.adapters.pack_files import read_pack
 from pdp.cli.audit_replay import newest_world
-from pdp.cli.diffs import live_snapshot
+from pdp.cli.diffs import live_policy
 from pdp.cli.lints import lint_pack
 from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json
@@ -27,7 +27,6 @@ from pdp.server.stores import WORLD_FILE
 from pdp.service.foresee import foresee
 from pdp.service.packs import difference
 from pdp.service.policy_tests import TestResult, run_tests
-from pdp.world import Policy as WorldPolicy
 from pdp.world import World, empty_world, policy_after
 
 LIVE: Final = "live"
@@ -109,13 +108,7 @@ def _world(against: str, connection: Connection) -> World:
 
 
 def _of(policy: Policy) -> World:
-    held = WorldPolicy(
-        model_text=policy.model,
-        vocabulary_text=policy.vocabulary,
-        snapshot=live_snapshot(policy),
-        revision=policy.revision,
-    )
-    return replace(empty_world(""), policy=held)
+    return replace(empty_world(""), policy=live_policy(policy))
 
 
 def _of_pack(files: Mapping[str, bytes]) -> World:

@@ -68,6 +68,26 @@ def test_one_pack_is_compared_with_the_live_policy(pdp: Pdp, server: ScriptedPdp
     assert pdp("policy", "diff", str(packs[0])).out == "no cell changes\n"
 
 
+def test_rows_that_come_from_no_pack_are_not_lost_by_one(
+    pdp: Pdp, packs: tuple[Path, Path], server: ScriptedPdp
+) -> None:
+    grant = ["role:sre", "endpoint.observe", "endpoint/**", "prod", "", "", "allow"]
+    live = policy_pb2.GetPolicyResponse(
+        model=(packs[0] / "model.conf").read_text(),
+        vocabulary=(packs[0] / "vocabulary.yaml").read_text(),
+        rows=[
+            policy_pb2.PolicyRow(
+                id=f"{file}:1", section="p", fields=["role:app", *grant[1:]] if file == "gone.csv" else grant
+            )
+            for file in ("genesis.csv", "edits.csv", "gone.csv")
+        ],
+    )
+    server.script("PolicyService/Get", live)
+    told = pdp("policy", "diff", str(packs[0])).out
+    assert "role:sre" not in told, "the first administrators and what was granted since stay"
+    assert "endpoint.observe" in told
+
+
 def test_a_pack_with_errors_is_told_and_not_compared(pdp: Pdp, packs: tuple[Path, Path]) -> None:
     (packs[1] / "rows.csv").write_text("p, role:app\n")
     ended = pdp("policy", "diff", *map(str, packs))
