@@ -25,6 +25,7 @@ class SidecarLimits:
         decide_s: Our own time for one answer; below `filter_timeout_s`, so that a slow answer is ours and counted (EX-17).
         filter_timeout_s: Envoy's patience for one answer.
         filter_timeout_max_s: The most that one extension may ask for (EP-4).
+        refusals_per_s: Envoy's own refusals that are recorded one by one in a second; a flood of the rest is one number.
         results: Ids of stored answers whose owner is remembered; beyond it the oldest is nobody's.
         request_headers_s: A client's time to send its request headers (slowloris).
         request_body_s: A client's time to send a body that decides (slowloris); nothing else would end one that trickles.
@@ -75,6 +76,7 @@ class SidecarLimits:
     decide_s: float = 0.2
     filter_timeout_s: float = 0.5
     filter_timeout_max_s: float = 5.0
+    refusals_per_s: int = 200
     results: int = 10_000
     request_headers_s: float = 10.0
     request_body_s: float = 30.0

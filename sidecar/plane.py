@@ -91,7 +91,7 @@ class DataPlane:
             self._looking.cancel()
         await self._drain(drain_s)
         self._rechecker.cut_all(Reason.PDP_UNREACHABLE)
-        self.refusals.close()
+        await self.refusals.close()
         if self._grpc is not None:
             await self._grpc.stop(grace=LIMITS.stop_s)  # the cuts go out, and their records are written
             self._grpc = None

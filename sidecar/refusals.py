@@ -2,8 +2,9 @@
 
 A head that is none (`%2F`, a header with an underscore, two lengths, too many headers), one that never ends, a CONNECT, an
 upgrade that no row has: Envoy answers these without a question to anybody. So it does where a filter got no answer from us.
-Each becomes a refusal on record, by the door `envoy`, with Envoy's own word for why, and is counted. INVARIANT: this only
-records: by then the caller has been refused, and nothing here can allow.
+Each becomes a refusal on record, by the door `envoy`, with Envoy's own word for why, and is counted. Anybody can send such heads,
+as fast as Envoy refuses them: beyond so many a second they are recorded as a number. INVARIANT: this only records: by then the
+caller has been refused, and nothing here can allow.
 
 Source: ENFORCEMENT.md EX-14, EX-17, EP-10; ADR 0019.
 """
@@ -18,6 +19,7 @@ from envoy.service.accesslog.v3 import als_pb2, als_pb2_grpc
 
 from pdp.errors import Reason
 from sidecar.gate import Gate
+from sidecar.limits import LIMITS
 
 _WORD: Final = re.compile(r"[A-Za-z0-9_.]{0,80}")
 _NO_ROUTE: Final = frozenset({"route_not_found", "upgrade_failed"})
@@ -28,19 +30,25 @@ class RefusalsService(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[mi
 
     Args:
         gate: Records.
+        per_second: How many are recorded one by one in a second.
 
     Attributes:
         count: How many requests Envoy refused by itself.
     """
 
-    def __init__(self, gate: Gate) -> None:
+    def __init__(self, gate: Gate, *, per_second: int = LIMITS.refusals_per_s) -> None:
         self._gate = gate
         self._closing = asyncio.Event()
+        self._per_second = self._left = per_second
+        self._more = 0
+        self._second: asyncio.Task[None] | None = None
         self.count = 0
 
-    def close(self) -> None:
-        """End the streams, which Envoy keeps open for as long as it lives."""
+    async def close(self) -> None:
+        """End the streams, which Envoy keeps open for as long as it lives, and record what is left to."""
         self._closing.set()
+        if self._second is not None:
+            await self._second
 
     async def StreamAccessLogs(self, _requests: Any, context: Any) -> als_pb2.StreamAccessLogsResponse:  # noqa: N802 - gRPC's name
         """Record what one worker of Envoy's tells."""
@@ -58,8 +66,26 @@ class RefusalsService(als_pb2_grpc.AccessLogServiceServicer):  # type: ignore[mi
     async def _read(self, context: Any) -> None:
         while isinstance(message := await context.read(), als_pb2.StreamAccessLogsMessage):
             for entry in message.http_logs.log_entry:
-                self.count += 1
-                await self._gate.refused_unasked(*told(entry))
+                await self._take(entry)
+
+    async def _take(self, entry: accesslog_pb2.HTTPAccessLogEntry) -> None:
+        self.count += 1
+        if self._second is None or self._second.done():
+            self._left = self._per_second
+            self._second = asyncio.create_task(self._end_second())
+        if self._left:
+            self._left -= 1
+            await self._gate.refused_unasked(*told(entry))
+        else:
+            self._more += 1
+
+    async def _end_second(self) -> None:
+        """Wait for the second to end (or the agent), and record how many more there were than were told."""
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._closing.wait(), 1.0)
+        more, self._more = self._more, 0
+        if more:
+            await self._gate.refused_unasked(Reason.BAD_REQUEST, f"{more} more in the same second")
 
 
 def told(entry: accesslog_pb2.HTTPAccessLogEntry) -> tuple[Reason, str]:

@@ -21,7 +21,7 @@ from sidecar.envoy import Sockets, Upstream
 from sidecar.envoy_names import Address
 from sidecar.gate import Gate
 from sidecar.rechecks import Rechecker
-from sidecar.routes import Served
+from sidecar.routes import WEBSOCKET, Placement, Row, Served
 from sidecar.routes.assembly import assemble
 from sidecar.serving import ForeignDoor, Port, Service
 from sidecar.snippets import Foreign, as_yaml, envoy, istio
@@ -33,9 +33,18 @@ from tests.support.worlds import TENANT, Scribe, verifier
 
 PATIENCE_S = 10.0
 SERVED = {"llama": Served(resource="endpoint/chat", model="model/llama@3")}
-TABLE = assemble(served=SERVED, server="endpoint/all", protocols=("oip", "oip-grpc", "openai"))
+LIVE = Row(
+    name="own.live",
+    method=WEBSOCKET,
+    path="/live_stream/{m}",
+    action="endpoint.invoke",
+    placement=Placement.EXT_PROC,
+    stream=True,
+)
+TABLE = assemble(served=SERVED, server="endpoint/all", protocols=("oip", "oip-grpc", "openai"), own=(LIVE,))
 INFER, STREAM, CHAT = "/v2/models/llama/infer", "/v2/models/llama/generate_stream", "/v1/chat/completions"
 GOOD = {"authorization": "Bearer good"}
+_GOOD = [f"{name}: {value}" for name, value in GOOD.items()]
 
 
 @dataclass
@@ -72,6 +81,7 @@ def bootstrap(parts: dict[str, Any], sockets: Sockets, upstream: int) -> dict[st
         "@type": f"{kind}.network.http_connection_manager.v3.HttpConnectionManager",
         "stat_prefix": "theirs",
         **parts["http_connection_manager"],
+        "upgrade_configs": [{"upgrade_type": "websocket"}],  # on every route, as Istio's proxies have it
         "http_filters": [
             *parts["http_filters"],
             {"name": "envoy.filters.http.router", "typed_config": {"@type": f"{kind}.http.router.v3.Router"}},
@@ -132,6 +142,7 @@ def test_a_foreign_envoy_enforces_with_the_printed_parts(tmp_path: Path, style: 
             httpx.AsyncClient(base_url=gate.url, timeout=PATIENCE_S) as client,
         ):
             await enforces(gate, client)
+            await follows_a_websocket(gate)
             await cuts(gate, client)
             await gate.door.stop()
             assert (await client.post(INFER, headers=GOOD)).status_code == 503  # no agent, no answer, no model
@@ -159,6 +170,32 @@ async def enforces(gate: Theirs, client: httpx.AsyncClient) -> None:
         assert exchange.headers["x-pdp-decision-id"]
         assert not {"authorization", "x-pdp-other", "x-pdp-route"} & set(exchange.headers)
     assert {str(one.workload).rpartition("/")[2] for one in gate.decider.questions} == {"without"}
+
+
+async def follows_a_websocket(gate: Theirs) -> None:
+    async def opened(path: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        host, port = gate.url.removeprefix("http://").split(":")
+        reader, writer = await asyncio.open_connection(host, int(port))
+        fields = [f"GET {path} HTTP/1.1", "host: m", "connection: upgrade", "upgrade: websocket", *_GOOD, "", ""]
+        writer.write("\r\n".join(fields).encode())
+        return reader, writer
+
+    seen = len(gate.model.seen)
+    for path in ("/v2/models/llama/ready", "/v2/models", "/live_stream/nobody"):  # rows, but none of them a WebSocket's
+        reader, writer = await opened(path)
+        assert (await asyncio.wait_for(reader.readline(), PATIENCE_S)).split()[1] == b"403", path
+        writer.close()
+    assert len(gate.model.seen) == seen
+    reader, writer = await opened("/live_stream/llama")
+    exchange = await asyncio.wait_for(gate.model.streams.get(), PATIENCE_S)
+    exchange.writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\nhello")
+    assert (await asyncio.wait_for(reader.readuntil(b"hello"), PATIENCE_S)).startswith(b"HTTP/1.1 101")
+    gate.decider.reason = Reason.LOCKED
+    await gate.rechecker.world_changed()
+    assert await asyncio.wait_for(reader.read(), PATIENCE_S) == b""
+    await asyncio.wait_for(exchange.gone.wait(), PATIENCE_S)
+    gate.decider.reason = Reason.GRANTED
+    writer.close()
 
 
 async def cuts(gate: Theirs, client: httpx.AsyncClient) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 from typing import Any
 
+import pytest
 from envoy.data.accesslog.v3 import accesslog_pb2
 from envoy.service.accesslog.v3 import als_pb2
 
@@ -57,7 +58,7 @@ def test_the_end_of_the_agent_ends_a_stream_that_envoy_never_ends() -> None:
         worker = Worker(entry("path_normalization_failed"), entry("upgrade_failed", 403))
         stream = asyncio.create_task(service.StreamAccessLogs(None, worker))
         await asyncio.wait_for(worker.told.wait(), 10)
-        service.close()
+        await service.close()
         await asyncio.wait_for(stream, 10)
         assert service.count == 2
         assert [reason for reason, _ in decider.refusals] == [Reason.BAD_REQUEST, Reason.UNMAPPED_ROUTE]
@@ -77,8 +78,48 @@ def test_a_record_that_cannot_be_written_does_not_stop_the_next() -> None:
         worker = Worker(entry("path_normalization_failed"), entry("low_version", 426))
         stream = asyncio.create_task(service.StreamAccessLogs(None, worker))
         await asyncio.wait_for(worker.told.wait(), 10)
-        service.close()
+        await service.close()
         await stream
         assert len(decider.refusals) == 2
 
+    asyncio.run(run())
+
+
+def test_a_flood_of_refusals_is_recorded_as_a_number() -> None:
+    async def run() -> None:
+        decider = Decider()
+        gate = Gate(table=RouteTable(rows=(), served={}), identify=identify, decider=decider)
+        service = RefusalsService(gate, per_second=3)
+        worker = Worker(*(entry("http1.codec_error") for _ in range(50)))
+        stream = asyncio.create_task(service.StreamAccessLogs(None, worker))
+        await asyncio.wait_for(worker.told.wait(), 10)
+        assert (service.count, len(decider.refusals)) == (50, 3)
+        await service.close()  # the second that has begun is told to its end
+        await stream
+        assert decider.refusals[3:] == [(Reason.BAD_REQUEST, "47 more in the same second")]
+
+    asyncio.run(run())
+
+
+def test_another_second_has_records_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(waiting: Any, timeout: float) -> None:  # noqa: ASYNC109 - asyncio's name
+        waiting.close()
+        assert timeout == 1.0
+        raise TimeoutError
+
+    async def run() -> None:
+        decider = Decider()
+        gate = Gate(table=RouteTable(rows=(), served={}), identify=identify, decider=decider)
+        service = RefusalsService(gate, per_second=1)
+        for _ in range(2):
+            await service._take(entry("http1.codec_error"))
+            await service._take(entry("http1.codec_error"))
+            assert service._second is not None
+            await service._second
+        assert [detail.partition(" from")[0] for _, detail in decider.refusals] == [
+            *("400 http1.codec_error", "1 more in the same second"),
+            *("400 http1.codec_error", "1 more in the same second"),
+        ]
+
+    monkeypatch.setattr("sidecar.refusals.asyncio.wait_for", at_once)
     asyncio.run(run())
