@@ -24,6 +24,6 @@ def _parts(record: Mapping[str, Any]) -> Iterable[str]:
         yield str(record.get(name, ""))
     if record.get("determining"):
         yield "by " + ", ".join(map(str, record["determining"]))
-    for name in ("world_seq", "decision_id", "door", "chain", "count", "messages", "size_bytes", "bytes"):
+    for name in ("world_seq", "candidate", "decision_id", "door", "chain", "count", "messages", "size_bytes", "bytes"):
         if record.get(name):
             yield f"{name}={record[name]}"

@@ -22,6 +22,8 @@ from pdp.engine.findings import Finding, errors, in_order
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import BadRequestError, ConfigError
 from pdp.limits import MAX_PACK_RPC_BYTES
+from pdp.model.names import Principal
+from pdp.model.request import Party
 from pdp.sdk.admin import Policy, PolicyRow
 from pdp.server.stores import WORLD_FILE
 from pdp.service.foresee import foresee
@@ -48,6 +50,10 @@ def check_pack(
     author: Annotated[
         str, typer.Option("--author", metavar="PRINCIPAL", help="Who would propose it; else anybody who may.")
     ] = "",
+    group: Annotated[
+        list[str] | None,
+        typer.Option("--group", metavar="GROUP", help="A group of the author, as their issuer says; may be repeated."),
+    ] = None,
     github: Annotated[
         bool, typer.Option("--github", help="Print annotations as GitHub Actions reads them: `::error file=…`.")
     ] = False,
@@ -64,11 +70,14 @@ def check_pack(
 
     Example: `pdp policy check policies --against live --github`
     """
+    if group and not author:
+        raise BadRequestError("`--group` is of the author: name them with `--author`")
+    by = Party(principal=Principal.parse(author), groups=frozenset(group or ())) if author else None
     files = read_pack(directory)
     now_ms = time.time_ns() // 1_000_000
     pack, findings, tests = _looked_at(files, now_ms)
     good = pack is not None and not errors(findings) and all(test.passed for test in tests)
-    foreseen = foresee(_world(against, connection), pack, files, now_ms, author=author) if good and pack else None
+    foreseen = foresee(_world(against, connection), pack, files, now_ms, author=by) if good and pack else None
     told = Checked(directory=directory, findings=findings, tests=tests, foreseen=foreseen)
     if as_json:
         write_json(told.plain())

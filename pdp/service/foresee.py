@@ -10,11 +10,11 @@ from typing import Final
 
 from pdp.change.facts import Facts
 from pdp.decide import GRANTS, decide
-from pdp.engine.classes import written
+from pdp.engine.classes import subjects, written
 from pdp.engine.compiler import Snapshot
 from pdp.engine.diff import Cell, diff
 from pdp.engine.pack import Pack
-from pdp.errors import BadNameError, PortcullisError, Reason
+from pdp.errors import PortcullisError, Reason
 from pdp.model.attributes import Attributes
 from pdp.model.names import Action, Principal
 from pdp.model.request import Party, Question
@@ -30,8 +30,8 @@ TOUCHES: Final = "change."
 class Foreseen:
     """What the change would be: rows, cells, what it touches, and who could make it live with how many yes of others.
 
-    `snapshots` are the policies before and after. `approvers` may say yes to it. `makers` maps each principal that may make
-    it live to the approvals that they need.
+    `snapshots` are the policies before and after. `approvers` may say yes to it. `makers` maps each principal or group that may
+    make it live to the approvals that they need.
     """
 
     snapshots: tuple[Snapshot, Snapshot]
@@ -54,7 +54,9 @@ class Foreseen:
         return min(self.makers.values(), default=None)
 
 
-def foresee(world: World, pack: Pack, files: Mapping[str, bytes], now_ms: int, *, author: str = "") -> Foreseen:
+def foresee(
+    world: World, pack: Pack, files: Mapping[str, bytes], now_ms: int, *, author: Party | None = None
+) -> Foreseen:
     """Return what making `pack` live would do to `world`.
 
     Args:
@@ -62,11 +64,10 @@ def foresee(world: World, pack: Pack, files: Mapping[str, bytes], now_ms: int, *
         pack: what would be applied, compiled.
         files: the names of its files.
         now_ms: as of when.
-        author: who would propose and activate it; empty: anybody whom the policy lets.
+        author: who would propose and activate it; None: anybody whom the policy lets, a member of a group by its name.
 
     Raises:
         FoldError: it makes no valid policy on top of what is live.
-        BadNameError: `author` is no principal.
         PortcullisError: `not_found` before genesis.
     """
     live = world.policy
@@ -76,9 +77,10 @@ def foresee(world: World, pack: Pack, files: Mapping[str, bytes], now_ms: int, *
     before, after = live.snapshot, policy_after(live, change)
     language = words(live) != words(after)
     facts = Facts(before, after.snapshot, language, now_ms)
-    asking = _Asking(world=world, facts=facts, now_ms=now_ms)
     plain = facts.attributes(())
-    people = (Principal.parse(author),) if author else tuple(_people(world))
+    asking = _Asking(world=world, facts=facts, plain=plain, now_ms=now_ms)
+    everybody = tuple(_people(world))
+    makers = ((str(author.principal), author),) if author else everybody
     return Foreseen(
         snapshots=(before, after.snapshot),
         rows_added=len(change["added"]),
@@ -86,40 +88,38 @@ def foresee(world: World, pack: Pack, files: Mapping[str, bytes], now_ms: int, *
         language=language,
         cells=tuple(diff(before, after.snapshot, now_ms)),
         touches=tuple(sorted(name.removeprefix(TOUCHES) for name, value in plain.items() if value is True)),
-        makers={str(who): needed for who in people if (needed := asking.needed(who)) is not None},
-        approvers=tuple(str(who) for who in _people(world) if str(who) != author and asking.approves(who)),
+        makers={name: needed for name, who in makers if (needed := asking.needed(who)) is not None},
+        approvers=tuple(name for name, who in everybody if who != author and asking.approves(who)),
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Asking:
-    """Asks the live policy who may do what with the change."""
+    """Asks the live policy who may do what with the change; `plain` is what it touches, whoever made it."""
 
     world: World
     facts: Facts
+    plain: Attributes
     now_ms: int
 
-    def needed(self, who: Principal) -> int | None:
+    def needed(self, who: Party) -> int | None:
         """Return how many approvals `who` would need as its author; None if they may not make it live."""
-        if self._asked(ACTIVATE, who, self.facts.attributes(())) is None:
+        if self._asked(ACTIVATE, who, self.plain) is None:
             return None  # what comparing for whom it is costs is spent on those alone who may
-        return self._asked(ACTIVATE, who, self.facts.attributes((Party(principal=who),)))
+        return self._asked(ACTIVATE, who, self.facts.attributes((who,)))
 
-    def approves(self, who: Principal) -> bool:
+    def approves(self, who: Party) -> bool:
         """Tell whether `who` may say yes to it, and their yes would count."""
-        asked = self._asked(APPROVE, who, self.facts.attributes(()))
-        return asked is not None and not self.facts.favours(Party(principal=who))
+        asked = self._asked(APPROVE, who, self.plain)
+        return asked is not None and not self.facts.favours(who)
 
-    def _asked(self, action: Action, who: Principal, attributes: Attributes) -> int | None:
-        question = Question(subject=Party(principal=who), action=action, resource=POLICY, attributes=attributes)
+    def _asked(self, action: Action, who: Party, attributes: Attributes) -> int | None:
+        question = Question(subject=who, action=action, resource=POLICY, attributes=attributes)
         decision = decide(self.world, question, self.now_ms)
         return approvals(decision.obligations) if decision.allowed else None
 
 
-def _people(world: World) -> Iterator[Principal]:
-    """Yield every principal that the policy names."""
-    for name in sorted(written((world.snapshot,), GRANTS, "sub")) if world.snapshot else ():
-        try:
-            yield Principal.parse(name)
-        except BadNameError:
-            continue  # a role, a group, a pattern
+def _people(world: World) -> Iterator[tuple[str, Party]]:
+    """Yield everybody whom the policy names, and somebody of each group and pattern that it names."""
+    for name in subjects(written((world.snapshot,), GRANTS, "sub"), everyone=False) if world.snapshot else ():
+        yield name.label, Party(principal=Principal.parse(name.member), groups=frozenset(name.memberships))

@@ -65,6 +65,19 @@ def test_who_gains_by_it_is_no_author_of_it(pdp: Pdp, live: Path, tmp_path: Path
     assert ADA not in ended.json["change"]["approvers"]
 
 
+def test_rights_by_a_group_count_and_a_group_that_gains_is_no_author(pdp: Pdp, tmp_path: Path) -> None:
+    admins = "g, group:ml-admins@x.org, role:policy-admin, prod\n"
+    held = pack(tmp_path / "held", people_csv=admins)
+    proposed = pack(tmp_path / "new", people_csv=admins, more_csv=INSIDER)
+    told = pdp("policy", "check", proposed, "--against", held, "--json").json["change"]
+    assert (told["makers"], told["approvers"]) == ({"group:ml-admins@x.org": 1}, ["group:ml-admins@x.org"])
+    by = ("--author", "user:kim@x.org", "--group", "group:ml-admins@x.org")
+    assert pdp("policy", "check", proposed, "--against", held, *by, "--json").json["change"]["makers"] == {by[1]: 1}
+    assert pdp("policy", "check", proposed, "--against", held, *by[2:]).code == 2
+    gaining = pack(tmp_path / "mine", people_csv=admins, more_csv="g, group:ml-admins@x.org, role:app, prod\n")
+    assert pdp("policy", "check", gaining, "--against", held).code == 3
+
+
 def test_findings_and_failing_tests_refuse(pdp: Pdp, live: Path, tmp_path: Path) -> None:
     broken = pack(tmp_path / "broken", bad_csv="p, role:x, dataset.read\n")
     ended = pdp("policy", "check", broken, "--against", live)

@@ -131,6 +131,19 @@ def many(watches: Watches, stack: ExitStack, number: int) -> list[asyncio.Event]
 
 
 @pytest.mark.holds("L8")
+def test_a_canary_that_begins_or_ends_wakes_every_watch() -> None:
+    scribe = Scribe()
+    live = scribe.policy(BASE)
+    tried = replace(live, candidate=live.policy)
+    watches = Watches(Cell(live))  # type: ignore[arg-type]
+    with ExitStack() as stack:
+        for item in QUESTIONS:
+            stack.enter_context(watches.watching(item))
+        for old, new in ((live, tried), (tried, live)):
+            assert len(watches.affected(old, new)) == len(QUESTIONS)
+        assert watches.affected(tried, tried) == set()
+
+
 def test_of_five_thousand_watches_only_those_concerned_are_woken() -> None:
     scribe = Scribe()
     scribe.policy(BASE)
