@@ -196,8 +196,6 @@ MAX_POINT_CHARS: Final = 256
 """Enforcement points that a canary names, and their names."""
 TRIAL_SHARE: Final = 0.1
 """The part of its time that one process gives to comparing: however slow a candidate is, it costs no more."""
-TRIAL_RECORDS: Final = 256
-"""Decisions that are compared in one go: some ten milliseconds of a thread."""
 TRIAL_SLICE_S: Final = 0.05
 """How long one piece of comparing runs at most, beside one decision that is under way: what a shutdown waits for."""
 TRIAL_LOOK_S: Final = 0.5
@@ -206,6 +204,8 @@ TRIAL_BEHIND_S: Final = 10.0
 """How far comparing may fall behind; then only a part of the decisions is compared, and how many were not is told."""
 TRIAL_STRIDE: Final = 4_096
 """At the least one in so many is compared."""
+TRIAL_SHOWN: Final = 200
+"""Kinds of differences of each trial that one answer shows, the most frequent: all trials together fit `MAX_RPC_BYTES`."""
 TRIAL_DIFFERENCES: Final = 1_000
 """Kinds of differences kept apart (subject, action, resource, both answers); the others are only counted."""
 CANARY_SAMPLE: Final = 20

@@ -8,7 +8,6 @@ into short pieces, and where decisions come faster than that only a part is comp
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import chain, islice
 from pathlib import Path
 from typing import Final
 
@@ -16,7 +15,7 @@ from pdp.adapters.audit_file import ChainReader, segments
 from pdp.audit.replay import NO_QUESTION, Lost, logged
 from pdp.change.trial import NO_TRIALS, Trial
 from pdp.errors import BadRequestError
-from pdp.limits import TRIAL_BEHIND_S, TRIAL_RECORDS, TRIAL_SLICE_S, TRIAL_STRIDE
+from pdp.limits import TRIAL_BEHIND_S, TRIAL_SLICE_S, TRIAL_STRIDE
 from pdp.model import canonical
 from pdp.ports import Clock
 from pdp.service.redecide import flip_of
@@ -24,6 +23,8 @@ from pdp.service.tally import Tally
 from pdp.world import Policy, World
 
 _DECISION: Final = b'"kind":"decision"'
+_PASSED: Final = 256
+"""Lines of others that are passed over between two looks at the clock: less than a millisecond."""
 
 
 class Tail:
@@ -33,25 +34,19 @@ class Tail:
         self._directories = tuple(directories)
         self._since_ms = since_ms
         self._readers: dict[tuple[Path, str], ChainReader] = {}
+        self._turn = 0
 
-    def lines(self, holding: bytes, *, limit: int) -> Iterator[bytes]:
-        """Yield records that hold these bytes and were not read before: about `limit` at most, of each chain some."""
-        readers = list(self._open())
-        each = limit // max(1, len(readers)) + 1
-        return chain.from_iterable(islice(_holding(reader, holding), each) for reader in readers)
-
-    def _open(self) -> Iterator[ChainReader]:
+    def lines(self) -> Iterator[bytes]:
+        """Yield what was not read before, for as long as it is taken; each time another chain comes first."""
         for directory in self._directories:
-            for name in sorted({segment.chain for segment in segments(directory)}):
-                key = (directory, name)
-                if key not in self._readers:
-                    self._readers[key] = ChainReader(directory, name)
-                    self._readers[key].skip(self._since_ms)
-                yield self._readers[key]
-
-
-def _holding(reader: ChainReader, wanted: bytes) -> Iterator[bytes]:
-    return (line for line in reader.rest(until=sys.maxsize) if wanted in line)
+            for name in {segment.chain for segment in segments(directory)}:
+                if (directory, name) not in self._readers:
+                    reader = self._readers[directory, name] = ChainReader(directory, name)
+                    reader.skip(self._since_ms)
+        readers = list(self._readers.values())
+        self._turn = (self._turn + 1) % max(1, len(readers))
+        for reader in (*readers[self._turn :], *readers[: self._turn]):
+            yield from reader.rest(until=sys.maxsize)
 
 
 class Comparison:
@@ -63,10 +58,11 @@ class Comparison:
         self._tail = Tail(directories, since_ms=trial.start_ms)
         self._clock = clock
         self._stride = 1
+        self._met = 0
         self._holding = f'"candidate":"{trial.revision}"'.encode() if trial.scope else _DECISION
 
     def step(self, world: World, candidate: Policy) -> bool:
-        """Compare some of what is new; False once there is no more. To be called in a thread.
+        """Compare what is new, for a slice of time; False once there is no more. To be called in a thread.
 
         Raises:
             OSError: the log cannot be read.
@@ -74,16 +70,20 @@ class Comparison:
         until_s = self._clock.mono_s() + TRIAL_SLICE_S
         live = replace(world, trials=NO_TRIALS, candidate=None)
         proposed = replace(live, policy=candidate)
-        taken = 0
-        for taken, line in enumerate(self._tail.lines(self._holding, limit=TRIAL_RECORDS * self._stride), start=1):
-            if taken % self._stride:
-                self.tally.skipped += 1
-            else:
+        for number, line in enumerate(self._tail.lines()):
+            if self._holding in line:
+                self._met += 1
+                if self._met % self._stride:
+                    self.tally.skipped += 1
+                    continue
                 self._compare(line, live, proposed)
+            elif number % _PASSED:
+                continue
             if self._clock.mono_s() >= until_s:
-                break
-        self._keep_up(taken)
-        return taken > 0
+                self._keep_up()
+                return True
+        self._stride = max(1, self._stride // 2)
+        return False
 
     def _compare(self, line: bytes, live: World, proposed: World) -> None:
         try:
@@ -98,9 +98,7 @@ class Comparison:
             self.tally.newest_ms = max(self.tally.newest_ms, record["time_ms"])
             self.tally.add(flip_of(one, live, proposed), one.decision_id)
 
-    def _keep_up(self, taken: int) -> None:
-        """Compare fewer when behind, more again when not."""
-        if not taken:
-            self._stride = max(1, self._stride // 2)
-        elif self._clock.now_ms() - self.tally.newest_ms > TRIAL_BEHIND_S * 1000 and self.tally.newest_ms:
+    def _keep_up(self) -> None:
+        """Compare fewer from now on, if what was compared last is old by now."""
+        if 0 < self.tally.newest_ms < self._clock.now_ms() - TRIAL_BEHIND_S * 1000:
             self._stride = min(self._stride * 2, TRIAL_STRIDE)

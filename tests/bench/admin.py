@@ -168,7 +168,7 @@ def _compared(directory: Path, world: World) -> float:
     )
     comparison = Comparison(trial, (directory,), _StandingClock())
     start = time.process_time()
-    while comparison.tally.compared < REPLAYED and comparison.step(world, world.policy):
+    while comparison.step(world, world.policy):
         pass
     elapsed = time.process_time() - start
     if comparison.tally.changes or comparison.tally.unreadable or not comparison.tally.compared:

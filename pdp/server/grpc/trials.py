@@ -5,6 +5,7 @@ from typing import Final
 from pdp.audit.replay import Said
 from pdp.change.trial import Mode, Scope, Stop, Trial
 from pdp.errors import BadRequestError
+from pdp.limits import TRIAL_SHOWN
 from pdp.service.history import Tried
 from pdp.service.redecide import GAINS, LOSES, OBLIGED
 from pdp.service.tally import Tally
@@ -70,6 +71,8 @@ def event_message(tried: Tried) -> policy_pb2.TrialEvent:
 
 
 def _tally(tally: Tally, *, whole: bool) -> policy_pb2.Tally:
+    most = sorted(tally.kinds.items(), key=lambda kind: -kind[1].count)
+    shown, left = (most[:TRIAL_SHOWN], most[TRIAL_SHOWN:]) if whole else ([], [])
     message = policy_pb2.Tally(
         compared=tally.compared,
         gains=tally.changes[GAINS],
@@ -78,11 +81,11 @@ def _tally(tally: Tally, *, whole: bool) -> policy_pb2.Tally:
         errors=tally.errors,
         skipped=tally.skipped,
         unreadable=tally.unreadable,
-        others=tally.others,
+        others=tally.others + sum(seen.count for _, seen in left),
         newest_ms=tally.newest_ms,
         trouble=tally.trouble,
     )
-    for flip, seen in tally.kinds.items() if whole else ():
+    for flip, seen in shown:
         message.differences.add(
             change=flip.change,
             subject=flip.subject,
