@@ -219,3 +219,35 @@ def test_another_tree_in_a_segments_first_record(log: Contents) -> None:
     before = json.loads(log[0][-1])
     content, _ = seal(plain, Link(before["n"], before["digest"]))
     assert verify(files_of([log[0], [content]])).verdict is Verdict.BROKEN
+
+
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-2, 2**70)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=5),
+    lambda below: (
+        st.lists(below, max_size=3) | st.dictionaries(st.sampled_from(["size", "peaks", "x"]), below, max_size=3)
+    ),
+    max_leaves=5,
+)
+FIELD = st.sampled_from(["kind", "key", "tree", "chain", "note", "size", "reason", "time_ms", "v"])
+
+
+@settings(max_examples=80)
+@given(st.lists(st.dictionaries(FIELD, ODD, max_size=4), min_size=1, max_size=4), st.data())
+def test_records_of_any_shape_sealed_as_they_should_be_are_a_verdict_and_never_a_crash(
+    log: Contents, odd: list[dict[str, Any]], data: st.DataObject
+) -> None:
+    records = [json.loads(content) for contents in log for content in contents][: data.draw(st.integers(1, 8))]
+    link, made = START, []
+    for record in [*records, *({**records[0], **one} for one in odd)]:
+        plain = {name: value for name, value in record.items() if name not in ("n", "prev", "digest")}
+        content, link = seal(plain, link)
+        made.append(frame(content))
+    cut = data.draw(st.integers(1, len(made)))
+    files = [("a", b"".join(made[:cut])), ("b", b"".join(made[cut:]))][: 1 + (cut < len(made))]
+    assert isinstance(verify(files), Report)
+    assert isinstance(verify(files[1:] or files, known=Known(tombstones=(("x", "y"),))), Report)
+    assert verify(files, known=Known(keys=(signer().key,))).verdict in CAUGHT

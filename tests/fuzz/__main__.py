@@ -10,7 +10,7 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pdp.engine", "pdp.model"]):
+with atheris.instrument_imports(include=["pdp.engine", "pdp.model", "pdp.audit"]):
     from tests.fuzz.seeds import WORDS, seeds
     from tests.fuzz.targets import TARGETS
 

@@ -1,11 +1,17 @@
 """What the fuzzer starts from: the shipped pack, the documented examples, and the words of each grammar."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import yaml
 
+from pdp.audit.chain import frames
+from pdp.audit.proof import Proof
+from pdp.audit.verify import Reading
 from tests.fuzz.targets import POLICIES
+from tests.support.chains import signer, written
 
 EXAMPLES = Path(__file__).parents[1] / "spec" / "casbin_examples"
 WORDS = (
@@ -15,6 +21,21 @@ WORDS = (
     "[policy_effect]", "some(where (p.eft == allow))", "priority(p.eft) || deny", "resource.signature_verified", "size(",
     "recheck_after=10s", "mask_columns=", "types:", "verbs:", "attributes:", "asserted_by:", "\\xef\\xbb\\xbf", "\\xe2\\x80\\x8b",
 )  # fmt: skip
+
+
+def _chain() -> Iterator[bytes]:
+    key = signer()
+    with TemporaryDirectory(prefix="portcullis-fuzz-") as name:
+        written(Path(name), key, segments=2, each=3)
+        segments = [path.read_bytes() for path in sorted(Path(name).glob("*.log"))]
+    yield from segments
+    reading = Reading()
+    for data in segments:
+        reading.segment("seed", data)
+    yield reading.note.encode()
+    yield str(key.key).encode()
+    content = next(frames(segments[0]))[1]
+    yield json.dumps(Proof.made(reading, content, 1).to_json()).encode()
 
 
 def seeds(target: str) -> Iterator[bytes]:
@@ -33,6 +54,8 @@ def seeds(target: str) -> Iterator[bytes]:
         case "pack":
             yield b"\0" + (POLICIES / "vocabulary.yaml").read_bytes()
             yield from (b"\x02" + path.read_bytes() for path in sorted(POLICIES.glob("tests/*.yaml")))
+        case "audit":
+            yield from _chain()
         case _:
             yield b"request.purpose == 'x' && size(resource.approvals) >= 2\0recheck_after=10s; deny_columns=a,b"
             yield b'now < timestamp("2026-06-01T00:00:00Z")\0row_filter={"op": "==", "column": "a", "value": 1}'

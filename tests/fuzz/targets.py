@@ -5,10 +5,16 @@ what is printed is read as it was.
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from json import loads
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Final
 
+from pdp.audit.chain import Verdict, scan
+from pdp.audit.checkpoint import BadNote, VerifierKey, notes_in, opened_note
+from pdp.audit.proof import Proof, Unproven
+from pdp.audit.verify import verify
 from pdp.engine import reference
 from pdp.engine.casbin_lint import lint_files
 from pdp.engine.casbin_text import Model, Row, parse_model, parse_rows, print_row
@@ -153,6 +159,22 @@ def columns(data: bytes) -> None:
         assert 0 <= error.at <= len(duties), error.message  # noqa: PT017 - the place of the error is what is tested
 
 
+def audit(data: bytes) -> None:
+    """Read a segment of a decision log, and as many of its signed notes and proofs as there are: verdicts, and no crash."""
+    report = verify([("fuzz", data)])
+    assert report.verdict is not Verdict.OK or report.records > 0
+    tail = scan(data)
+    assert tail is None or tail.valid_bytes <= len(data)
+    text = data.decode(errors="replace")
+    with suppress(BadNote):
+        VerifierKey.parse(text)
+    for note in notes_in(text):
+        with suppress(BadNote):
+            opened_note(note, [])
+    with suppress(Unproven, ValueError, RecursionError):
+        Proof.from_json(loads(text)).check(())
+
+
 TARGETS: Final = MappingProxyType[str, Callable[[bytes], None]](
-    {"model": model, "matcher": matcher, "rows": rows, "pack": pack, "columns": columns}
+    {"model": model, "matcher": matcher, "rows": rows, "pack": pack, "columns": columns, "audit": audit}
 )
