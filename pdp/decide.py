@@ -265,6 +265,10 @@ class _Made(NamedTuple):
     supports: frozenset[str] | None
     decision: Decision
 
+    def follows(self, world_seq: int, outcomes: list[Outcome], supports: frozenset[str] | None) -> bool:
+        """Tell whether the decision follows from these, too."""
+        return self.world_seq == world_seq and self.supports == supports and self.outcomes == outcomes
+
 
 def _judge(case: Case, now_ms: int) -> Decision:
     """Run the stages and return what follows from them: the decision made before, where it does and time cannot change it."""
@@ -273,7 +277,7 @@ def _judge(case: Case, now_ms: int) -> Decision:
     question, made = case.question, asked[-1].made
     if question.credential.expires_at_s:
         return _settle(case, outcomes, refusal, now_ms)
-    if made and made[:3] == (case.world.seq, outcomes, question.supports):
+    if made is not None and made.follows(case.world.seq, outcomes, question.supports):
         decision: Decision = made.decision
         return decision
     decision = _settle(case, outcomes, refusal, now_ms)

@@ -78,8 +78,7 @@ def recall(
     asked = request()
     outcome = evaluate(snapshot, asked, now_ms)
     kept = Kept(outcome, asset)
-    short = _chars(key[2:]) <= RECALL_TEXT_CHARS
-    if short and not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
+    if _short(key) and not outcome.reads_now and _timeless(snapshot, compiled, asked, now_ms):
         memory.keep(key, kept)
     return kept
 
@@ -100,6 +99,12 @@ def _values(names: tuple[str, ...], attributes: Attributes) -> tuple[tuple[type,
     # `-0.0 == 0.0`, and a condition may tell them apart by dividing.
     found = map(attributes.get, names)
     return tuple([(type(value), value.hex() if type(value) is float else value) for value in found])
+
+
+def _short(key: Key) -> bool:
+    """Tell whether little enough text stands in the attributes of a key; most have none."""
+    attributes = key[2:]
+    return not any(attributes) or _chars(attributes) <= RECALL_TEXT_CHARS
 
 
 def _chars(part: object) -> int:

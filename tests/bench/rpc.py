@@ -67,9 +67,12 @@ def measure() -> list[Figure]:
 
 
 def _of_size(ground: Ground, servers: Sequence[Server], size: int) -> list[Figure]:
-    """Return the rate of each server, beside the first one's; they take turns, and the median of the turns counts."""
+    """Return the rate of each server, beside the first one's; they take turns, and the median of all but the first counts."""
     requests = batches(size, max(1, DIFFERENT // size))
-    turns = [[asyncio.run(_rate(ground, server.address, requests)) for server in servers] for _ in range(ROUNDS)]
+    # In the first turn names are read and a policy is asked for the first time: what is shown has served for a while.
+    _, *turns = [
+        [asyncio.run(_rate(ground, server.address, requests)) for server in servers] for _ in range(1 + ROUNDS)
+    ]
     rates = [statistics.median(column) for column in zip(*turns, strict=True)]
     names = [f"{server.name}, batches of {size:,}" for server in servers]
     found = [Figure(name=names[0], value=rates[0], unit=servers[0].unit)]
