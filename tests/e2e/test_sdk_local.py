@@ -31,7 +31,7 @@ from pdp.sdk import (
     NotPermitted,
     Question,
 )
-from pdp.sdk.admin import AdminClient, LockTarget
+from pdp.sdk.admin import AdminClient, Canary, LockTarget, Mode
 from tests.support.pdp import BOB, EVE, GATE
 from tests.support.pdp_thread import ThreadedPdp, threaded_pdp
 
@@ -49,9 +49,13 @@ def pdp(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ThreadedPdp]:
 def local(pdp: ThreadedPdp, state: Path, sub: str = BOB, **options: Any) -> Iterator[LocalClient]:
     given = {"root_digest": pdp.root_digest, "trust": pdp.trust, "token": pdp.token(sub), "state_dir": state}
     with LocalClient(pdp.server, **given | options) as client:
-        while client.world_seq < pdp.world_seq:
-            threading.Event().wait(0.01)
+        reached(client, pdp.world_seq)
         yield client
+
+
+def reached(client: LocalClient, seq: int) -> None:
+    while client.world_seq < seq:
+        threading.Event().wait(0.01)
 
 
 def meaning(decision: Any) -> tuple[Any, ...]:
@@ -160,6 +164,24 @@ def test_a_lock_reaches_local_mode_and_ends_its_leases(pdp: ThreadedPdp, tmp_pat
                 list(lease.iterate(iter(lambda: threading.Event().wait(0.005), "never")))
         admin.unlock(locked.lock.id)
         assert next(watch).allowed
+
+
+def test_a_canary_answers_in_local_mode_and_is_counted_at_its_pdp(pdp: ThreadedPdp, tmp_path: Path) -> None:
+    row = "p, role:data-scientist, dataset.read, dataset/sales, *, , , deny"
+    with pdp.admin() as admin, local(pdp, tmp_path) as mine:
+        proposal_id = admin.edit(add=[row], activate=False).proposal_id
+        reached(mine, admin.start_trial(proposal_id, duration_s=600, canary=Canary(share=100, max_loses=100)))
+        (trial,) = admin.trials()
+        tried = mine.check(*SALES)
+        assert (tried.reason, tried.candidate) == (Reason.DENIED_BY_RULE, trial.revision)
+        tally = trial.tally
+        while tally is None or not tally.loses:  # its record is on its way
+            threading.Event().wait(0.02)
+            (tally,) = (one.tally for one in admin.trials())
+        reached(mine, admin.end_trial(proposal_id, Mode.CANARY))
+        after = mine.check(*SALES)
+        assert (after.allowed, after.candidate) == (True, "")
+        admin.reject(proposal_id)
 
 
 def test_a_lock_on_ourselves_is_a_refused_credential(pdp: ThreadedPdp, tmp_path: Path) -> None:
