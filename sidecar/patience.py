@@ -9,6 +9,8 @@ from collections import deque
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
+from pdp.limits import TIMER_GRAIN_S
+
 _T = TypeVar("_T")
 
 
@@ -71,7 +73,8 @@ class Patience:
     def _look(self) -> None:
         loop = asyncio.get_running_loop()
         self._timer = None
-        while self._begun and self._begun[0].until_s <= loop.time():
+        now_s = loop.time() + TIMER_GRAIN_S
+        while self._begun and self._begun[0].until_s <= now_s:
             begun = self._begun.popleft()
             if not begun.over:
                 begun.late = True

@@ -39,6 +39,7 @@ from pdp.limits import (
     MAX_RPC_BYTES,
     RECONNECT_MAX_S,
     RECONNECT_MIN_S,
+    TIMER_GRAIN_S,
 )
 
 Record = Mapping[str, Any]
@@ -181,7 +182,7 @@ class AuditTrail:
     def _refuse_late(self) -> None:
         """Refuse whoever has waited too long. One timer for all: a timer for each was a twentieth of a decision's time."""
         loop = asyncio.get_running_loop()
-        self._impatience, now_s = None, loop.time()
+        self._impatience, now_s = None, loop.time() + TIMER_GRAIN_S
         for group in (*self._taken, *self._waiting):
             if group.done is None or group.done.done():
                 continue

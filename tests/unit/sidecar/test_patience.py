@@ -3,10 +3,12 @@
 import asyncio
 
 import pytest
+import uvloop
 
 from sidecar.patience import Patience
 
 LONG_S = 3_600.0
+WORKS = 20
 
 
 async def waits() -> None:
@@ -104,3 +106,23 @@ def test_it_serves_one_loop_after_the_other() -> None:
 
     asyncio.run(go())
     asyncio.run(go())
+
+
+def test_a_timer_that_is_early_is_not_asked_for_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[None] = []
+    look = Patience._look
+
+    def counted(patience: Patience) -> None:
+        looks.append(None)
+        look(patience)
+
+    monkeypatch.setattr(Patience, "_look", counted)
+
+    async def go() -> None:
+        patience = Patience(0.0104)  # uvloop rounds to 10 ms
+        for _ in range(WORKS):
+            with pytest.raises(TimeoutError):
+                await patience.within(waits())
+
+    uvloop.run(go())
+    assert len(looks) == WORKS
