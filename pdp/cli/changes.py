@@ -287,7 +287,7 @@ def log(
 
 
 def _tried(one: TrialEvent) -> tuple[str, ...]:
-    told = f"{one.proposal_id} as a {one.mode}: {one.why}" + (f", for {one.detail}" if one.detail else "")
+    told = f"{one.proposal_id} as a {one.mode}: {one.why}" + (f" ({one.detail})" if one.detail else "")
     return str(one.seq), instant_text(one.time_ms), one.author, "", "", told
 
 

@@ -52,7 +52,7 @@ def start_shadow(proposal_id: ProposalId, *, lasts: _For, as_json: AsJson = Fals
 @shadow.command("stop")
 @connected
 def stop_shadow(proposal_id: ProposalId, *, connection: Connection) -> None:
-    """End a shadow before its time: as whoever began it, or may reject proposals. Look at what it has shown before.
+    """End a shadow before its time: as whoever began it, or may reject proposals. `pdp policy log` keeps what it has counted.
 
     Example: `pdp policy shadow stop p17`
     """

@@ -48,7 +48,10 @@ class Held:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tried:
-    """A trial that began, or ended by an entry of its own: `why` is `started`, `stopped`, `time` or `rollback`."""
+    """A trial that began, or ended by an entry of its own: `why` is `started`, `stopped`, `time` or `rollback`.
+
+    `detail` says of an end which condition was met, and what the trial has shown.
+    """
 
     seq: int
     time_ms: int
@@ -95,7 +98,7 @@ class History:
                 proposal=said["proposal"],
                 mode=modes[seq],
                 why=_STARTED if begins else said["why"],
-                detail="" if begins else said.get("detail", ""),
+                detail=_shown(said),
             )
 
     async def _entries(self, *kinds: str) -> AsyncIterator[tuple[EntryHeader, bytes]]:
@@ -139,6 +142,12 @@ class History:
                     brought[key] = revision
         ordered = sorted(rows.values(), key=lambda row: (row.file, row.line))
         return tuple((row, brought[row.section, row.fields]) for row in ordered)
+
+
+def _shown(said: Mapping[str, Any]) -> str:
+    counts = said.get("shown")
+    counted = f"{counts['compared']} compared: {counts['gains']} gains, {counts['loses']} loses" if counts else ""
+    return "; ".join(part for part in (said.get("detail", ""), counted) if part)
 
 
 def _advance(rows: dict[_Key, Row], revision: Revision) -> None:

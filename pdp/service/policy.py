@@ -7,7 +7,7 @@ digest of the exact change. A proposal compared with an older policy is carried 
 """
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.model.names import Action, printable
 from pdp.model.request import Party
 from pdp.service.access import is_request
-from pdp.service.desk import REJECT, Acting, Desk, Weighed, approvals, words
+from pdp.service.desk import NOTHING, REJECT, Acting, Desk, Weighed, approvals, words
 from pdp.world import Policy, World
 
 ACTIVATE: Final = Action.parse("policy.activate")
@@ -44,6 +44,10 @@ class Outcome:
     world: World | None = None
     proposal: Proposal | None = None
     needed: int = 0
+
+
+def _nothing(_: Trial) -> Mapping[str, Any]:
+    return NOTHING
 
 
 class Policies:
@@ -188,8 +192,12 @@ class Policies:
             if await self._desk.begin(trial, proposal, who, world):
                 return _begun(self._desk.world, world.seq + 1)
 
-    async def end(self, proposal_id: str, mode: Mode, *, who: Acting) -> World:
+    async def end(
+        self, proposal_id: str, mode: Mode, *, who: Acting, told: Callable[[Trial], Mapping[str, Any]] = _nothing
+    ) -> World:
         """End a trial before its time. Whoever began it may, whoever proposed it, and whoever may reject proposals.
+
+        `told` returns what the entry says beside that, such as what it has shown.
 
         Raises:
             PortcullisError: `not_found`; and where the caller may not.
@@ -203,7 +211,7 @@ class Policies:
             proposal = world.proposals.get(proposal_id)
             if set(who.chain).isdisjoint({*trial.by, *(proposal.authors if proposal else ())}):
                 await who.may(REJECT, self._desk.untouched())
-            if await self._desk.end(trial, Ended.STOPPED, who.chain, world):
+            if await self._desk.end(trial, Ended.STOPPED, who.chain, world, told=told(trial)):
                 return self._desk.world
 
 

@@ -1,13 +1,13 @@
 """PolicyService: changes come in whole, are checked whole, and become the live policy as the live policy says."""
 
 import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
 from pdp.change.proposal import Proposal
 from pdp.change.signoff import SignOff
-from pdp.change.trial import Mode
+from pdp.change.trial import Mode, Trial
 from pdp.engine.casbin_text import Row
 from pdp.errors import BadRequestError
 from pdp.model.attributes import Attributes
@@ -24,7 +24,7 @@ from pdp.service.history import History, Revision
 from pdp.service.policy import Draft, Policies
 from pdp.service.replicate import Publisher
 from pdp.service.sign_off import sign_off
-from pdp.service.trials import Board, shown
+from pdp.service.trials import Board, shown, totals
 from pdp.v1 import policy_pb2, policy_pb2_grpc
 
 _REVISIONS: Final = 100
@@ -192,8 +192,13 @@ class PolicyServicer(policy_pb2_grpc.PolicyServiceServicer):
 
     async def EndTrial(self, request: policy_pb2.EndTrialRequest, _context: Any) -> policy_pb2.EndTrialResponse:  # noqa: N802 - gRPC's name
         """End a trial."""
-        proposal_id = need(request.proposal_id, "proposal_id")
-        world = await self._policies.end(proposal_id, mode_of(request.mode), who=self._acting())
+        proposal_id, mode = need(request.proposal_id, "proposal_id"), mode_of(request.mode)
+        tallies = await asyncio.to_thread(shown, self._shown)
+
+        def told(trial: Trial) -> Mapping[str, Any]:
+            return {"shown": totals(tallies[trial.seq])} if trial.seq in tallies else {}
+
+        world = await self._policies.end(proposal_id, mode, who=self._acting(), told=told)
         return policy_pb2.EndTrialResponse(world_seq=world.seq)
 
     async def ListTrials(  # noqa: N802 - gRPC's name

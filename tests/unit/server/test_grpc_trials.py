@@ -80,6 +80,9 @@ def test_a_shadow_is_told_over_the_wire_and_its_traffic_only_to_auditors(tmp_pat
             assert error.value.code() is grpc.StatusCode.PERMISSION_DENIED
             await desk.policy.EndTrial(policy_pb2.EndTrialRequest(proposal_id=proposal_id, mode=SHADOW), **desk.how())
             assert await desk.trials() == []
+            told = await desk.policy.ListRevisions(policy_pb2.ListRevisionsRequest(), **desk.how())
+            assert [(one.why, one.mode) for one in told.trials] == [("stopped", "shadow"), ("started", "shadow")]
+            assert told.trials[0].detail.endswith("compared: 0 gains, 3 loses")
 
     asyncio.run(run())
 
