@@ -14,7 +14,7 @@ from pdp.audit.chain import Draft, Drafted
 from pdp.errors import Reason
 from pdp.limits import AUDIT_PART_ENTRIES, MAX_AUDIT_FIELD_BYTES
 from pdp.model import canonical
-from pdp.model.attributes import Attributes
+from pdp.model.attributes import Attributes, Value
 from pdp.model.decision import Decision, Effect, Obligation
 from pdp.model.names import Principal, Resource
 from pdp.model.request import NO_FACTS, CredentialFacts, Party, Question
@@ -252,11 +252,19 @@ def _attributes(attributes: Attributes) -> str:
     """Return the admitted attributes, or their digest where they would not fit a record (ARCHITECTURE.md section 7)."""
     if not attributes:
         return "{}"
-    plain = {name: list(value) if isinstance(value, tuple) else value for name, value in attributes.items()}
-    text = _text(plain)
+    fields = [f"{_quoted(name)}:{_value(attributes[name])}" for name in sorted(attributes)]
+    text = f"{{{','.join(fields)}}}"
     if len(text) <= MAX_AUDIT_FIELD_BYTES:
         return text
     return _text({"sha256": canonical.digest("portcullis audit attributes", text.encode("ascii")).hex()})
+
+
+def _value(value: Value) -> str:
+    if type(value) is str:
+        return _quoted(value)
+    if type(value) is bool:
+        return "true" if value else "false"
+    return _text(list(value) if isinstance(value, tuple) else value)
 
 
 def _credential(facts: CredentialFacts) -> str:
