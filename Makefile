@@ -110,7 +110,9 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real.txt
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra sidecar -o requirements/real-gate.txt pyproject.toml requirements/build.in requirements/real-gate.in
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real-gate.txt
-	@for server in mlserver kserve; do build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/real-$$server.txt requirements/real-$$server.in || exit 1; done
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/real-mlserver.txt requirements/real-mlserver.in
+	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra asgi -o requirements/real-kserve.txt pyproject.toml requirements/build.in requirements/real-kserve.in
+	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real-kserve.txt
 	@rm -rf portcullis.egg-info
 
 clean: ## Remove what the targets made

@@ -57,7 +57,12 @@ async def model_server(
         pytest.skip(f"{name} is not installed here: `make test-real` does that")
     (directory / name).mkdir()
     free = free_ports(ports)
-    told = {"PATH": os.environ["PATH"], "HOME": str(directory / name), "PYTHONPATH": str(PROGRAMS), **environment}
+    told = {
+        "PATH": os.environ["PATH"],
+        "HOME": str(directory / name),
+        "PYTHONPATH": f"{PROGRAMS}:{ROOT}",
+        **environment,
+    }
     command = [str(python), str(PROGRAMS / program), *(str(port) for port in free)]
     child = Child.start(name, command, log=directory / name / "log.txt", environment=told)
     try:
@@ -74,7 +79,11 @@ async def _ready(server: ModelServer) -> None:
     async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as client:
         while server.child.running:
             with contextlib.suppress(httpx.TransportError):
-                if (await client.get(f"{server.url}/v2/health/ready")).status_code == httpx.codes.OK:
+                # Behind a middleware that has a world: who shows no credential is refused as one who shows none.
+                if (await client.get(f"{server.url}/v2/health/ready")).status_code in {
+                    httpx.codes.OK,
+                    httpx.codes.UNAUTHORIZED,
+                }:
                     return
             await asyncio.sleep(0.05)  # it tells nobody
     raise server.child.failure("ended before it was ready")
@@ -125,20 +134,26 @@ class Gated:
         await asyncio.to_thread(self.server.child.wait_for, pattern, PATIENCE_S)
 
 
+def access_of(pdp: RunningPdp) -> PdpAccess:
+    """Write the gate's credential beside the PDP, and return how a gate reaches it."""
+    token = pdp.directory / "gate.token"
+    token.write_text(pdp.token(GATE))
+    digest = sha256((pdp.directory / "state" / "root.json").read_bytes()).hexdigest()
+    return PdpAccess(address=str(pdp.address), root_digest=digest, token_file=token, plaintext=True)
+
+
+def known(assets: Iterable[str]) -> str:
+    """Return an inventory of `assets`, all of them in dev."""
+    return "".join(f"{one}: {{environment: dev}}\n" for one in assets)
+
+
 @contextlib.asynccontextmanager
 async def gated(
     server: ModelServer, directory: Path, *, table: RouteTable, assets: Iterable[str]
 ) -> AsyncIterator[Gated]:
     """Put the whole gate before `server`: a PDP, and a sidecar that follows it with the real Envoy."""
-    known = "".join(f"{one}: {{environment: dev}}\n" for one in assets)
-    async with running_pdp(directory, assets=known) as pdp:
-        (directory / "gate.token").write_text(pdp.token(GATE))
-        access = PdpAccess(
-            address=str(pdp.address),
-            root_digest=sha256((directory / "state" / "root.json").read_bytes()).hexdigest(),
-            token_file=directory / "gate.token",
-            plaintext=True,
-        )
+    async with running_pdp(directory, assets=known(assets)) as pdp:
+        access = access_of(pdp)
         config = SidecarConfig(
             envoy=EnvoySettings(
                 listen=ANYWHERE,

@@ -1,9 +1,10 @@
 """Run by KServe's own interpreter: its Python model server with one model, over REST and gRPC.
 
-python kserve_model.py HTTP_PORT GRPC_PORT
+python kserve_model.py HTTP_PORT GRPC_PORT    # with PDP_SIDECAR_CONFIG set: behind our middleware
 """
 
 import ast
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -48,6 +49,10 @@ class Described(rest.RESTServer):
     def create_application(self) -> None:
         """Make the application as KServe does, and tell what it answers."""
         super().create_application()
+        if "PDP_SIDECAR_CONFIG" in os.environ:
+            from sidecar.asgi import PolicyMiddleware  # noqa: PLC0415 - only where it is asked for
+
+            app.add_middleware(PolicyMiddleware)
         tell_routes([*iter_route_contexts(app.routes), *optional()], kserve.protocol.grpc)
 
 
