@@ -24,6 +24,7 @@ from sidecar.config import CoreConfig, PdpAccess, check_pdp, load_routes, parse_
 from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.mlflow.facts import Fields, Inventory
+from sidecar.mlflow.mark import Mark
 from sidecar.rechecks import Notes, Rechecker, Time
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Doorkeeper:
         config, forward = await asyncio.to_thread(load, Path(name))
         place, lock = await asyncio.to_thread(claimed, config.state_dir)
         self._held.enter_context(lock)
+        mark = Mark(config.state_dir / "learnt")
         config = replace(config, state_dir=place)
         clock = SystemClock()
         source, sink = follow_pdp(config.pdp, clock)
@@ -193,7 +195,7 @@ class Doorkeeper:
             notes=core.notes,
             time=clock,
             forward_credentials=forward,
-            inventory=_inventory(config, core),
+            inventory=_inventory(config, core, mark),
         )
 
 
@@ -221,7 +223,7 @@ def claimed(state_dir: Path) -> tuple[Path, IO[bytes]]:
     raise ConfigError(f"state_dir: more than {LIMITS.workers} workers share it", advice="run fewer workers")
 
 
-def _inventory(config: CoreConfig, core: "Core") -> Inventory | None:
+def _inventory(config: CoreConfig, core: "Core", mark: Mark) -> Inventory | None:
     """Return how an MLflow server's facts are read and written; None: it is no MLflow server."""
     registry, access = config.table.registry, config.pdp
     if registry is None:
@@ -246,4 +248,5 @@ def _inventory(config: CoreConfig, core: "Core") -> Inventory | None:
         world=lambda: core.world,
         reach=core.notes.reach,
         write=write,
+        mark=mark,
     )

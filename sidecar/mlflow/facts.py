@@ -22,6 +22,7 @@ from pdp.world import World
 from sidecar.exchange import NotPassableError
 from sidecar.limits import LIMITS
 from sidecar.mlflow import places
+from sidecar.mlflow.mark import Mark
 from sidecar.mlflow.places import Place, Version
 from sidecar.routes import Registry
 
@@ -44,6 +45,7 @@ class Inventory:
         world: The world held now.
         reach: Waits until a world is held.
         write: Registers assets with all their attributes; returns the world that has them, or raises `PortcullisError`.
+        mark: Which world the workers of this server have brought about; None: there is one worker.
     """
 
     registry: Registry
@@ -51,6 +53,7 @@ class Inventory:
     world: Callable[[], World]
     reach: Callable[[int, float], Awaitable[bool]]
     write: Callable[[Mapping[str, Fields]], Awaitable[int]]
+    mark: Mark | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -223,10 +226,25 @@ class Facts:
         try:
             async with asyncio.timeout(LIMITS.facts_s):
                 seq = await self._inventory.write(written)
+                if self._inventory.mark is not None:
+                    self._inventory.mark.lift(seq)
                 await self._inventory.reach(seq, LIMITS.facts_s)
         except (PortcullisError, TimeoutError) as fault:
             _LOG.warning("the PDP did not take in what is new of %s: %s", ", ".join(sorted(written)), fault)
             raise NotPassableError(Reason.PDP_UNREACHABLE) from None
+
+    async def caught_up(self) -> None:
+        """Return once everything is held that a worker of this server has brought about.
+
+        Raises:
+            NotPassableError: It does not arrive.
+        """
+        seq = self._inventory.mark.read() if self._inventory.mark is not None else 0
+        if seq > self._inventory.world().seq:
+            try:
+                await self._inventory.reach(seq, LIMITS.facts_s)
+            except PortcullisError as fault:
+                raise NotPassableError(fault.reason) from None
 
     async def stop(self) -> None:
         """End what is still tried."""

@@ -106,6 +106,7 @@ class MlflowRequest(Request):
         await refuse(self._send, dressed(verdict.denial, what=self._what, why=self._why))
 
     async def _serve(self, admitted: Admitted, headers: Mapping[str, str]) -> None:
+        await self._facts.caught_up()
         said, body = await self._read(admitted, headers)
         plan = await self._plan(admitted, said)
         granted = await self._each(admitted, plan.wants)

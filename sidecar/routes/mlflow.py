@@ -133,14 +133,20 @@ _NEVER: Final = (
     ),
     "/api/2.0mlflow/experiments/search-datasets",  # MLflow 3.17 lacks a slash here
     "/ajax-api/2.0mlflow/experiments/search-datasets",
-    # Traces hold what people asked a model, and are no asset of the inventory.
+    # Traces hold what people asked a model, and are no asset of the inventory; webhooks send data elsewhere.
     *(
         f"{twin}/2.0/mlflow/{path}"
         for twin in TWINS
-        for path in ("traces[/{rest}]", "get-trace-artifact", "get-online-trace-details", "unified-traces")
+        for path in (
+            "traces[/{rest}]",
+            "get-trace-artifact",
+            "get-online-trace-details",
+            "unified-traces",
+            "webhooks[/{rest}]",
+        )
     ),
     # Everything of the API's version 3 but the server's description: traces, scorers, evaluation datasets, the gateway's
-    # administration with its secrets, webhooks (which send data elsewhere), jobs (which run code), workspaces, MCP servers.
+    # administration with its secrets, jobs (which run code), workspaces, MCP servers.
     *(f"{twin}/3.0/{{rest}}" for twin in TWINS),
     "/v1/{rest}",
     "/gateway/{rest}",

@@ -6,6 +6,7 @@ cache off: each check is asked. Uncoalesced is the same client with as many sing
 
 import asyncio
 import datetime as dt
+import json
 import statistics
 import subprocess
 import sys
@@ -42,7 +43,7 @@ def measure() -> list[Figure]:
         with Client(stage.pdp_address, **_credential(stage)) as client:  # type: ignore[arg-type]
             decision = client.require(*ENDPOINT, supports=None)
     # Two cores are few: the stage's processes have ended before files are read.
-    return figures + _files(decision) + _local()
+    return figures + _files(decision) + _local() + _mlflow()
 
 
 def _import() -> Figure:
@@ -204,4 +205,31 @@ def _local() -> list[Figure]:
     return [
         Figure(name=name, value=engine_us, unit="us"),
         Figure(name="LocalClient.check, allow", value=local_us, unit="us", versus=name, ratio=local_us / engine_us),
+    ]
+
+
+# MLflow.
+
+_REAL = Path(".venv-real/bin/python")
+
+
+def _mlflow() -> list[Figure]:
+    """Return the round trips of MLflow's client, if the environment of `make test-real` is there."""
+    if not _REAL.exists():
+        print("bench: MLflow's round trip is skipped: `make .venv-real/.installed` makes the environment that it needs")
+        return []
+    told = json.loads(subprocess.check_output([_REAL, "-W", "ignore", "-m", "tests.bench.mlflow_trip"], text=True))
+    name = "MLflow round trip, no authorization"
+    return [
+        Figure(name=name, value=told["none"], unit="ms"),
+        *(
+            Figure(
+                name=f"MLflow round trip, {label}",
+                value=told[kind],
+                unit="ms",
+                versus=name,
+                ratio=told[kind] / told["none"],
+            )
+            for kind, label in (("pdp", "--app-name pdp"), ("basic-auth", "its own basic-auth"))
+        ),
     ]

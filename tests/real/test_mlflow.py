@@ -1,14 +1,8 @@
 """MLflow's own client with our plug-ins, against a real MLflow server: token, purpose, and the gate in front of models."""
 
 import http.client
-import os
-import socket
-import subprocess
-import sys
 import threading
-import time
 from collections.abc import Iterator
-from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -29,6 +23,7 @@ from mlflow import MlflowClient  # noqa: E402
 from pdp.errors import ConfigError  # noqa: E402
 from pdp.sdk import AccessDenied  # noqa: E402
 from pdp.sdk.mlflow_plugin import asking  # noqa: E402
+from tests.support.mlflow_server import mlflow_server  # noqa: E402
 from tests.support.pages import SDK_PAGE, blocks  # noqa: E402
 from tests.support.pdp import BOB  # noqa: E402
 from tests.support.pdp_thread import threaded_pdp  # noqa: E402
@@ -80,46 +75,13 @@ class _Pass(BaseHTTPRequestHandler):
 def front(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Front]:
     """Run `mlflow server`, and the front before it."""
     directory = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    words = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
-    words += [
-        "--backend-store-uri",
-        f"sqlite:///{directory}/mlflow.db",
-        "--artifacts-destination",
-        str(directory / "a"),
-    ]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("PDP_", "MLFLOW_"))}
-    with (
-        (directory / "log").open("wb") as log,
-        subprocess.Popen(
-            words, cwd=directory, env=environment, stdout=log, stderr=log, start_new_session=True
-        ) as process,
-    ):
-        try:
-            _until_healthy(port, directory / "log")
-            server = Front(f"127.0.0.1:{port}")
-            thread = threading.Thread(target=server.serve_forever, daemon=True)
-            thread.start()
-            yield server
-            server.shutdown()
-            server.server_close()
-        finally:
-            os.killpg(process.pid, 15)
-
-
-def _until_healthy(port: int, log: Path) -> None:
-    end = time.monotonic() + 120
-    while time.monotonic() < end:
-        try:
-            with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=1)) as connection:
-                connection.request("GET", "/health")
-                if connection.getresponse().status == 200:
-                    return
-        except OSError:
-            threading.Event().wait(0.2)
-    pytest.fail(log.read_text())
+    with mlflow_server(directory) as port:
+        server = Front(f"127.0.0.1:{port}")
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        server.server_close()
 
 
 @pytest.fixture

@@ -100,16 +100,20 @@ class Bench:
         self.reachable = True
         self._register(assets or {})
         table = assemble(served={}, server="workspace/mlflow", protocols=("mlflow",), registry=REGISTRY)
-        door = Door(
+        self.inventory = Inventory(
+            registry=REGISTRY, server="workspace/mlflow", world=lambda: self.world, reach=_reach, write=self._write
+        )
+        self._door = Door(
             gate=Gate(table=table, identify=identify, decider=self.policy),
             rechecker=Rechecker(decider=self.policy, time=Clock(), jitter=lambda: 0.0),
             notes=self.policy,
             time=Clock(),
-            inventory=Inventory(
-                registry=REGISTRY, server="workspace/mlflow", world=lambda: self.world, reach=_reach, write=self._write
-            ),
         )
-        self.gate = MlflowMiddleware(self.app, door=door)
+        self.behind(self.inventory)
+
+    def behind(self, inventory: Inventory) -> None:
+        """Put the gate before the application anew, with this inventory."""
+        self.gate = MlflowMiddleware(self.app, door=replace(self._door, inventory=inventory))
 
     def _register(self, assets: Mapping[str, Mapping[str, Any]]) -> None:
         held = dict(self.world.assets)

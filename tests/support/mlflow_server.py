@@ -62,7 +62,7 @@ class Guarded:
 
 
 @contextmanager
-def guarded_mlflow(directory: Path, *, workers: int = 1) -> Iterator[Guarded]:
+def guarded_mlflow(directory: Path, *, workers: int = 2) -> Iterator[Guarded]:
     """Run both until the block ends."""
     with threaded_pdp(directory / "pdp", rows=ROWS, assets=ASSETS) as pdp:
         (directory / "routes.yaml").write_text(ROUTES)
