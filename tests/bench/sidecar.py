@@ -126,7 +126,8 @@ def _at(ground: Ground, ways: Sequence[Way], connections: int) -> list[Figure]:
     turns = [[_run(ground, way, connections, DURATION_S) for way in ways] for _ in range(ROUNDS)]
     seen = {way.name: _median(runs) for way, runs in zip(ways, zip(*turns, strict=True), strict=True)}
     _check(seen)
-    return [figure for way in ways for figure in _figures(way, seen, f", {connections} connections")]
+    where = f", {connections} connection{'s' if connections > 1 else ''}"
+    return [figure for way in ways for figure in _figures(way, seen, where)]
 
 
 def _figures(way: Way, seen: dict[str, Seen], where: str) -> list[Figure]:

@@ -141,7 +141,7 @@ async def _cuts(ground: Ground, gate: Door, streams: int, interval_ms: int, lock
             memory = _memory(before, _resident(gate), streams)
         taken_ms += await _locked_out(ground, running)
         await _admitted_again(ground, gate)
-    name = f"lock -> cut, {streams:,} streams of {1000 / interval_ms:g} tokens/s"
+    name = f"lock -> cut, {streams:,} stream{'s' if streams > 1 else ''}, a token every {interval_ms:,} ms"
     ordered = sorted(taken_ms)
     return [
         Figure(name=f"{name}: p50", value=statistics.median(ordered), unit="ms"),
