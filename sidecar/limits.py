@@ -52,7 +52,8 @@ class SidecarLimits:
         query_fields: Most fields of a query that decides.
         homes: Runs and logged models of which it is remembered where they belong: some 10 MiB.
         list_page: Most objects that are asked of an MLflow server at once, to fill one page of a list.
-        list_rounds: Most such pages behind one page of a list; what was found until then goes out with a token for the rest.
+        list_rounds: Most such pages behind one page of a list, since each object on them is a decision on record; what was found
+            until then goes out with a token for the rest.
         decide_at_once: Questions of one list that are decided together.
         facts_s: Time for the PDP to take in what was learnt of a version.
         workers: Most processes of one server that share a state directory's place.
@@ -103,7 +104,7 @@ class SidecarLimits:
     query_fields: int = 1_000
     homes: int = 65_536
     list_page: int = 1_000
-    list_rounds: int = 100
+    list_rounds: int = 20
     decide_at_once: int = 64
     facts_s: float = 5.0
     workers: int = 64

@@ -27,7 +27,8 @@ from sidecar.gate import Admitted, Verdict
 from sidecar.limits import LIMITS
 from sidecar.mlflow import lists, words
 from sidecar.mlflow.facts import Facts, Inventory
-from sidecar.mlflow.meanings import About, Plan, Want, meaning_of, narrowed
+from sidecar.mlflow.meanings import meaning_of, narrowed
+from sidecar.mlflow.plan import About, Plan, Want
 from sidecar.mlflow.upstream import Homes, Reply, Upstream, whole
 from sidecar.mlflow.words import RefusedError, Words
 from sidecar.replies import Denial
