@@ -14,14 +14,14 @@ import fcntl
 import hashlib
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from itertools import islice
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Protocol, Self
 
+from pdp.adapters.audit_memory import NOTHING, Memory, NoMemory, Signed
 from pdp.adapters.audit_reserve import FULL, lay_up, release
-from pdp.audit.chain import START, Link, frame, frames, scan, seal
+from pdp.audit.chain import START, Link, Tail, frame, scan, seal
 from pdp.audit.checkpoint import Checkpoint, NoteSigner, origin_of, signed_note
 from pdp.audit.merkle import Frontier, spelled
 from pdp.audit.record import checkpoint_record, cut_record, opened_record
@@ -35,7 +35,6 @@ from pdp.limits import (
 )
 
 _NAME: Final = re.compile(r"(?P<chain>[a-z0-9-]{1,128})\.(?P<first>\d{12})\.log")
-_FRAME_PREFIX: Final = len(frame(b"")) - 1  # what stands on a line before the content
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,6 +122,14 @@ class AuditFile:
             self.unknown = True
 
 
+class ChainSigner(NoteSigner, Protocol):
+    """What signs the checkpoints of a chain, and remembers the last one."""
+
+    def memory(self, name: str) -> Memory:
+        """Return what remembers the last checkpoint of the chains of `name`."""
+        ...
+
+
 class AuditChain:
     """The chain that this process writes; `open` it, `append` groups, `close` it. One thread at a time."""
 
@@ -133,7 +140,7 @@ class AuditChain:
         who: Callable[[], Mapping[str, Any]],
         now_ms: Callable[[], int],
         reserve_bytes: int = AUDIT_RESERVE_BYTES,
-        signer: NoteSigner | None = None,
+        signer: ChainSigner | None = None,
     ) -> None:
         self.directory = directory
         self.name = ""
@@ -151,6 +158,8 @@ class AuditChain:
         self._roll_reason = "start"
         self._lock = -1
         self._signer = signer
+        self._memory: Memory = NoMemory()
+        self._finding = ""
         self._signed_n = 0  # the number of the last checkpoint
         self._signed_ms = now_ms()
 
@@ -163,7 +172,7 @@ class AuditChain:
         who: Callable[[], Mapping[str, Any]],
         now_ms: Callable[[], int],
         reserve_bytes: int = AUDIT_RESERVE_BYTES,
-        signer: NoteSigner | None = None,
+        signer: ChainSigner | None = None,
     ) -> Self:
         """Continue the chain of `name` in `directory`, or start one; a torn tail is cut and the cut recorded.
 
@@ -182,6 +191,7 @@ class AuditChain:
         try:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             chain._take_lock()
+            chain._memory = signer.memory(name) if signer else chain._memory
             chain._resume(name)
         except OSError as error:
             chain.close()
@@ -215,7 +225,7 @@ class AuditChain:
         checkpoint = self._checkpoint() if self._checkpoint_due() else None
         self._write(records if checkpoint is None else [checkpoint, *records])
         if checkpoint is not None:
-            self._signed(self.head.n - len(records))
+            self._signed(self.head.n - len(records), checkpoint)
         return self.head
 
     def _write(self, records: Sequence[Mapping[str, Any]]) -> None:
@@ -234,10 +244,12 @@ class AuditChain:
             return None
         origin = origin_of(self._signer.key, self.name)
         held = Checkpoint(origin=origin, size=self.tree.size, root=self.tree.root())
-        return checkpoint_record(time_ms=self._now_ms(), size=held.size, note=signed_note(held, self._signer))
+        note = signed_note(held, self._signer)
+        return checkpoint_record(time_ms=self._now_ms(), size=held.size, root=held.root.hex(), note=note)
 
-    def _signed(self, n: int) -> None:
+    def _signed(self, n: int, record: Mapping[str, Any]) -> None:
         self._signed_n, self._signed_ms = n, self._now_ms()
+        self._memory.keep(Signed(chain=self.name, size=record["size"], root=record["root"]))
 
     def _sign_off(self) -> None:
         """End a segment with a checkpoint, if there is anything new to sign and the file takes it."""
@@ -248,7 +260,7 @@ class AuditChain:
         if checkpoint is not None:
             with contextlib.suppress(OSError):  # the next one covers these records, too
                 self._write([checkpoint])
-                self._signed(self.head.n)
+                self._signed(self.head.n, checkpoint)
 
     def close(self) -> None:
         """Sign what was written; release files, region and lock."""
@@ -286,10 +298,12 @@ class AuditChain:
         """Allocate the reserve; where that fails, say so and try again later: a full disk is full for a while."""
         try:
             self._reserve = lay_up(self.directory, self._reserve_bytes)
-            self.degraded = ""
+            self.degraded = self._finding
         except OSError as error:
             self._tried_ms = self._now_ms()
-            self.degraded = self.degraded or f"the decision log has no reserve: {error.strerror or error}"
+            self.degraded = (
+                self.degraded or self._finding or f"the decision log has no reserve: {error.strerror or error}"
+            )
 
     def _use_reserve(self) -> None:
         """Go on in the region that was laid up, as a segment like any other."""
@@ -322,16 +336,24 @@ class AuditChain:
         behind: list[Segment] = []
         for segment in reversed([item for item in known if item.chain == newest]):
             tail = scan(segment.path.read_bytes())
-            if tail is not None and (tail.tree is None or tail.key != self._key):
-                break  # of an earlier version, or signed by a key that is gone: it ends where it does
+            if tail is not None and not self._goes_on(newest, tail):
+                break  # of an earlier version, signed by a key that is gone, or not what was signed: it ends where it does
             if tail is not None and tail.tree is not None:
                 self.name, self.head, self.tree = segment.chain, tail.head, tail.tree
                 self._set_aside(behind)
                 self._continue(segment, tail.valid_bytes, clean=(tail.whole or tail.torn) and not behind)
                 return
             behind.append(segment)
+        else:
+            self._finding = self._memory.last().missed(newest, None)
         self.name = f"{name}-{max(self._now_ms(), _started_ms(newest) + 1)}"
+        self._memory.keep(replace(NOTHING, chain=self.name))
         self._roll()
+
+    def _goes_on(self, chain: str, tail: Tail) -> bool:
+        """Tell whether a chain is ours to continue: of our key, and with all in it that was signed last."""
+        self._finding = self._memory.last().missed(chain, tail)
+        return tail.tree is not None and tail.key == self._key and not self._finding
 
     def _set_aside(self, damaged: Sequence[Segment]) -> None:
         """Rename segments whose first record does not hold: they are evidence, and the next segment may bear their name."""
@@ -369,7 +391,7 @@ class AuditChain:
             chain=self.name,
             reason=reason,
             time_ms=self._now_ms(),
-            who=self._who(),
+            who={**self._who(), **({"finding": self._finding} if self._finding and self.head == START else {})},
             key=self._key,
             tree=spelled(self.tree) if starts else None,
         )
@@ -389,90 +411,6 @@ class AuditChain:
             with contextlib.suppress(OSError):  # the group it belongs to has been answered already
                 self._file.close()
             self._file = None
-
-
-class ChainReader:
-    """Reads a chain by record number; remembers where it stopped, so that following costs nothing."""
-
-    def __init__(self, directory: Path, chain: str) -> None:
-        self._directory = directory
-        self._chain = chain
-        self._next = (1, Path(), 0)  # number of the next record, its segment and offset
-
-    def read(self, *, after: int, until: int, limit: int, limit_bytes: int) -> list[bytes]:
-        """Return the contents of records `after` + 1 to `until`, at most `limit` of them and about `limit_bytes`."""
-        contents: list[bytes] = []
-        size = 0
-        for content in self._from(after + 1, until):
-            contents.append(content)
-            size += len(content)
-            if len(contents) >= limit or size >= limit_bytes:
-                break
-        return contents
-
-    def skip(self, before_ms: int) -> None:
-        """Pass over the files that were last written before `before_ms`, milliseconds since the epoch.
-
-        For whoever counts: the time of a file is no evidence, and one that was copied is read again for nothing.
-        """
-        for segment in segments(self._directory, self._chain):
-            self._next = (segment.first, segment.path, 0)
-            if segment.path.stat().st_mtime * 1000 >= before_ms:
-                return
-
-    def rest(self, *, until: int) -> Iterator[bytes]:
-        """Yield the records that were not read before, to number `until`; what is still being written waits."""
-        yield from self._from(self._next[0], until)
-
-    def _from(self, wanted: int, until: int) -> Iterator[bytes]:
-        known = segments(self._directory, self._chain)
-        for position, segment in enumerate(known):
-            # What stands behind the next segment's start was never acknowledged, so it is not part of the chain.
-            end = min(until, known[position + 1].first - 1) if position + 1 < len(known) else until
-            if wanted <= end:
-                yield from self._lines(segment, wanted, end)
-                wanted = end + 1
-
-    def _lines(self, segment: Segment, wanted: int, end: int) -> Iterator[bytes]:
-        n, path, offset = self._next
-        if path != segment.path or n > wanted:
-            n, offset = segment.first, 0
-        with segment.path.open("rb") as file:
-            file.seek(offset)
-            while n <= end:
-                line = file.readline()
-                if not line.endswith(b"\n"):
-                    return
-                offset += len(line)
-                n += 1
-                if n > wanted:
-                    self._next = (n, segment.path, offset)
-                    yield line[_FRAME_PREFIX:-1]
-
-
-def read_segments(directory: Path) -> dict[str, list[tuple[str, bytes]]]:
-    """Return name and bytes of every segment in `directory`, by chain: what `chain.verify` takes.
-
-    Raises:
-        OSError: something cannot be read.
-    """
-    chains: dict[str, list[tuple[str, bytes]]] = {}
-    for segment in segments(directory):
-        chains.setdefault(segment.chain, []).append((segment.path.name, segment.path.read_bytes()))
-    return chains
-
-
-def acknowledged(held: Sequence[tuple[str, bytes]]) -> Iterator[bytes]:
-    """Yield the records of a chain that were acknowledged, from its segments; what stands behind a failed write was not.
-
-    Raises:
-        Malformed: a segment ends in a torn write.
-    """
-    firsts = [int(name.split(".")[1]) for name, _ in held]
-    for position, (_, data) in enumerate(held):
-        end = firsts[position + 1] - firsts[position] if position + 1 < len(held) else len(data)
-        for _, content in islice(frames(data), end):
-            yield content
 
 
 def sync_directory(directory: Path) -> None:

@@ -10,6 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from pdp.adapters.audit_memory import Memory, MemoryFile, NoMemory
 from pdp.adapters.keys_files import load_key, write_durably, write_key
 from pdp.audit.checkpoint import VerifierKey
 from pdp.trust.keys import SigningKey
@@ -21,13 +22,19 @@ _PRIVATE_FILE: Final = "audit.pem"
 class AuditSigner:
     """Signs notes with the audit key of a state directory."""
 
-    def __init__(self, key: SigningKey) -> None:
+    def __init__(self, key: SigningKey, directory: Path | None = None) -> None:
+        """Prepare; what was signed last is remembered in files in `directory`, if there is one."""
         self._private = key
+        self._directory = directory
         self.key = VerifierKey.of(key.public.public)
 
     def sign(self, text: str) -> bytes:
         """Return the signature over `text`."""
         return self._private.sign(text.encode()).signature
+
+    def memory(self, name: str) -> Memory:
+        """Return what remembers the last checkpoint of the chains of `name`."""
+        return NoMemory() if self._directory is None else MemoryFile(self._directory / f"audit-{name}.json")
 
 
 def audit_signer(state_dir: Path) -> AuditSigner:
@@ -39,7 +46,7 @@ def audit_signer(state_dir: Path) -> AuditSigner:
     path = state_dir / "keys" / _PRIVATE_FILE
     if not path.exists():
         _make(path)
-    signer = AuditSigner(load_key(path))
+    signer = AuditSigner(load_key(path), path.parent)
     public = f"{signer.key}\n".encode()
     shown = state_dir / PUBLIC_FILE
     if not shown.exists() or shown.read_bytes() != public:

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
-from pdp.audit.merkle import Frontier, frontier_of
+from pdp.audit.merkle import Frontier, Tree, frontier_of
 from pdp.audit.quick import quick
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_AUDIT_RECORD_BYTES
@@ -93,7 +93,7 @@ class Tail:
 
     `torn` is False if a whole valid record stands behind the damage: then it is no torn write but a changed file, which
     is evidence and is not cut. `tree` is the chain's up to `head`, and `key` what signs it, as the first record has it; None and
-    empty in the chain of an earlier version.
+    empty in the chain of an earlier version. `before` is the tree before the segment, `leaves` are what it adds.
     """
 
     head: Link
@@ -102,6 +102,14 @@ class Tail:
     whole: bool
     tree: Frontier | None = None
     key: str = ""
+    before: Frontier | None = None
+    leaves: tuple[bytes, ...] = ()
+
+    def holds(self, size: int, root: str) -> bool:
+        """Tell whether the chain's first `size` records may have this root (hex); what lies before the segment is not seen."""
+        if self.before is None or size > self.head.n:
+            return False
+        return size < self.before.size or Tree(self.before, self.leaves).root(size).hex() == root
 
 
 class Malformed(ValueError):  # noqa: N818 - a finding about bytes, not an error of ours
@@ -283,11 +291,21 @@ def scan(data: bytes) -> Tail | None:
         torn = not _any_record(data[held[-1][0] :])
     else:
         torn = False
+    leaves = tuple(bytes.fromhex(link.digest) for _, link in held)
+    before = tree.copy() if tree is not None else None
     if tree is not None:
-        tree.extend(bytes.fromhex(link.digest) for _, link in held)
+        tree.extend(leaves)
     valid, head = held[-1]
-    key = str(record.get("key", ""))
-    return Tail(head=head, valid_bytes=valid, torn=torn, whole=valid == len(data), tree=tree, key=key)
+    return Tail(
+        head=head,
+        valid_bytes=valid,
+        torn=torn,
+        whole=valid == len(data),
+        tree=tree,
+        key=str(record.get("key", "")),
+        before=before,
+        leaves=leaves,
+    )
 
 
 def read_on(data: bytes, start: int, after: Link) -> Iterator[tuple[int, dict[str, Any] | None, Link]]:

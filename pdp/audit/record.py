@@ -187,9 +187,9 @@ def opened_record(
     return extra | {"v": VERSION, "kind": "open", "time_ms": time_ms, "chain": chain, "reason": reason}
 
 
-def checkpoint_record(*, time_ms: int, size: int, note: str) -> dict[str, Any]:
+def checkpoint_record(*, time_ms: int, size: int, root: str, note: str) -> dict[str, Any]:
     """Return the record of a signed checkpoint over the `size` records before it."""
-    return {"v": VERSION, "kind": "checkpoint", "time_ms": time_ms, "size": size, "note": note}
+    return {"v": VERSION, "kind": "checkpoint", "time_ms": time_ms, "size": size, "root": root, "note": note}
 
 
 def cut_record(*, time_ms: int, size_bytes: int, cut_digest: str) -> dict[str, Any]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from pdp.adapters.audit_file import acknowledged, folders, read_segments
+from pdp.adapters.audit_file import folders
 from pdp.adapters.audit_prune import Tombstones, tombstones
+from pdp.adapters.audit_reader import acknowledged, read_segments
 from pdp.audit.chain import Link, Report, Verdict, frames, unseal
 from pdp.audit.checkpoint import BadNote, VerifierKey, notes_in, origin_of
 from pdp.audit.verify import Known, Reading, Stop

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.audit_file import acknowledged
+from pdp.adapters.audit_reader import acknowledged
 from pdp.audit.chain import Verdict, unseal
 from pdp.audit.checkpoint import notes_in
 from pdp.audit.proof import Proof, Unproven

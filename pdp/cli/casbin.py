@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.adapters.audit_file import read_segments
+from pdp.adapters.audit_reader import read_segments
 from pdp.adapters.casbin_shape import AdapterSpec, load_rows
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.pack_files import read_pack

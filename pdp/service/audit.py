@@ -22,7 +22,8 @@ from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Protocol
 
-from pdp.adapters.audit_file import AuditChain, ChainReader, segments
+from pdp.adapters.audit_file import AuditChain, segments
+from pdp.adapters.audit_reader import ChainReader
 from pdp.adapters.audit_received import ReceivedChain
 from pdp.audit.chain import Link, Malformed
 from pdp.audit.record import lost_record

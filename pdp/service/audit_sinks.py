@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from pdp.adapters.audit_file import ChainReader, segments
+from pdp.adapters.audit_file import segments
+from pdp.adapters.audit_reader import ChainReader
 from pdp.errors import PortcullisError
 from pdp.limits import AUDIT_SHIP_RECORDS, AUDIT_SINK_BATCH_BYTES, AUDIT_SINK_IDLE_S, RECONNECT_MAX_S, RECONNECT_MIN_S
 

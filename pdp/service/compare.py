@@ -11,7 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from pdp.adapters.audit_file import ChainReader, segments
+from pdp.adapters.audit_file import segments
+from pdp.adapters.audit_reader import ChainReader
 from pdp.audit.replay import NO_QUESTION, Lost, logged
 from pdp.change.trial import NO_TRIALS, Trial
 from pdp.errors import BadRequestError

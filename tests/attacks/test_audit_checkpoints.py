@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pdp.adapters.audit_file import read_segments
 from pdp.adapters.audit_key import AuditSigner
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import START, Link, Report, Verdict, frame, frames, seal
 from pdp.audit.verify import Known, Reading, verify
 from tests.support.chains import decision, signer, written

@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pdp.adapters.audit_file import acknowledged, read_segments
 from pdp.adapters.audit_index import AuditIndex
+from pdp.adapters.audit_reader import acknowledged, read_segments
 from pdp.audit.chain import START, Link, Verdict, frame, seal
 from pdp.audit.query import Wanted
 from pdp.audit.record import Circumstances, DecisionRecord, opened_record

@@ -9,8 +9,9 @@ import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from pdp.adapters.audit_file import AuditChain, read_segments
+from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.audit_key import audit_signer
+from pdp.adapters.audit_reader import read_segments
 from pdp.adapters.clock import SystemClock
 from pdp.audit.record import Circumstances, DecisionRecord
 from pdp.errors import Reason

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import grpc
 
-from pdp.adapters.audit_file import read_segments
+from pdp.adapters.audit_reader import read_segments
 from pdp.adapters.keys_files import load_root
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.audit import chain as chains

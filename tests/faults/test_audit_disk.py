@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from pdp.adapters.audit_file import AuditChain, AuditFile, read_segments
+from pdp.adapters.audit_file import AuditChain, AuditFile
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
 from pdp.audit.verify import verify

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.adapters.audit_file import read_segments
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import Verdict
 from pdp.audit.verify import verify as verify_chain
 from tests.faults.test_kill9 import acknowledged, verify

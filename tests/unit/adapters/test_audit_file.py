@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from pdp.adapters import audit_file
-from pdp.adapters.audit_file import AuditChain, ChainReader, read_segments, segments
+from pdp.adapters.audit_file import AuditChain, segments
+from pdp.adapters.audit_reader import ChainReader, read_segments
 from pdp.adapters.audit_received import ReceivedChain
 from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict

@@ -1,14 +1,17 @@
 import asyncio
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from pdp.adapters.audit_file import AuditChain, read_segments
+from pdp.adapters.audit_file import AuditChain, segments
 from pdp.adapters.audit_key import PUBLIC_FILE, AuditSigner, audit_signer
+from pdp.adapters.audit_reader import read_segments
 from pdp.adapters.audit_received import ReceivedChain
-from pdp.audit.chain import Verdict, frames, seal
+from pdp.audit.chain import START, Verdict, frame, frames, seal
 from pdp.audit.checkpoint import VerifierKey
+from pdp.audit.merkle import Frontier, spelled
 from pdp.audit.verify import Known, verify
 from pdp.errors import ConfigError
 from pdp.limits import AUDIT_CHECKPOINT_RECORDS, AUDIT_CHECKPOINT_S
@@ -95,6 +98,72 @@ def test_a_write_that_fails_leaves_no_signature_over_what_was_not_written(tmp_pa
     (held,) = read_segments(tmp_path).values()
     assert verify(held, known=Known(keys=(key.key,))).verdict is Verdict.OK
     assert kinds(tmp_path) == ["open", "decision", "open", "checkpoint", "decision", "checkpoint"]
+
+
+def test_an_honest_restart_finds_nothing_missing(tmp_path: Path) -> None:
+    for _ in range(3):
+        written(tmp_path / "log", audit_signer(tmp_path), segments=1)
+    assert len(read_segments(tmp_path / "log")) == 1
+
+
+def test_a_crash_before_anything_was_signed_is_no_finding(tmp_path: Path) -> None:
+    for n in range(3):
+        chain = opened(tmp_path / "log", audit_signer(tmp_path), HandClock())
+        chain.append([decision(n)])
+        chain._signer = None  # it dies: nothing is signed off
+        chain.close()
+        assert "signed" not in chain.degraded
+    assert len(read_segments(tmp_path / "log")) == 1
+
+
+def _cut(directory: Path) -> None:
+    segments(directory)[-1].path.unlink()
+
+
+def _rewrite(directory: Path) -> None:
+    """Write a log of the same length whose every digest is right, in the place of the old one."""
+    link, tree = START, Frontier()
+    for segment in segments(directory):
+        data = b""
+        for _, content in frames(segment.path.read_bytes()):
+            record = json.loads(content)
+            plain = {name: value for name, value in record.items() if name not in ("n", "prev", "digest")}
+            plain |= {"tree": spelled(tree)} if "tree" in plain else {"detail": "forged"}
+            forged, link = seal(plain, link)
+            tree.add(bytes.fromhex(link.digest))
+            data += frame(forged)
+        segment.path.write_bytes(data)
+
+
+def _take_away(directory: Path) -> None:
+    for segment in segments(directory):
+        segment.path.unlink()
+
+
+def _put_another(directory: Path) -> None:
+    """Put an unsigned chain that names our key, and looks newer, beside the real one."""
+    (first,) = segments(directory)[:1]
+    opening = json.loads(next(frames(first.path.read_bytes()))[1])
+    later = {name: value for name, value in opening.items() if name not in ("n", "prev", "digest")}
+    content, _ = seal(later | {"chain": "pdp-9999999999999"}, START)
+    (directory / "pdp-9999999999999.000000000001.log").write_bytes(frame(content))
+
+
+@pytest.mark.parametrize("attack", [_cut, _rewrite, _take_away, _put_another])
+def test_a_log_that_was_changed_while_nobody_wrote_it_is_found_out_by_its_writer(
+    tmp_path: Path, attack: Callable[[Path], None]
+) -> None:
+    log = tmp_path / "log"
+    before = written(log, audit_signer(tmp_path))
+    attack(log)
+    chain = opened(log, audit_signer(tmp_path), HandClock())
+    chain.append([decision(1)])
+    chain.close()
+    assert chain.name != before
+    assert before in chain.degraded
+    (opening,) = [content for _, content in frames(segments(log, chain.name)[0].path.read_bytes())][:1]
+    assert json.loads(opening)["finding"] == chain.degraded
+    assert verify(read_segments(log)[chain.name]).verdict is Verdict.OK
 
 
 def test_what_a_pdp_receives_verifies_with_the_key_of_its_writer(tmp_path: Path) -> None:

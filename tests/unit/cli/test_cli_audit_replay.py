@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from pdp.adapters.audit_file import read_segments
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import START, frame, frames, seal, unseal
 from tests.support.office import ADA, BOB, EVE, Office, in_office
 

@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trustme
 
-from pdp.adapters.audit_file import read_segments
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import Verdict
 from pdp.audit.verify import verify
 from pdp.config import Address, configure

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from pdp.adapters.audit_file import AuditChain, read_segments
+from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import START, Link, Malformed, Verdict
 from pdp.audit.verify import verify
 from pdp.errors import PortcullisError, Reason
