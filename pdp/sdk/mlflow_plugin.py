@@ -8,7 +8,7 @@ They are found by their entry points, and do nothing until they are asked to:
   `pdp-ask-ticket` and `pdp-ask-run`. The caller asserts these, and a gate at the server decides what they are worth.
 - `PDP_SERVER`: downloading `models:/name/7` or `models:/name@champion` needs `model.download` on `model/name@7`; an alias is
   looked up first, and the version that it names is the one that is decided and fetched. A logged model that has no name in the
-  registry needs `artifact.read` on `artifact/mlflow/m-<id>`.
+  registry needs `artifact.read` on `artifact/mlflow/<experiment>`, as it does at the gate in MLflow's server.
 
 Honest limit: the gate stands in this process and guides; artifacts can be fetched around it (`mlflow-artifacts:`, the bucket).
 """
@@ -17,6 +17,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar, copy_context
+from functools import cached_property
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -87,6 +88,7 @@ class GatedModels(ModelsArtifactRepository):  # type: ignore[misc] # mlflow has 
 
     def __init__(self, artifact_uri: str, tracking_uri: str | None = None, registry_uri: str | None = None) -> None:
         super().__init__(artifact_uri, tracking_uri, registry_uri)
+        self._tracking_uri = tracking_uri
         pool = getattr(self.repo, "thread_pool", None)
         if pool is not None:
             # Files are fetched by threads of the inner repository, which must say what they are for as well.
@@ -115,10 +117,15 @@ class GatedModels(ModelsArtifactRepository):  # type: ignore[misc] # mlflow has 
         if purpose:
             about["request.purpose"] = purpose
         if self.model_name is None:
-            name = str(self.artifact_uri).rpartition("/")[2]
-            client.require("artifact.read", f"artifact/mlflow/{name}", attributes=about)
+            client.require("artifact.read", f"artifact/mlflow/{self._experiment}", attributes=about)
         else:
             client.require("model.download", f"model/{self.model_name}@{self.model_version}", attributes=about)
+
+    @cached_property
+    def _experiment(self) -> str:
+        """Where a logged model without a name belongs; the server never moves it."""
+        model = str(self.artifact_uri).rpartition("/")[2]
+        return str(mlflow.MlflowClient(self._tracking_uri).get_logged_model(model).experiment_id)
 
 
 class _Carrying:

@@ -29,6 +29,7 @@ _WARM = 2
 def main() -> None:
     """Print the medians of a round trip, in milliseconds, by the server's kind."""
     logging.disable(logging.WARNING)
+    os.environ |= {"MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false"}
     with contextlib.ExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         trips = {

@@ -167,6 +167,7 @@ def test_a_model_is_downloaded_only_if_granted(
     with threaded_pdp(tmp_path / "pdp", assets=ASSETS) as pdp:
         (tmp_path / "token").write_text(pdp.token(BOB))
         monkeypatch.setenv("PDP_SERVER", pdp.server)
+        monkeypatch.setattr("pdp.sdk.mlflow_plugin._OWN", {})
         monkeypatch.delenv("MLFLOW_TRACKING_AUTH")
         for uri in (f"models:/fraud/{models[0]}", "models:/fraud@champion"):
             (tmp_path / "got").mkdir(exist_ok=True)
@@ -179,6 +180,31 @@ def test_a_model_is_downloaded_only_if_granted(
             assert not list((tmp_path / "none").iterdir())
             with pytest.raises(AccessDenied):
                 mlflow.artifacts.list_artifacts(artifact_uri=uri)
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_a_logged_model_without_a_name_is_decided_by_its_experiment(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: str
+) -> None:
+    model = client.create_logged_model("0", name="nameless")
+    (tmp_path / "weights.txt").write_text("weights")
+    client.log_model_artifact(model.model_id, str(tmp_path / "weights.txt"))
+    client.finalize_logged_model(model.model_id, "READY")
+    with threaded_pdp(tmp_path / "pdp", assets=f"artifact/mlflow/0: {{environment: {environment}}}") as pdp:
+        (tmp_path / "token").write_text(pdp.token(BOB))
+        monkeypatch.setenv("PDP_SERVER", pdp.server)
+        monkeypatch.setattr("pdp.sdk.mlflow_plugin._OWN", {})  # a process knows one PDP; this one is the second
+        monkeypatch.delenv("MLFLOW_TRACKING_AUTH")
+        (tmp_path / "to").mkdir()
+
+        def download() -> str:
+            return str(mlflow.artifacts.download_artifacts(f"models:/{model.model_id}", dst_path=str(tmp_path / "to")))
+
+        if environment == "dev":
+            assert Path(download(), "weights.txt").read_text() == "weights"
+        else:
+            with pytest.raises(AccessDenied, match="artifact/mlflow/0"):
+                download()
 
 
 @pytest.mark.usefixtures("client", "models")
