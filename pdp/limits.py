@@ -47,6 +47,11 @@ MAX_EXPRESSION_DEPTH: Final = 64
 """Nesting of a matcher."""
 MAX_ROLE_DEPTH: Final = 64
 """Links from a subject to its farthest role (CASBIN.md D-39)."""
+MAX_CLOSURE_STEPS: Final = 20_000_000
+"""What closing one role section may take: links, and for each the names that it leads on to. Some two seconds. A hundred thousand
+subjects with twenty roles of five others each take twelve million."""
+TIMED_STEPS: Final = 16
+"""Steps that a name with a start or an end counts for: a window is compared, where names are united in one go."""
 WORDS_KEPT: Final = 1_024
 """Pairs of action and environment for which a policy remembers where their rules stand."""
 ROLE_NODES_KEPT: Final = 4_096

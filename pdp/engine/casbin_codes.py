@@ -51,6 +51,7 @@ CODES: Final[Mapping[str, str]] = MappingProxyType(
         "PC401": "D-39",
         "PC402": "D-40",
         "PC403": "D-42",
+        "PC404": "D-39",
         "PC501": "D-02",
         "PC502": "D-15",
         "PC503": "D-50",

@@ -38,7 +38,7 @@ from pdp.engine.name_uses import field_uses
 from pdp.engine.obligations import merge
 from pdp.engine.plan import EQUAL, ROLE, Column, Term
 from pdp.engine.possible import matching
-from pdp.engine.roles import FOREVER
+from pdp.engine.role_closure import FOREVER
 from pdp.engine.touched import Scope, Touched, reached, scope, touched
 from pdp.engine.valuations import valuations
 from pdp.errors import BadRequestError, Reason

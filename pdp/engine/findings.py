@@ -64,6 +64,7 @@ NAMES: Final = MappingProxyType(
         "PC401": "role_too_deep",
         "PC402": "role_cycle",
         "PC403": "condition_args",
+        "PC404": "roles_too_many",
         "PC501": "empty_revision",
         "PC502": "incomplete_revision",
         "PC503": "partial_load",

@@ -10,24 +10,23 @@ looks up each of the subject's names at most twice, unites a few shared frozense
 are any. Nothing is inserted on lookup.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import lru_cache, partial
 from types import MappingProxyType
-from typing import Final, NamedTuple
+from typing import Final
 
 from pdp.engine.casbin_text import OPEN, RoleDefinition, Row
 from pdp.engine.findings import Finding
 from pdp.engine.functions import ANY
 from pdp.engine.patterns import covers, parse_time
+from pdp.engine.role_closure import ALWAYS, FOREVER, TOO_DEAR, Closure, Link, Reach, Window, too_dear
 from pdp.engine.tables import Table, Trie, is_pattern, split_version, table_of
-from pdp.limits import MAX_ROLE_DEPTH, ROLE_NODES_KEPT
+from pdp.limits import MAX_CLOSURE_STEPS, ROLE_NODES_KEPT
 
 _WITHOUT_DOMAIN: Final = 2
 """Names that a role row holds where there are no domains."""
-FOREVER: Final = 1 << 62
-"""Beyond any instant, in milliseconds."""
 
 
 class Timed(Enum):
@@ -36,40 +35,6 @@ class Timed(Enum):
     CLOCK = "clock"
     NONE = "none"
     ALL = "all"
-
-
-class Window(NamedTuple):
-    """When a link counts: strictly after `start_ms` and strictly before `end_ms`."""
-
-    start_ms: int
-    end_ms: int
-
-
-ALWAYS: Final = Window(-FOREVER, FOREVER)
-
-
-@dataclass(frozen=True, slots=True)
-class Link:
-    """One role row: `name` stands for `target`, in `domain`, within `window`."""
-
-    name: str
-    target: str
-    domain: str
-    window: Window
-
-
-@dataclass(frozen=True, slots=True)
-class Reach:
-    """What a name stands for: always, or within a window (a target may have several)."""
-
-    always: tuple[str, ...]
-    """In order; a tuple, since most names hold one role, and a set of one takes four times its memory."""
-    timed: tuple[tuple[str, Window], ...] = ()
-    direct: bool = False
-    """Whether every target is one link away, and none is timed: then the role path needs no search."""
-
-
-_Windows = dict[str, tuple[Window, ...]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +51,8 @@ class RoleGraph:
     loose: Table | None = None
     """Left sides by the model's own matching function (`[role_matching]`): such a graph is walked, not closed."""
     timed: Timed = Timed.CLOCK
+    steps: int = 0
+    """What closing it takes."""
     targets: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     """Right sides of links, also of links that are gone: a name that was never one has nobody below it."""
     walked: bool = field(init=False)
@@ -266,10 +233,18 @@ def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding])
     # A reach that many names share is kept once.
     shared: dict[Reach, Reach] = {}
     plain = definition.plain and definition.places > _WITHOUT_DOMAIN
+    walked = bool(definition.matches or definition.domain_matches)
+    concerned = {} if walked else _concerned(links, plain=plain)
     domains = sorted({link.domain for each in links.values() for link in each} - (set() if plain else {ANY}))
+    general: Closure | None = None
+    steps = 0
     for domain in domains if plain else (ANY, *domains):
-        closed = _Closure(links, domain, first, found, plain=plain, definition=definition)
-        if not definition.matches and not definition.domain_matches:
+        only, base = concerned.get(domain), general if concerned and not plain else None
+        closed = Closure(
+            links, domain, first, found, plain=plain, definition=definition, only=only, base=base, spent=steps
+        )
+        general, steps = general or closed, closed.spent
+        if not walked:
             reaches[domain] = dict(closed.reaches(shared))
     return RoleGraph(
         reaches=reaches,
@@ -280,7 +255,43 @@ def close(rows: Iterable[Row], definition: RoleDefinition, found: list[Finding])
         general=MappingProxyType({}) if plain else reaches[ANY],
         loose=_loose(links, definition.matches),
         targets=frozenset(link.target for each in links.values() for link in each),
+        steps=steps,
     )
+
+
+def _concerned(links: Mapping[str, Sequence[Link]], *, plain: bool) -> dict[str, list[str]]:
+    """Return, for each domain but `*`, the names that a link of it concerns: to look at all in each would be a square."""
+    names: dict[str, list[str]] = {}
+    for name, each in links.items():
+        for domain in {link.domain for link in each} - (set() if plain else {ANY}):
+            names.setdefault(domain, []).append(name)
+    if plain:
+        return names
+    above = _above(links)
+    return {domain: list(_reaching(above, those, {domain, ANY})) for domain, those in names.items()}
+
+
+def _above(links: Mapping[str, Sequence[Link]]) -> dict[str, list[Link]]:
+    """Return the links to each target that is, or may be, itself a name."""
+    found: dict[str, list[Link]] = {}
+    for each in links.values():
+        for link in each:
+            found.setdefault(link.target, []).append(link)
+    return found
+
+
+def _reaching(
+    above: Mapping[str, Sequence[Link]], names: Iterable[str], domains: Collection[str] | None = None
+) -> dict[str, None]:
+    """Return `names` and all from which links, at whatever time, of `domains` or of all, lead to one of them."""
+    found = dict.fromkeys(names)
+    waiting = list(found)
+    while waiting:
+        for link in above.get(waiting.pop(), ()):
+            if link.name not in found and (domains is None or link.domain in domains):
+                found[link.name] = None
+                waiting.append(link.name)
+    return found
 
 
 def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], found: list[Finding]) -> RoleGraph:
@@ -297,15 +308,18 @@ def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], foun
         links[link.name] = (*links.get(link.name, ()), link)
     names = {link.name for link in (*gone, *new)}
     links = {name: each for name, each in links.items() if each} if gone else links
-    touched = _below(graph, names)
+    touched = _below(graph, links, names)
     domains = {link.domain for link in (*gone, *new)}
     domains = {*graph.reaches, *domains} if ANY in domains else {ANY, *domains}
     reaches = dict(graph.reaches)
     shared: dict[Reach, Reach] = {}
     first = _Blamed(added[0] if added else None)
     first.update({(link.name, link.target): row for link, row in zip(new, added, strict=True)})
+    steps = graph.steps
     for domain in domains:
-        closed = _Closure(links, domain, first, found, plain=False, definition=graph.definition, only=touched)
+        close_touched = partial(Closure, plain=False, definition=graph.definition, only=touched)
+        before, closed = close_touched(graph.links, domain, first, []), close_touched(links, domain, first, found)
+        steps += closed.steps(touched) - before.steps(touched)
         after = dict(closed.reaches(shared))
         known = dict(reaches.get(domain, {}))
         for name in touched:
@@ -313,6 +327,8 @@ def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], foun
             if name in after:
                 known[name] = after[name]
         reaches[domain] = known
+    if steps > MAX_CLOSURE_STEPS and added and all(item.code != TOO_DEAR for item in found):
+        found.append(too_dear(added[0]))
     named = any(":" not in name.partition("/")[0] for name in names)
     return replace(
         graph,
@@ -322,6 +338,7 @@ def changed(graph: RoleGraph, added: Sequence[Row], removed: Sequence[Row], foun
         named_resources=any(":" not in name.partition("/")[0] for name in links) if named else graph.named_resources,
         general=reaches[ANY],
         targets=graph.targets | {link.target for link in new},
+        steps=steps,
     )
 
 
@@ -338,16 +355,12 @@ class _Blamed(dict[tuple[str, str], Row]):
         return self._fallback
 
 
-def _below(graph: RoleGraph, names: set[str]) -> list[str]:
-    """Return `names` and all that stand for one of them, in any domain."""
-    inner = names & graph.targets
-    touched = dict.fromkeys(sorted(names))
-    if inner:
-        for each in graph.reaches.values():
-            for name, reach in each.items():
-                if not inner.isdisjoint(reach.always) or any(target in inner for target, _ in reach.timed):
-                    touched[name] = None
-    return list(touched)
+def _below(graph: RoleGraph, links: Mapping[str, Sequence[Link]], names: set[str]) -> list[str]:
+    """Return `names` and all from which links lead to one of them, before the change or after it."""
+    if not names & graph.targets:
+        return sorted(names)
+    found = _reaching(_above(links), sorted(names))
+    return list(found | _reaching(_above(graph.links), sorted(names)))
 
 
 def _loose(names: Iterable[str], function: str) -> Table | None:
@@ -379,114 +392,3 @@ def _patterns(names: Iterable[str]) -> Trie | None:
     for name in written:
         trie.put(name, name)
     return trie if written else None
-
-
-class _Closure:
-    """The closure of one domain: links of the domain itself and of `*`."""
-
-    def __init__(
-        self,
-        links: Mapping[str, Sequence[Link]],
-        domain: str,
-        first: Mapping[tuple[str, str], Row],
-        found: list[Finding],
-        *,
-        plain: bool,
-        definition: RoleDefinition,
-        only: Iterable[str] | None = None,
-    ) -> None:
-        self._links = links
-        self._domain = domain
-        self._plain = plain
-        self._definition = definition
-        self._first = first
-        self._found = found
-        self._closed: dict[str, tuple[_Windows, int, bool]] = {}
-        """For each inner name: what it stands for and when, its height, and whether a link of the domain itself counts."""
-        for name in links if only is None else only:
-            if any(link.target in links for link in links.get(name, ())):
-                self._close(name)
-            else:
-                # Most names are subjects, one link below a role that is no subject itself.
-                self._finish(name)
-
-    def reaches(self, shared: dict[Reach, Reach]) -> Iterator[tuple[str, Reach]]:
-        """Yield each name with its reach; for a domain, only where a link of that domain takes part."""
-        for name, (windows, _, special) in self._closed.items():
-            if windows and (special or self._plain or self._domain == ANY):
-                reach = _reach(windows, self._counting(name))
-                yield name, shared.setdefault(reach, reach)
-
-    def _counting(self, name: str) -> list[Link]:
-        links = self._links.get(name, ())
-        matches = self._definition.domain_matches
-        if matches:
-            return [link for link in links if link.domain == self._domain or covers(matches, self._domain, link.domain)]
-        if self._plain:
-            return [link for link in links if link.domain == self._domain]
-        return [link for link in links if link.domain in (self._domain, ANY)]
-
-    def _close(self, start: str) -> None:
-        """Close `start` and all below it, depth first, without recursion: a chain may be longer than Python's stack."""
-        trail = [(start, iter(self._counting(start)))]
-        on_trail = {start: None}
-        while trail:
-            name, rest = trail[-1]
-            link = next(rest, None) if name not in self._closed else None
-            if link is None:
-                self._finish(name)
-                trail.pop()
-                on_trail.pop(name)
-            elif link.target in on_trail:
-                self._report_cycle(link, list(on_trail))
-            elif link.target not in self._closed:
-                trail.append((link.target, iter(self._counting(link.target))))
-                on_trail[link.target] = None
-
-    def _finish(self, name: str) -> None:
-        if name in self._closed:
-            return
-        windows: _Windows = {}
-        height, special = 0, False
-        for link in self._counting(name):
-            below, below_height, below_special = self._closed.get(link.target, ({}, 0, False))
-            height = max(height, below_height + 1)
-            special = special or below_special or link.domain != ANY
-            if height > MAX_ROLE_DEPTH:
-                # Refused anyway: a chain of ten thousand links must not cost ten thousand squared.
-                continue
-            _add(windows, link.target, link.window)
-            for target, those in below.items():
-                for window in those:
-                    _add(windows, target, _both(window, link.window))
-        if height == MAX_ROLE_DEPTH + 1:
-            self._report_depth(name)
-        self._closed[name] = (windows, height, special)
-
-    def _report_cycle(self, link: Link, trail: list[str]) -> None:
-        path = [*trail[trail.index(link.target) :], link.target]
-        message = f"roles in a circle: {' -> '.join(path)}"
-        self._found.append(self._first[link.name, link.target].problem("PC402", message, 0))
-
-    def _report_depth(self, name: str) -> None:
-        row = self._first[name, self._counting(name)[0].target]
-        self._found.append(row.problem("PC401", f"more than {MAX_ROLE_DEPTH} links above `{name}`", 0))
-
-
-def _both(one: Window, other: Window) -> Window:
-    return Window(max(one.start_ms, other.start_ms), min(one.end_ms, other.end_ms))
-
-
-def _add(windows: _Windows, target: str, window: Window) -> None:
-    """Add a window to those of `target`, unless it is empty or within one that is there; drop those within it."""
-    known = windows.get(target, ())
-    if window.end_ms - window.start_ms < 2 or any(_both(window, other) == window for other in known):  # noqa: PLR2004 - both bounds are exclusive
-        return
-    windows[target] = (*(other for other in known if _both(window, other) != other), window)
-
-
-def _reach(windows: _Windows, links: Sequence[Link]) -> Reach:
-    always = tuple(sorted(target for target, those in windows.items() if ALWAYS in those))
-    timed = tuple((target, window) for target in sorted(windows) if target not in always for window in windows[target])
-    direct = not timed and {link.target for link in links if link.window == ALWAYS}.issuperset(always)
-    return Reach(always, timed, direct)
