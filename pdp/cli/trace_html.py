@@ -20,6 +20,7 @@ _LANE: Final = 26
 _TOP: Final = 34
 _LANES: Final = 40
 _LABEL_CHARS: Final = 40
+_KINDS: Final = {"allow": "allow", "deny": "deny", "cut": "deny"}
 _STYLE: Final = """
 :root { color-scheme: light dark; --ink: #1d2733; --soft: #5b6876; --line: #d7dde4; --allow: #1a7f4b; --deny: #c62f2f;
   --change: #6b4fc0; --back: #fff; }
@@ -82,7 +83,7 @@ def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) 
 
 
 def _cell(text: str) -> str:
-    kind = f' class="{text}"' if text in ("allow", "deny") else ""
+    kind = f' class="{_KINDS[text]}"' if text in _KINDS else ""
     return f"<td{kind}>{_text(text)}</td>"
 
 
