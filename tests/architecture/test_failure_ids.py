@@ -18,7 +18,6 @@ DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
 OWED: dict[str, str] = {}
 """Ids whose part is not built yet."""
 PARTLY = {
-    "F28": "a sidecar of the previous release, once there is one: issue 5",
     "L9": "fuzzing by the night beyond hypothesis and the corpus: issue 3",
     "S9": "canaries in the output of the whole test run, beyond one PDP's: issue 5",
 }
