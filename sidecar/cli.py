@@ -88,6 +88,13 @@ Point = Annotated[
         help="A name of this enforcement point, for canaries that are to answer at some alone; may be shared."
     ),
 ]
+Traces = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT",
+        help="An OpenTelemetry collector (OTLP over HTTP, as 127.0.0.1:4318), to which Envoy sends a span of each request.",
+    ),
+]
 Origin = Annotated[
     str, typer.Option(help="How callers reach the model, https://HOST[:PORT]: their DPoP proofs must name it.")
 ]
@@ -125,6 +132,7 @@ def run(
     origin: Origin = "",
     audit_durable: AuditDurable = True,
     point: Point = "",
+    traces: Traces = "",
     tenant: Tenant = "main",
     verbose: Verbose = False,
 ) -> None:
@@ -140,6 +148,7 @@ def run(
             tls=_tls(tls_cert, tls_key, client_ca, required=require_client_cert),
             state_dir=state_dir,
             forward_credentials=forward_credentials,
+            traces=traces,
         ),
         table=table,
         pdp=_access(pdp, root_digest, pdp_ca, cert, key, pdp_token_file, plaintext=pdp_plaintext),
@@ -197,6 +206,7 @@ def _settings(
     tls: ListenerTls | None,
     state_dir: Path,
     forward_credentials: bool,
+    traces: str = "",
 ) -> EnvoySettings:
     return EnvoySettings(
         listen=parse_address(listen, option="--listen"),
@@ -206,6 +216,7 @@ def _settings(
         rows=table.rows,
         tls=tls,
         forward_credentials=forward_credentials,
+        traces=parse_address(traces, option="--traces") if traces else None,
     )
 
 

@@ -30,6 +30,7 @@ from sidecar.envoy_names import (
     type_url,
 )
 from sidecar.envoy_routes import routes_of
+from sidecar.envoy_traces import TRACES, tracing
 from sidecar.limits import LIMITS
 from sidecar.routes import Row
 
@@ -39,7 +40,7 @@ ASK_HEADERS = ("pdp-ask-purpose", "pdp-ask-run", "pdp-ask-ticket")
 CERTIFICATE_HEADER = "x-forwarded-client-cert"
 """The peer's certificate, as Envoy set it itself (SANITIZE_SET drops a client's own)."""
 
-QUESTION_HEADERS = ("dpop", "x-request-id", CERTIFICATE_HEADER, *ASK_HEADERS)
+QUESTION_HEADERS = ("dpop", "x-request-id", "traceparent", CERTIFICATE_HEADER, *ASK_HEADERS)
 """The request headers that ext_authz hands to the agent, besides `authorization`. INVARIANT: never an `x-pdp-*`."""
 
 GIVEN_HEADERS = ("x-pdp-decision-id", "x-pdp-subject", "x-pdp-world-seq")
@@ -157,6 +158,7 @@ class EnvoySettings:
         rows: The routes, in the order they are matched.
         tls: The listener's certificate; None: plain HTTP (a mesh, or a loopback demo).
         forward_credentials: Leave `authorization` and `dpop` on the request for the model server.
+        traces: An OpenTelemetry collector (OTLP over HTTP); None: Envoy makes no spans.
     """
 
     listen: Address
@@ -166,6 +168,7 @@ class EnvoySettings:
     upstream_grpc: Upstream | None = None
     tls: ListenerTls | None = None
     forward_credentials: bool = False
+    traces: Address | None = None
 
 
 def bootstrap(settings: EnvoySettings) -> Json:
@@ -184,6 +187,7 @@ def bootstrap(settings: EnvoySettings) -> Json:
                 cluster(AGENT_HTTP, pipe_address(settings.sockets.http)),
                 cluster(AGENT_GRPC, pipe_address(settings.sockets.grpc), h2=True),
                 *upstreams(settings),
+                *_collector(settings.traces),
             ],
         },
     }
@@ -231,6 +235,10 @@ def upstreams(settings: EnvoySettings) -> list[Json]:
     if any(row.grpc for row in settings.rows):
         found.append(upstream_cluster(UPSTREAM_GRPC, settings.upstream_grpc or settings.upstream, h2=True))
     return found
+
+
+def _collector(address: Address | None) -> list[Json]:
+    return [cluster(TRACES, socket_address(address), kind="STRICT_DNS")] if address is not None else []
 
 
 def upstream_cluster(name: str, upstream: Upstream, *, h2: bool = False) -> Json:
@@ -309,6 +317,7 @@ def _manager(settings: EnvoySettings) -> Json:
         "stat_prefix": "clients",
         **hardening(),
         "access_log": [refusals_log(AGENT_GRPC)],
+        **({"tracing": tracing(settings.traces)} if settings.traces is not None else {}),
         "http_filters": [
             {"name": EXT_AUTHZ, "typed_config": _ext_authz()},
             {"name": EXT_PROC, "typed_config": ext_proc(AGENT_GRPC)},

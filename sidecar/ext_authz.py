@@ -22,7 +22,7 @@ from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 from pdp.errors import Reason
 from sidecar.envoy import CERTIFICATE_HEADER, GIVEN_HEADERS
 from sidecar.gate import Ask, Gate, Verdict
-from sidecar.headers import CREDENTIALS, ONCE, Headers
+from sidecar.headers import CREDENTIALS, ONCE, TRACEPARENT, Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial
 from sidecar.routes import Placement
@@ -32,7 +32,7 @@ _LOG = logging.getLogger(__name__)
 PARTIAL = "x-envoy-auth-partial-body"
 """The mark of a question that carries a part of the body only."""
 
-_READ = {name.encode("ascii"): name for name in (*ONCE, *CREDENTIALS)}
+_READ = {name.encode("ascii"): name for name in (*ONCE, *CREDENTIALS, TRACEPARENT)}
 """The header fields that are read, as Envoy writes them: in lower case."""
 _FRAMING = frozenset({b"content-length", b"transfer-encoding", b"upgrade", b"expect"})
 

@@ -22,6 +22,7 @@ from pdp.model.attributes import NO_ATTRIBUTES, Attributes, Value
 from pdp.model.decision import Answer, Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
+from pdp.model.trace import TRACE, trace_id
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.duties import NO_DUTIES, Duties, supported
 from sidecar.limits import LIMITS
@@ -58,6 +59,7 @@ class Ask:
         source_ip: The connection's peer.
         asserted: `purpose`, `run_id`, `ticket`, as the caller asserts them.
         proof: Every value of the `dpop` header, comma-joined; None: the header is absent.
+        traceparent: The W3C header of that name; its trace id goes into the record.
     """
 
     method: str
@@ -68,6 +70,7 @@ class Ask:
     source_ip: str = ""
     asserted: Mapping[str, str] = field(default_factory=dict)
     proof: str | None = field(default=None, repr=False)
+    traceparent: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -227,21 +230,22 @@ class Gate:
 
     async def decide(self, ask: Ask, placement: Placement, content: Content = UNREAD) -> Verdict:
         """Return the answer to `ask`; within the time budget, and never by an exception."""
-        return await self._guarded(self._decide(ask, placement, content))
+        return await self._guarded(self._decide(ask, placement, content), ask)
 
     async def admit(self, ask: Ask, placement: Placement) -> Admitted | Verdict:
         """Return the request with its route and its caller, or the refusal; as `decide`, it returns."""
-        return await self._guarded(self._admit(ask, placement))
+        return await self._guarded(self._admit(ask, placement), ask)
 
     async def judge(self, admitted: Admitted, content: Content | BadBody) -> Verdict:
         """Return the answer to an admitted request, now that its body (or one message) is known; as `decide`, it returns."""
-        return await self._guarded(self._judge(admitted, content))
+        return await self._guarded(self._judge(admitted, content), admitted.ask)
 
     async def refused_unasked(self, reason: Reason, detail: str) -> None:
         """Record what Envoy refused without asking; as `decide`, it returns."""
         await self._bounded(self._decider.refuse(reason, detail=detail, door="envoy"))
 
-    async def _guarded(self, work: Awaitable[_T]) -> _T | Verdict:
+    async def _guarded(self, work: Awaitable[_T], ask: Ask) -> _T | Verdict:
+        TRACE.set(trace_id(ask.traceparent))
         outcome = await self._bounded(work)
         if isinstance(outcome, Verdict):
             self._tally.decided(outcome.reason, allowed=outcome.allowed)

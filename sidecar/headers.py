@@ -15,6 +15,7 @@ from sidecar.routes import WEBSOCKET
 ASSERTED = {"pdp-ask-purpose": "purpose", "pdp-ask-run": "run_id", "pdp-ask-ticket": "ticket"}
 ONCE = frozenset({"x-pdp-route", "x-pdp-source", CERTIFICATE_HEADER, *ASSERTED})
 CREDENTIALS = ("authorization", "dpop")
+TRACEPARENT = "traceparent"
 
 
 @dataclass(slots=True, kw_only=True)
@@ -44,6 +45,7 @@ class Headers:
             certificate=self.values.get(CERTIFICATE_HEADER, ""),
             source_ip=source_ip,
             proof=self.values.get("dpop"),
+            traceparent=self.values.get(TRACEPARENT),
             asserted={name: self.values[header] for header, name in ASSERTED.items() if header in self.values},
         )
 

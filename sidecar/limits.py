@@ -32,6 +32,7 @@ class SidecarLimits:
         stream_idle_s: Silence after which Envoy ends a stream.
         unary_s: The longest unary upstream answer; ext_authz decides once, so this bounds a revoked answer.
         connect_s: Time to connect to the model server.
+        traced_path_bytes: What a span shows of a request's target; a name may stand further on, a secret in a query may, too.
         access_log_s: How long Envoy gathers its own refusals before it tells them.
         delayed_close_s: How long Envoy lingers on a cut HTTP/1.1 connection; its default of 1 s shows the cut late.
         busy_gap_s: A stream whose last chunk is younger is flowing: its next chunk is worth waiting for.
@@ -85,6 +86,7 @@ class SidecarLimits:
     unary_s: float = 10.0
     connect_s: float = 2.0
     access_log_s: float = 0.2
+    traced_path_bytes: int = 128
     delayed_close_s: float = 0.1
     busy_gap_s: float = 0.25
     busy_wait_s: float = 0.2

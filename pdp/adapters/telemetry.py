@@ -3,15 +3,17 @@
 import contextlib
 import logging
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass
-from typing import Final, TextIO, cast
+from typing import Any, Final, TextIO, cast
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
+
+from pdp.model.trace import TRACE
 
 OTHER: Final = "other"
 """The label for whatever is not on the list: a label never grows with input (FAILURE.md L7)."""
@@ -33,12 +35,20 @@ def setup_logging(*, level: str, form: str, stream: TextIO | None = None) -> Non
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _traced,
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(file=cast("TextIO", out)),
         cache_logger_on_first_use=False,
     )
+
+
+def _traced(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Add the id of the trace in which a line was written, if it was in one."""
+    if trace := TRACE.get():
+        event["trace_id"] = trace
+    return event
 
 
 class _Patient:

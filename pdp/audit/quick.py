@@ -52,6 +52,7 @@ _FIELDS: Final = (
     ("staleness_ms", _COUNT),
     ("supports", rb"(?:null|%b)" % _LIST),
     ("time_ms", _COUNT),
+    ("trace", _PLAIN),
     ("v", rb"1"),
     ("version", _PLAIN),
     ("workload", _PLAIN),

@@ -44,6 +44,7 @@ _NO_QUESTION: Final[dict[str, Any]] = {
     "determining": [],
     "obligations": [],
     "candidate": "",
+    "trace": "",
 }
 
 
@@ -52,7 +53,8 @@ class Circumstances:
     """What the decisions of one call share.
 
     `now_ms` is the time that conditions read, `staleness_ms` the age of the world, `clock_off` that roles with a start or an
-    end did not count, `caller` who asked: the subject itself, or an enforcement point. `time_ms` is when it was recorded.
+    end did not count, `caller` who asked: the subject itself, or an enforcement point. `time_ms` is when it was recorded,
+    `trace` the id of the caller's trace.
     """
 
     now_ms: int
@@ -61,6 +63,7 @@ class Circumstances:
     door: str
     caller: str
     time_ms: int
+    trace: str = ""
     pieces: "_Pieces" = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
@@ -70,7 +73,7 @@ class Circumstances:
             door=f'"door":{_quoted(self.door)}',
             now=f'"now_ms":{self.now_ms}',
             age=f'"staleness_ms":{self.staleness_ms}',
-            time=f'"time_ms":{self.time_ms},"v":{VERSION}',
+            time=f'"time_ms":{self.time_ms},"trace":{_quoted(self.trace)},"v":{VERSION}',
         )
         object.__setattr__(self, "pieces", pieces)
 
@@ -135,6 +138,7 @@ def refusal_record(
     caller: str,
     world_seq: int,
     time_ms: int,
+    trace: str = "",
 ) -> dict[str, Any]:
     """Return the record of a refusal that came before there was a question: a bad credential, an unmapped route."""
     return _NO_QUESTION | {
@@ -147,6 +151,7 @@ def refusal_record(
         "reason": reason.value,
         "detail": one_line(detail),
         "caller": one_line(caller),
+        "trace": trace,
         "door": door,
     }
 

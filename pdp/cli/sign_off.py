@@ -41,7 +41,7 @@ def sign_off(
 
     Keep the report: the log proves that exactly this file was signed off, and does not hold it. Exit code 3 if you may not.
 
-    Example: `pdp access review --json > review.json && pdp access sign-off review.json -m "two grants narrowed in p17"`
+    Example: `pdp access sign-off review.json -m "two grants narrowed in p17"`, where `pdp access review --json` wrote review.json
     """
     raw = _bytes(report)
     told = _told(report, raw)

@@ -20,6 +20,7 @@ from pdp.model import decision as model
 from pdp.model.attributes import AttributeType, Value, check_value
 from pdp.model.names import Action, Principal, Resource, check_grouping_name, printable
 from pdp.sdk._settings import Settings
+from pdp.sdk._trace import carried
 from pdp.sdk.errors import BadQuestion, ClientUnusable, PdpError, PdpFault, error_class
 from pdp.sdk.values import Asserted, AttributeValue, Bearer, Decision, Dpop, Question, Subject
 from pdp.v1 import decision_pb2, types_pb2
@@ -112,7 +113,7 @@ class Core:
     def metadata(self, token: str | None = None) -> tuple[tuple[str, str], ...]:
         """Return what goes along with every call: our credential, read again each time unless it was read for this call."""
         shown = self.settings.read_token() if token is None else token
-        return (("authorization", f"Bearer {shown}"),) if shown else ()
+        return (*((("authorization", f"Bearer {shown}"),) if shown else ()), *carried())
 
     def seen(self, world_seq: int) -> None:
         """Remember that an answer, or a change of ours, came from world `world_seq`."""

@@ -18,6 +18,7 @@ from pdp.limits import MAX_CLOCK_SKEW_S
 from pdp.model.decision import Answer, Decision, deny
 from pdp.model.names import Resource
 from pdp.model.request import Question
+from pdp.model.trace import TRACE
 from pdp.ports import AuditTrail, Clock
 from pdp.replica import Replica
 from pdp.world import World
@@ -180,6 +181,7 @@ class Decider:
             caller=caller,
             world_seq=decision.world_seq,
             time_ms=self._clock.now_ms(),
+            trace=TRACE.get(),
         )
         return (await self._release((answer,), [record]))[0]
 
@@ -227,6 +229,7 @@ def _records(
         door=door,
         caller=caller,
         time_ms=moment.now_ms,
+        trace=TRACE.get(),
     )
     find = moment.world.asset
     records = []

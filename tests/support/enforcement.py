@@ -12,6 +12,7 @@ from pdp.identity.proof import BoundRequest
 from pdp.model.decision import Answer, Decision, Effect, Obligation, deny
 from pdp.model.names import Principal, Resource
 from pdp.model.request import Party, Question
+from pdp.model.trace import TRACE
 from sidecar.gate import Identified, Unidentified
 
 
@@ -31,6 +32,7 @@ class Decider:
     recheck_after_s: float | None = None
     obligations: tuple[Obligation, ...] = ()
     questions: list[Question] = field(default_factory=list)
+    traces: list[str] = field(default_factory=list)
     refusals: list[tuple[Reason, str]] = field(default_factory=list)
     notes: asyncio.Queue[tuple[str, str, dict[str, Any]]] = field(default_factory=asyncio.Queue)
     digests: dict[str, str] = field(default_factory=dict)
@@ -51,6 +53,7 @@ class Decider:
     async def answer(self, question: Question, *, door: str, caller: str = "") -> Answer:
         del door, caller
         self.questions.append(question)
+        self.traces.append(TRACE.get())
         return Answer(decision=self.recheck(question), decision_id=f"d{next(self.numbers)}")
 
     async def refuse(self, reason: Reason, *, detail: str, **_: str) -> Answer:

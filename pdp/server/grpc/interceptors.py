@@ -24,6 +24,7 @@ from pdp.identity.challenge import challenge
 from pdp.identity.gate import single_value
 from pdp.identity.types import Refusal
 from pdp.limits import EXPIRY_MARGIN_S, MAX_DEADLINE_S, PEER_CACHE_ENTRIES
+from pdp.model.trace import TRACE, trace_id
 from pdp.ports import Clock
 from pdp.server.callers import CALLER, RENEW, Caller, Gate, Refused
 from pdp.server.grpc.rights import RULES, Rule
@@ -193,7 +194,8 @@ class Guard(grpc.aio.ServerInterceptor):  # type: ignore[type-arg] # generic in 
             await self._abort(context, error, correlation_id)
 
     async def _enter(self, method: _Method, context: Context) -> Caller | None:
-        """Authenticate and authorise; the caller is known to servicers as `CALLER`."""
+        """Authenticate and authorise; the caller is known to servicers as `CALLER`, its trace to records as `TRACE`."""
+        TRACE.set(trace_id(_single(context, "traceparent")))
         if method.rule.open:
             return None
         peer = _peer(context)

@@ -83,6 +83,7 @@ def test_a_record_holds_all_that_replays_the_decision() -> None:
         "obligations": ["recheck_after=10s"],
         "detail": "",
         "candidate": "",
+        "trace": "",
         "caller": "user:gate",
         "door": "grpc",
     }

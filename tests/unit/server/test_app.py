@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import json
 import os
 import signal
 import sys
@@ -183,11 +184,14 @@ def test_readiness_says_whose_keys_cannot_be_had(tmp_path: Path) -> None:
             stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
             await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
             (tmp_path / "jwks.json").write_text('{"keys": [{"kty": "oct"}]}')
-            await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
-            page = (await client.get("/readyz")).json()
-            assert [text for text in page["degradations"] if "keys of" in text] == [
-                f"keys of `{pdp.issuer.iss}`: key set refused: it holds a symmetric or private key; the last good set serves"
-            ]
+            found: list[str] = []
+            async with asyncio.timeout(30):
+                while not found:  # the file is looked at again after a moment, not for each token
+                    await stub.Evaluate(ASK, metadata=pdp.metadata(BOB), timeout=10)
+                    page = (await client.get("/readyz")).json()
+                    found = [text for text in page["degradations"] if "keys of" in text]
+            wrong = "key set refused: it holds a symmetric or private key; the last good set serves"
+            assert found == [f"keys of `{pdp.issuer.iss}`: {wrong}"]
             assert page["ready"]
             assert "pdp_key_sets_failing 1.0" in (await client.get("/metrics")).text
 
@@ -393,5 +397,21 @@ def test_a_renewed_certificate_serves_new_connections(tmp_path: Path) -> None:
             assert await _health(pdp.address, grpc.ssl_channel_credentials((tmp_path / "ca.pem").read_bytes()))
             with pytest.raises(grpc.aio.AioRpcError):
                 await _health(pdp.address, old)
+
+    asyncio.run(run())
+
+
+def test_a_callers_trace_stands_in_the_record_of_its_decision(tmp_path: Path) -> None:
+    async def run() -> None:
+        async with running_pdp(tmp_path, assets=ASSETS) as pdp:
+            stub = decision_pb2_grpc.DecisionServiceStub(pdp.channel())
+            for parent in ("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01", '00-"evil"'):
+                await stub.Evaluate(ASK, metadata=(*pdp.metadata(BOB), ("traceparent", parent)), timeout=10)
+            audit = audit_pb2_grpc.AuditServiceStub(pdp.channel())
+            read = audit.Read(audit_pb2.ReadRequest(), metadata=pdp.metadata(ADA), timeout=10)
+            records = [json.loads(told.record) async for told in read]
+            assert [record["trace"] for record in records if record.get("principal") == f"user:{BOB}"] == [
+                "4bf92f3577b34da6a3ce929d0e0e4736", "",
+            ]  # fmt: skip
 
     asyncio.run(run())
