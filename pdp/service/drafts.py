@@ -1,7 +1,7 @@
 """Three ways to write a change: a whole pack, single rows, or what the policy was before."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +12,7 @@ from pdp.limits import MAX_EDIT_ROWS
 from pdp.service.history import Held
 from pdp.service.packs import EDITS_FILE, change_to, checked, difference
 from pdp.service.policy import Draft
-from pdp.world import Policy
+from pdp.world import Policy, World
 
 
 async def from_pack(files: Mapping[str, bytes], *, message: str) -> Draft:
@@ -24,7 +24,7 @@ async def from_pack(files: Mapping[str, bytes], *, message: str) -> Draft:
     """
     pack = await asyncio.to_thread(checked, files)
     return Draft(
-        make=lambda policy: difference(policy, pack, files.keys()),
+        make=lambda world: difference(world.policy, pack, files.keys()),
         message=message,
         warnings=tuple(map(str, pack.warnings)),
     )
@@ -40,18 +40,19 @@ def from_rows(add: Sequence[str], remove: Sequence[str], *, message: str) -> Dra
     """
     if not 0 < len(add) + len(remove) <= MAX_EDIT_ROWS:
         raise BadRequestError(f"an edit has 1 to {MAX_EDIT_ROWS} rows", reason=Reason.BAD_REQUEST)
-    return Draft(make=lambda policy: _edited(policy, add, remove), message=message)
+    return Draft(make=lambda world: _edited(world, add, remove), message=message)
 
 
 def from_history(held: Held, *, message: str) -> Draft:
     """Return the draft that makes the policy what it was: a new change with an old content."""
     return Draft(
-        make=lambda policy: change_to(policy, model=held.model, vocabulary=held.vocabulary, rows=held.rows),
+        make=lambda world: change_to(world.policy, model=held.model, vocabulary=held.vocabulary, rows=held.rows),
         message=message,
     )
 
 
-def _edited(policy: Policy | None, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
+def _edited(world: World, add: Sequence[str], remove: Sequence[str]) -> dict[str, Any]:
+    policy = world.policy
     if policy is None:
         raise PortcullisError(Reason.NOT_FOUND, "no policy is held yet", advice="run `pdp init`")
     live = policy.snapshot.rows
@@ -64,7 +65,7 @@ def _edited(policy: Policy | None, add: Sequence[str], remove: Sequence[str]) ->
             Reason.NOT_FOUND, f"no row `{print_row(Row(section, fields, '', 0))}` is live", advice="`pdp policy show`"
         )
     there = {(row.section, row.fields) for row in live} - unwanted
-    last = max((row.line for row in live if row.file == EDITS_FILE), default=0)
+    last = max((row.line for row in (*live, *_waiting(world)) if row.file == EDITS_FILE), default=0)
     wanted = dict.fromkeys((row.section, row.fields) for row in _parsed(policy, add))
     new = [Row(section, fields, EDITS_FILE, 0) for section, fields in wanted if (section, fields) not in there]
     return {
@@ -74,6 +75,12 @@ def _edited(policy: Policy | None, add: Sequence[str], remove: Sequence[str]) ->
         "removed": [row.to_json() for row in gone],
         "rows_digest": "",
     }
+
+
+def _waiting(world: World) -> Iterator[Row]:
+    """Yield the rows that open proposals add: their places are taken, or the second of two edits never fitted again."""
+    for proposal in world.proposals:
+        yield from (Row.from_json(raw) for raw in proposal.change.get("added", ()))
 
 
 def _parsed(policy: Policy, lines: Sequence[str]) -> tuple[Row, ...]:

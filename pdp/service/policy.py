@@ -27,9 +27,9 @@ PROPOSE: Final = Action.parse("policy.propose")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Draft:
-    """A change worth considering: how to make it from the live policy, why, and what is odd about it."""
+    """A change worth considering: how to make it from the world, why, and what is odd about it."""
 
-    make: Callable[[Policy | None], dict[str, Any]]
+    make: Callable[[World], dict[str, Any]]
     message: str
     warnings: tuple[str, ...] = ()
 
@@ -104,7 +104,7 @@ class Policies:
 
     async def _drawn(self, draft: Draft) -> Weighed:
         world = self._desk.world
-        return await self._desk.weigh(world, draft.make(world.policy), draft.message)
+        return await self._desk.weigh(world, draft.make(world), draft.message)
 
     async def _needed(self, weighed: Weighed, who: Acting, parties: Sequence[Party]) -> int:
         """Return how many approvals this change needs; raises if the caller may not activate it."""

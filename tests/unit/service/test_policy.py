@@ -154,11 +154,25 @@ def test_a_proposal_is_carried_over_where_its_rows_still_fit() -> None:
     at_place(test)
 
 
+def test_two_edits_that_wait_do_not_stand_in_each_others_way() -> None:
+    viewer = f"g, {MIA}, role:viewer, dev"
+
+    async def test(place: Place) -> None:
+        for row in (DEV, viewer):
+            await place.policies.propose(rows(row), place.acting(ADA))
+        for proposal in ("p3", "p2"):
+            await place.policies.activate(proposal, who=place.acting(ADA))
+        assert {DEV, viewer} <= place.rows()
+
+    at_place(test)
+
+
 def test_rows_that_collide_are_named() -> None:
     async def test(place: Place) -> None:
-        outcome = await place.policies.propose(rows(DEV), place.acting(ADA))
+        await place.policies.apply(rows(DEV), place.acting(ADA))
+        outcome = await place.policies.propose(from_rows([], [DEV], message="why"), place.acting(ADA))
         assert outcome.proposal is not None
-        await place.policies.apply(rows(f"g, {MIA}, role:viewer, dev"), place.acting(OLGA))  # at the same place
+        await place.policies.apply(from_rows([], [DEV], message="why"), place.acting(OLGA))
         with pytest.raises(PortcullisError, match=r"rows have changed since: edits\.csv:1") as refused:
             await place.policies.activate(outcome.proposal.id, who=place.acting(ADA))
         assert refused.value.reason is Reason.CONFLICT
