@@ -293,14 +293,15 @@ MAX_AUDIT_RECORD_BYTES: Final = 256 * 1024
 MAX_AUDIT_FIELD_BYTES: Final = 16 * 1024
 """Attributes of a question that take more stand in its record by their digest."""
 MAX_AUDIT_WAITING: Final = 10_000
-"""Records that wait for a sink that does not write; beyond it an allow is refused and a refusal is only counted."""
+"""Records in line for the disk, and of allows as many again that wait for room there; beyond it an allow is refused and a
+refusal is only counted."""
 AUDIT_PART_ENTRIES: Final = 1_024
 """Parts of records kept written, of each kind: groups, credentials, lists of rows. At their longest 70 MB of groups."""
 AUDIT_SEGMENT_BYTES: Final = 64 * 1024 * 1024
 AUDIT_RESERVE_BYTES: Final = 8 * 1024 * 1024
 """Laid up for a disk that is full: some 7,000 more allows, in which somebody can make room (FAILURE.md S2)."""
 AUDIT_COMMIT_TIMEOUT_S: Final = 2.0
-"""How long an allow waits for its record before it becomes deny `audit_unavailable`."""
+"""How long an allow waits for room in line, and then for its record, before it becomes deny `audit_unavailable`."""
 AUDIT_CHECKPOINT_S: Final = 60.0
 """How long records stand in a chain before its writer signs them: what a thief of the file could take away unnoticed."""
 AUDIT_CHECKPOINT_RECORDS: Final = 10_000

@@ -2,7 +2,8 @@
 
 Theory of operation. All state lives on the event loop; one thread does the writing. While it writes a group, further
 records collect, and together they are the next group: one fdatasync releases every answer that waits for it. A refusal
-never waits. An allow waits a bounded time and is then refused; its record, if not yet taken by the thread, is withdrawn.
+never waits. An allow waits a bounded time for room in the line, then as long for the disk, and is then refused; its record,
+if not yet taken by the thread, is withdrawn. So callers who outrun the disk are slowed to its pace before any is refused.
 When a group fails, refusals among it are kept and tried again while there is room, and what could not be kept is counted
 in a `lost` record, so that silence never looks like peace (FAILURE.md S1, F8, F10, F29).
 """
@@ -115,11 +116,13 @@ class AuditTrail:
         self._taken: Sequence[_Group] = ()  # what the thread is writing; all of it older than what waits
         self._impatience: asyncio.TimerHandle | None = None
         self._size = 0
+        self._outside = 0  # records that wait for room in the line
         self._unreported = 0
         self._busy = False
         self._retry: asyncio.TimerHandle | None = None
         self._signing: asyncio.TimerHandle | None = None
         self._grown = asyncio.Event()
+        self._moved = asyncio.Event()  # the line became shorter, or the disk failed
         self._writer = _Writer()
 
     @property
@@ -138,17 +141,16 @@ class AuditTrail:
         Raises:
             PortcullisError: `audit_unavailable` if a durable group could not be written in time.
         """
-        waits = durable and self._waits
-        if durable and not waits and self.last_error:
-            # Nobody waits for a disk that works; from one that does not, no allow comes either way.
-            self._lose(len(records))
-            raise _unavailable(self.last_error)
-        if self._size + len(records) > self._max_waiting:
-            self._lose(len(records))
+        count = len(records)
+        if durable and not self._fits(count):
+            await self._room(count)
+        refused = self._refused(count, durable=durable)
+        if refused:
+            self._lose(count)
             if durable:
-                raise _unavailable("too many records wait for the decision log")
+                raise _unavailable(refused)
             return
-        done = self._line_up(records, waits=waits)
+        done = self._line_up(records, waits=durable and self._waits)
         if done is not None:
             await done  # cancelled or refused in time it withdraws the group, if the thread has not taken it
 
@@ -168,6 +170,30 @@ class AuditTrail:
                 timer.cancel()
         self._writer.submit(self._chain.close, lambda _result, _error: None)
         await self._writer.stop(self._timeout_s)
+
+    def _fits(self, count: int) -> bool:
+        return self._size + count <= self._max_waiting
+
+    def _refused(self, count: int, *, durable: bool) -> str:
+        """Why so many records cannot stand in line now; empty: they can."""
+        if durable and not self._waits and self.last_error:
+            # Nobody waits for a disk that works; from one that does not, no allow comes either way.
+            return self.last_error
+        return "" if self._fits(count) else "too many records wait for the decision log"
+
+    async def _room(self, count: int) -> None:
+        """Wait until so many records fit in line, no longer than a commit may take; for a disk that fails nobody waits."""
+        if self._outside + count > self._max_waiting:
+            return  # as many again wait already
+        self._outside += count
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while not (self.last_error or self._fits(count)):
+                    await self._moved.wait()
+        except TimeoutError:
+            return  # refused, by whoever finds that there still is no room
+        finally:
+            self._outside -= count
 
     def _line_up(self, records: Sequence[Record], *, waits: bool) -> asyncio.Future[None] | None:
         """Put a group in line; returns what to wait on, if somebody does."""
@@ -200,6 +226,7 @@ class AuditTrail:
         self._lose(sum(len(group.records) for group in self._waiting if group.withdrawn))
         self._waiting.clear()
         self._taken, self._size = groups, 0
+        self._tell_moved()
         told = self._unreported
         notice = [lost_record(time_ms=self._now_ms(), count=told)] if told else []
         loop = asyncio.get_running_loop()
@@ -240,6 +267,7 @@ class AuditTrail:
     def _fail(self, groups: list[_Group], error: BaseException) -> None:
         self.failures += 1
         self.last_error = f"the decision log cannot be written: {error}"
+        self._tell_moved()
         for group in reversed(groups):
             if group.done is None and self._size + len(group.records) <= self._max_waiting:
                 self._waiting.appendleft(group)
@@ -250,6 +278,10 @@ class AuditTrail:
         if self._retry is not None:
             self._retry.cancel()
         self._retry = asyncio.get_running_loop().call_later(AUDIT_RETRY_S, self._kick)
+
+    def _tell_moved(self) -> None:
+        self._moved.set()
+        self._moved = asyncio.Event()
 
     def _lose(self, count: int) -> None:
         self.lost += count

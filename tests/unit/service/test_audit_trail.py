@@ -97,7 +97,7 @@ def test_without_waiting_an_allow_is_in_line_only_and_still_refused_by_a_log_tha
 
     async def run() -> None:
         chain = MemoryChain()
-        trail = trail_on(chain, waits=False, max_waiting=3)
+        trail = trail_on(chain, waits=False, max_waiting=3, commit_timeout_s=0.05)
         chain.free.clear()
         await trail.record([{"allow": 1}], durable=True)
         assert chain.groups == []
@@ -143,7 +143,7 @@ def test_a_failing_sink_refuses_allows_keeps_denies_and_recovers_alone() -> None
 def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
     async def run() -> None:
         chain = MemoryChain()
-        trail = trail_on(chain, max_waiting=3)
+        trail = trail_on(chain, max_waiting=3, commit_timeout_s=0.05)
         chain.free.clear()
         for n in range(10):
             await trail.record([{"n": n}], durable=False)
@@ -154,6 +154,48 @@ def test_what_waits_is_bounded_and_what_is_dropped_is_counted() -> None:
         assert trail.lost == 7
         await trail.close()
         assert sum(item.get("count", 0) for group in chain.groups for item in group) == 7
+
+    asyncio.run(run())
+
+
+@pytest.mark.holds("S1", "L6")
+@pytest.mark.parametrize("waits", [True, False])
+def test_allows_that_outrun_the_disk_wait_for_room_and_are_refused_only_when_as_many_wait_outside(
+    *, waits: bool
+) -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, waits=waits, max_waiting=4, commit_timeout_s=60)
+        chain.free.clear()
+        asked = [asyncio.ensure_future(trail.record([{"a": n}, {"b": n}], durable=True)) for n in range(5)]
+        await asyncio.sleep(0)
+        assert not any(task.done() for task in asked[3:])  # one is being written, two stand in line, two wait for room
+        with pytest.raises(PortcullisError, match="too many"):  # and as many again are the bound
+            await trail.record([{"a": 5}, {"b": 5}], durable=True)
+        chain.free.set()
+        await asyncio.gather(*asked)
+        await trail.close()
+        assert sorted(item["a"] for group in chain.groups for item in group if "a" in item) == list(range(5))
+        assert trail.lost == 2
+
+    asyncio.run(run())
+
+
+def test_who_waits_for_room_is_refused_at_once_when_the_disk_fails() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, waits=False, max_waiting=1, commit_timeout_s=60)
+        chain.free.clear()
+        for n in range(2):  # one is being written, one stands in line
+            await trail.record([{"n": n}], durable=True)
+        late = asyncio.ensure_future(trail.record([{"allow": 1}], durable=True))
+        await asyncio.sleep(0)
+        chain.broken = True
+        chain.free.set()
+        with pytest.raises(PortcullisError, match="No space"):
+            await late
+        chain.broken = False
+        await trail.close()
 
     asyncio.run(run())
 
