@@ -1,11 +1,11 @@
 """The inventory: registering assets, and looking them up. What is not registered is not accessible."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from pdp.change.proposal import check_message
-from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.errors import BadRequestError, ConflictError, PortcullisError, Reason
 from pdp.limits import MAX_BATCH
 from pdp.model.names import Resource, ResourcePattern
 from pdp.replica import Replica
@@ -41,17 +41,17 @@ class Assets:
         """
         if not 0 < len(registrations) <= MAX_BATCH:
             raise BadRequestError(f"between 1 and {MAX_BATCH} assets are registered at once")
-        world = self._replica.world
-        assets = [make_asset(world, item.name, item.attributes) for item in registrations]
-        if len({str(asset.resource) for asset in assets}) < len(assets):
-            raise BadRequestError("an asset stands twice")
-        if not revive:
-            _check_in_use(world, assets)
-        changed = [asset for asset in assets if world.assets.get(str(asset.resource)) != asset]
-        if not changed:
-            return world.seq  # registered already, exactly so
-        payload = {"assets": [_payload(asset) for asset in changed]}
-        return await self._publisher.publish(KIND, payload, author=author)
+
+        def changed(world: World) -> Mapping[str, Any] | None:
+            assets = [make_asset(world, item.name, item.attributes) for item in registrations]
+            if len({str(asset.resource) for asset in assets}) < len(assets):
+                raise BadRequestError("an asset stands twice")
+            if not revive:
+                _check_in_use(world, assets)
+            others = [asset for asset in assets if world.assets.get(str(asset.resource)) != asset]
+            return {"assets": [_payload(asset) for asset in others]} if others else None
+
+        return await self._publish(KIND, changed, author)
 
     async def retire(self, names: Sequence[str], *, reason: str, author: str) -> int:
         """Take assets out of use, all or none; return the number of the world that refuses them.
@@ -62,19 +62,35 @@ class Assets:
         """
         if not 0 < len(names) <= MAX_BATCH:
             raise BadRequestError(f"between 1 and {MAX_BATCH} assets are retired at once")
-        world = self._replica.world
         wanted = sorted({str(Resource.parse(name)) for name in names})
-        left = [name for name in wanted if name not in world.retired]
-        for name in left:
-            if name not in world.assets:
-                raise PortcullisError(Reason.NOT_FOUND, f"`{name}` is not registered", advice="pdp asset list")
-        if not left:
-            return world.seq  # retired already
-        if not reason.strip():
-            raise BadRequestError("say why it is retired")
-        check_message(reason)
-        payload = {"names": left, "reason": reason}
-        return await self._publisher.publish(RETIRE, payload, author=author)
+
+        def left(world: World) -> Mapping[str, Any] | None:
+            names = [name for name in wanted if name not in world.retired]
+            for name in names:
+                if name not in world.assets:
+                    raise PortcullisError(Reason.NOT_FOUND, f"`{name}` is not registered", advice="pdp asset list")
+            if names and not reason.strip():
+                raise BadRequestError("say why it is retired")
+            check_message(reason)
+            return {"names": names, "reason": reason} if names else None
+
+        return await self._publish(RETIRE, left, author)
+
+    async def _publish(self, kind: str, make: Callable[[World], Mapping[str, Any] | None], author: str) -> int:
+        """Publish what `make` makes of the world of now, on exactly that world; None is in force already.
+
+        Else a registration that waits behind a retirement would undo it, and nobody would have said `revive`.
+        """
+        while True:
+            world = self._replica.world
+            payload = make(world)
+            if payload is None:
+                return world.seq
+            try:
+                return await self._publisher.publish(kind, payload, author=author, expected_seq=world.seq)
+            except ConflictError:
+                if self._replica.world is world:
+                    raise  # what came first cannot be taken in here: asking again would not end
 
     def get(self, name: str) -> tuple[Asset, World]:
         """Return an asset and the world it is in.

@@ -70,7 +70,8 @@ class Publisher:
         """Make a change real; returns its number once it is durable, read back and in force here.
 
         Once begun it is carried to its end, whether or not its caller still waits: a call that is cancelled between the log
-        and our own world would leave us behind an entry that we wrote, with nothing to vouch for.
+        and our own world would leave us behind an entry that we wrote, with nothing to vouch for. One begins at a time; who
+        goes away before has written nothing, and leaves nothing behind a slow store.
 
         Args:
             kind: the kind of entry (`policy`, `assets`, `lock`, `unlock`).
@@ -83,12 +84,14 @@ class Publisher:
             PortcullisError: `policy_refused` if the change makes no valid world, `store_unavailable` if the log failed;
                 then it may or may not have been written, and the next look at the log tells.
         """
+        await self._lock.acquire()
         task = asyncio.create_task(self._published(kind, payload, author, expected_seq))
         self._under_way.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
 
     def _done(self, task: asyncio.Task[int]) -> None:
+        self._lock.release()
         self._under_way.discard(task)
         if not task.cancelled():
             task.exception()  # whoever still waits has it too; if nobody does, it is no news to anybody
@@ -98,22 +101,22 @@ class Publisher:
         await asyncio.gather(*self._under_way, return_exceptions=True)
 
     async def _published(self, kind: str, payload: Any, author: str, expected_seq: int | None) -> int:
-        async with self._lock:
-            if expected_seq not in (None, self._replica.world.seq):
-                raise ConflictError(self._replica.world.seq)
-            if self._replica.world.seq < self._replica.mark:  # a number that was used would be used for something else
-                advice = "put back what is missing: `pdp log recover`"
-                raise PortcullisError(Reason.STORE_UNAVAILABLE, _below_mark(self._replica), advice=advice)
-            entry, prepared = await self._prepare(kind, payload, author)
-            try:
-                await self._log.append(entry, seq=prepared.seq, prev=prepared.base.head)
-            except ConflictError:
-                await self._read_log()
-                raise
-            accepted_mono_s = self._clock.mono_s()
-            await self._read_back(entry, prepared.seq)
-            await self._settle(entry, prepared, accepted_mono_s)
-            return prepared.seq
+        """Publish; the lock is held, and let go when this has ended."""
+        if expected_seq not in (None, self._replica.world.seq):
+            raise ConflictError(self._replica.world.seq)
+        if self._replica.world.seq < self._replica.mark:  # a number that was used would be used for something else
+            advice = "put back what is missing: `pdp log recover`"
+            raise PortcullisError(Reason.STORE_UNAVAILABLE, _below_mark(self._replica), advice=advice)
+        entry, prepared = await self._prepare(kind, payload, author)
+        try:
+            await self._log.append(entry, seq=prepared.seq, prev=prepared.base.head)
+        except ConflictError:
+            await self._read_log()
+            raise
+        accepted_mono_s = self._clock.mono_s()
+        await self._read_back(entry, prepared.seq)
+        await self._settle(entry, prepared, accepted_mono_s)
+        return prepared.seq
 
     @property
     def log(self) -> WorldLog:

@@ -903,3 +903,27 @@ async def test_what_fails_after_its_caller_went_away_is_no_noise() -> None:
     log.answer.set()
     await publisher.finish()
     assert publisher.log is log
+
+
+@within
+async def test_callers_that_go_away_while_they_wait_for_their_turn_write_nothing_and_leave_nothing() -> None:
+    """Whoever may change anything could pile up changes behind a slow store, by asking and hanging up."""
+    authority, log = Authority(), SlowLog()
+    publisher = Publisher(log, authority.replica(), authority.keys, HandClock())
+    first = asyncio.create_task(publisher.publish("lock", lock_payload(1), author="user:ada"))
+    await log.written.wait()
+    before = len(asyncio.all_tasks())
+    waiting = [
+        asyncio.create_task(publisher.publish("lock", lock_payload(number), author="user:eve"))
+        for number in range(2, 50)
+    ]
+    await asyncio.sleep(0)
+    for caller in waiting:
+        caller.cancel()
+    await asyncio.wait(waiting)
+    assert len(asyncio.all_tasks()) == before
+    log.answer.set()
+    assert await first == 1
+    await publisher.finish()
+    assert len(log.entries) == 1
+    assert await publisher.publish("lock", lock_payload(50), author="user:ada") == 2
