@@ -6,7 +6,6 @@ import io
 import time
 from collections import Counter
 from dataclasses import asdict, astuple
-from html import escape
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -14,6 +13,7 @@ import typer
 
 from pdp.adapters.audit_index import AuditIndex
 from pdp.audit.query import Wanted
+from pdp.cli import pages
 from pdp.cli.audit_filters import Place, moment, placed
 from pdp.cli.audit_replay import newest_world
 from pdp.cli.options import AsJson, instant_text
@@ -97,19 +97,10 @@ def _cell(value: str) -> str:
 
 
 def _page(found: tuple[Found, ...], world: World, since_ms: int) -> str:
-    head = "".join(f"<th>{column}</th>" for column in _COLUMNS)
-    rows = "".join(
-        f"<tr>{''.join(f'<td>{escape(safe(str(value)))}</td>' for value in astuple(one))}</tr>" for one in found
-    )
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>Access review</title>'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">"
-        "<style>body{font:14px/1.45 system-ui,sans-serif;margin:2rem}table{border-collapse:collapse}"
-        "th,td{text-align:left;vertical-align:top;padding:.3rem .8rem .3rem 0;border-bottom:1px solid #d7dde4}</style></head>"
-        f"<body><h1>Access review</h1><p>World {world.seq}, uses since {instant_text(since_ms) or 'the beginning'}. "
-        f"{len(found)} findings.</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>"
-        "<p>Reviewed by: ______________________ on: ______________</p></body></html>\n"
-    )
+    told = f"World {world.seq}, uses since {instant_text(since_ms) or 'the beginning'}. {len(found)} findings."
+    rows = [[str(value) for value in astuple(one)] for one in found]
+    signature = "<p>Reviewed by: ______________________ on: ______________</p>"
+    return pages.document("Access review", [f"<p>{told}</p>", pages.table(_COLUMNS, rows), signature])
 
 
 def _write_pack(directory: Path, world: World, found: tuple[Found, ...]) -> None:

@@ -2,9 +2,9 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from html import escape
 from typing import Final
 
+from pdp.cli.pages import short, text
 from pdp.model.names import NO_SEGMENT
 from pdp.reach import Hop, Terrain
 
@@ -13,11 +13,16 @@ _RADIUS: Final = (240, 46)
 _BOX: Final = (170, 58)
 _MARGIN: Final = 150
 _VERBS_SHOWN: Final = 2
+_NAME_CHARS: Final = 19
+_TIGHT: Final = 16
+"""From so many characters on, a name is fitted to its box: sixteen wide letters are wider than that."""
+_LABEL_CHARS: Final = 36
 _TIP: Final = (
     '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto">'
     '<path d="M0 0 L8 4 L0 8 z" fill="#2f6f4f"/></marker></defs>'
 )
 _STYLE: Final = """
+svg { max-width: 100%; height: auto }
 text { font: 12px system-ui, sans-serif; fill: #1b2a3a; text-anchor: middle }
 .name { font-weight: 600; font-size: 14px }
 .note { fill: #52667a }
@@ -95,10 +100,9 @@ def svg(terrain: Terrain) -> str:
         labels.append(label)
     parts += [_box(one, _population(terrain, one), places[one]) for one in shown]
     parts += labels
-    parts.append(
-        f'<text class="note" x="{size / 2}" y="{size - 16}">dashed: depends on what the question brings; '
-        "grants are asked besides</text></svg>"
-    )
+    legend = "dashed: depends on what the question brings; grants are asked besides"
+    told = legend if shown else "no segment has a workload or an asset in it"
+    parts.append(f'<text class="note" x="{size / 2}" y="{size - 16}">{told}</text></svg>')
     return "\n".join(parts) + "\n"
 
 
@@ -121,10 +125,12 @@ def _places(segments: Sequence[str], radius: float) -> Mapping[str, tuple[float,
 
 def _box(name: str, note: str, at: tuple[float, float]) -> str:
     (x, y), (width, height) = at, _BOX
+    shown = short(name.removeprefix("segment:"), _NAME_CHARS)
+    fitted = f' textLength="{width - 16}" lengthAdjust="spacingAndGlyphs"' if len(shown) >= _TIGHT else ""
     return (
         f'<rect class="box" x="{x - width / 2:.0f}" y="{y - height / 2:.0f}" width="{width}" height="{height}"/>'
-        f'<text class="name" x="{x:.0f}" y="{y - 4:.0f}">{escape(name.removeprefix("segment:"))}</text>'
-        f'<text class="note" x="{x:.0f}" y="{y + 16:.0f}">{escape(note)}</text>'
+        f'<text class="name" x="{x:.0f}" y="{y - 4:.0f}"{fitted}><title>{text(name)}</title>{text(shown)}</text>'
+        f'<text class="note" x="{x:.0f}" y="{y + 16:.0f}">{text(note)}</text>'
     )
 
 
@@ -142,7 +148,18 @@ def _arrow(source: tuple[float, float], target: tuple[float, float], label: str,
         path = f"M{x1:.0f} {y1:.0f} Q{bend[0]:.0f} {bend[1]:.0f} {x2:.0f} {y2:.0f}"
         at = ((x1 + x2) / 4 + bend[0] / 2, (y1 + y2) / 4 + bend[1] / 2)
     curve = f'<path class="{kind}" d="{path}" marker-end="url(#tip)"/>'
-    return curve, f'<text class="label" x="{at[0]:.0f}" y="{at[1]:.0f}">{escape(label)}</text>'
+    shown = f"<title>{text(label)}</title>{text(_label(label))}"
+    return curve, f'<text class="label" x="{at[0]:.0f}" y="{at[1]:.0f}">{shown}</text>'
+
+
+def _label(told: str) -> str:
+    """Return what fits beside an arrow, in whole parts, and how many more there are: none is left out unsaid."""
+    parts = told.split(", ")
+    shown = parts[:1]
+    while len(shown) < len(parts) and len(", ".join(parts[: len(shown) + 1])) <= _LABEL_CHARS:
+        shown = parts[: len(shown) + 1]
+    more = len(parts) - len(shown)
+    return ", ".join(shown) + (f" +{more} more" if more else "")
 
 
 def _edge(inside: tuple[float, float], towards: tuple[float, float]) -> tuple[float, float]:

@@ -135,6 +135,22 @@ def test_a_page_holds_no_markup_that_the_log_brought(pdp: Pdp, state: Path, tmp_
     assert "default-src 'none'" in text
 
 
+def test_refusals_in_the_same_second_do_not_cover_an_access(pdp: Pdp, state: Path, tmp_path: Path) -> None:
+    """In the log the refusal comes after the allowed read; drawn in that order, it would hide it."""
+    file = tmp_path / "trace.html"
+    pdp("audit", "trace", EVE, "--state-dir", state, "--html", file)
+    dots = re.findall(r'<circle class="(.)" cx="(\d+)" cy="(\d+)" r="(\d)"', file.read_text())
+    assert [kind for kind, *_ in dots] == ["d", "d", "a"]
+    assert dots[1][1:3] == dots[2][1:3], "they lie on one another"
+    assert dots[2][3] < dots[1][3]
+
+
+def test_a_page_about_nothing_says_so(pdp: Pdp, state: Path, tmp_path: Path) -> None:
+    file = tmp_path / "trace.html"
+    assert pdp("audit", "trace", "user:nobody@x.org", "--state-dir", state, "--html", file).code == 0
+    assert "No decision in this log is about it" in file.read_text()
+
+
 def test_the_newest_are_shown_and_the_rest_counted(pdp: Pdp, state: Path) -> None:
     found = told(pdp, state, EVE, "--limit", "1")
     assert (len(found["accesses"]), found["not_shown"]) == (1, 2)
