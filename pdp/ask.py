@@ -19,12 +19,13 @@ from pdp.engine.compiler import Snapshot
 from pdp.engine.obligations import merge
 from pdp.engine.possible import NEVER, Possible, possible
 from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.inventory import BUILTIN_ASSETS
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
 from pdp.model.decision import Decision
 from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
-from pdp.world import BUILTIN_ASSETS, World
+from pdp.world import World
 
 NOWHERE: Final = "none"
 """The label of a source that is no workload at all."""

@@ -24,13 +24,14 @@ from pdp.engine.obligations import merge, recheck_after_s
 from pdp.engine.recall import BROUGHT, recall
 from pdp.engine.roles import Timed
 from pdp.errors import BadRequestError, Reason
+from pdp.inventory import BUILTIN_ASSETS, Asset
 from pdp.limits import MAX_CLOCK_SKEW_S, MAX_RECHECK_S, MAX_STALENESS_S
 from pdp.model.attributes import Attributes, Value, check_value
 from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
 from pdp.model.names import NO_SEGMENT, Kind, Principal
 from pdp.model.request import Party, Question
 from pdp.signals.locks import Lock
-from pdp.world import BUILTIN_ASSETS, Asset, Policy, World
+from pdp.world import Policy, World
 
 GRANTS: Final = ""
 SEGMENTATION: Final = "2"

@@ -9,10 +9,11 @@ from typing import Final
 
 from pdp.decide import decide
 from pdp.errors import Reason
+from pdp.inventory import BUILTIN_ASSETS
 from pdp.model.decision import Decision, deny
 from pdp.model.names import Action, Resource
 from pdp.model.request import Question
-from pdp.world import BUILTIN_ASSETS, World
+from pdp.world import World
 
 _SEEING: Final = ("list", "read_metadata", "read")
 """Verbs whose holder sees an asset: it stands in a list, or its description or content can be had."""

@@ -12,7 +12,7 @@ from types import MappingProxyType
 from typing import Any, Final
 
 from pdp.change.glass import Broken
-from pdp.change.proposal import Proposal, ProposalSet, Verdict, check_message
+from pdp.change.proposal import Proposal, ProposalSet, Verdict
 from pdp.change.signoff import SignOff
 from pdp.change.trial import NO_TRIALS, Trial, TrialSet
 from pdp.engine.casbin_text import Row
@@ -20,19 +20,17 @@ from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.delta import apply_delta, delta_of
 from pdp.engine.findings import Finding
 from pdp.errors import BadNameError, BadRequestError, PortcullisError, Reason
+from pdp.inventory import BUILTIN_ASSETS, Asset, Retired, check_placement, full_names, held_asset, registrable
 from pdp.limits import MAX_SAFE_INTEGER, SPELLED_ROWS
 from pdp.model import canonical
-from pdp.model.attributes import Attributes, AttributeType, Value, check_value
+from pdp.model.attributes import Attributes, AttributeType, check_value
 from pdp.model.canonical import digest
-from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
+from pdp.model.names import Resource
 from pdp.signals.locks import Lock, LockSet
 from pdp.trust.entry import EntryHeader, VerifiedEntry
 
 _MALFORMED: Final = (BadNameError, BadRequestError, AttributeError, KeyError, TypeError, ValueError, RecursionError)
 """What a payload of another shape makes our own code raise: signed poison is refused, and never ends a follower (F19)."""
-
-DEFAULT_SENSITIVITY: Final = "normal"
-SENSITIVITIES: Final = ("high", "normal", "low")
 
 
 class FoldError(PortcullisError):
@@ -40,64 +38,6 @@ class FoldError(PortcullisError):
 
     def __init__(self, message: str) -> None:
         super().__init__(Reason.POLICY_REFUSED, message)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asset:
-    """A registered asset; `attributes` carry their full names (`resource.environment`)."""
-
-    resource: Resource
-    attributes: Attributes
-
-    @property
-    def environment(self) -> str:
-        """`dev`, `test`, `staging` or `prod`."""
-        return str(self.attributes["resource.environment"])
-
-    @property
-    def segment(self) -> str | None:
-        """The segment that the inventory places the asset in, if any."""
-        value = self.attributes.get("resource.segment")
-        return str(value) if value is not None else None
-
-    @property
-    def sensitivity(self) -> str:
-        """`high`, `normal` or `low`; it bounds how stale a world may decide on the asset."""
-        return str(self.attributes.get("resource.sensitivity", DEFAULT_SENSITIVITY))
-
-    @property
-    def digest(self) -> str:
-        """The content digest that the inventory records, or empty."""
-        return str(self.attributes.get("resource.digest", ""))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Retired:
-    """That an asset was taken out of use: in which entry, by whom, and why; a name in use again is not retired."""
-
-    seq: int
-    by: str
-    reason: str
-
-    def __post_init__(self) -> None:
-        for text in (self.by, self.reason):
-            check_message(text)
-        if type(self.seq) is not int:
-            raise BadRequestError("an entry has a number")
-
-
-def _builtin(name: str) -> Asset:
-    attributes = MappingProxyType({"resource.environment": "prod", "resource.sensitivity": "high"})
-    return Asset(resource=Resource.parse(name), attributes=attributes)
-
-
-BUILTIN_ASSETS: Final[Mapping[str, Asset]] = MappingProxyType(
-    {
-        name: _builtin(name)
-        for name in ("policy/main", "asset/all", "lock/all", "audit/all", "decision/main", "replica/all", "key/all")
-    }
-)
-"""What administration acts on: always registered, in `prod`, never segmented (POLICY.md section 2)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -257,20 +197,10 @@ def make_asset(world: World, name: str, attributes: Mapping[str, Any]) -> Asset:
         BadRequestError, BadNameError: a built-in or malformed name, an attribute that the vocabulary does not know or of
             another type, or no environment.
     """
-    resource = _registrable(name)
-    values = {f"resource.{key}": _value(value) for key, value in attributes.items()}
+    resource = registrable(name)
+    values = full_names(attributes)
     _check_attributes(world, resource, values)
     return Asset(resource=resource, attributes=MappingProxyType(values))
-
-
-def _registrable(name: str) -> Resource:
-    if name in BUILTIN_ASSETS:
-        raise BadRequestError(f"`{name}` is built in and cannot be registered")
-    return Resource.parse(name)
-
-
-def _value(value: Any) -> Value:
-    return tuple(value) if type(value) is list else value
 
 
 def _check_attributes(world: World, resource: Resource, values: Attributes) -> None:
@@ -281,28 +211,7 @@ def _check_attributes(world: World, resource: Resource, values: Attributes) -> N
         if name not in known:
             raise BadRequestError(f"the vocabulary knows no attribute `{name}`")
         check_value(name, value, known[name])
-    _check_placement(values)
-
-
-_KINDS: Final[Mapping[type, AttributeType]] = MappingProxyType(
-    {
-        bool: AttributeType.BOOL,
-        int: AttributeType.INT,
-        float: AttributeType.DOUBLE,
-        str: AttributeType.STRING,
-        tuple: AttributeType.LIST,
-    }
-)
-
-
-def _check_placement(values: Attributes) -> None:
-    if values.get("resource.environment") not in ENVIRONMENTS:
-        raise BadRequestError(f"an asset needs an environment: one of {', '.join(ENVIRONMENTS)}")
-    if values.get("resource.sensitivity", DEFAULT_SENSITIVITY) not in SENSITIVITIES:
-        raise BadRequestError(f"`sensitivity` is one of {', '.join(SENSITIVITIES)}")
-    segment = values.get("resource.segment")
-    if segment is not None:
-        check_grouping_name(str(segment))
+    check_placement(values)
 
 
 def _vocabulary_types(world: World) -> Mapping[str, AttributeType]:
@@ -456,7 +365,7 @@ def from_state(state: Mapping[str, Any]) -> World:
     try:
         _check_position(state)
         world = replace(empty_world(state["tenant"]), policy=_policy_from_state(state["policy"]))
-        assets = {name: _held_asset(name, attributes) for name, attributes in state["assets"].items()}
+        assets = {name: held_asset(name, attributes) for name, attributes in state["assets"].items()}
         locks = LockSet.EMPTY
         for raw in state["locks"]:
             locks = locks.added(Lock.from_json(raw))
@@ -483,19 +392,6 @@ def _check_position(state: Mapping[str, Any]) -> None:
     for number in (state["seq"], state["signed_ms"]):
         if type(number) is not int or not 0 <= number <= MAX_SAFE_INTEGER:
             raise BadRequestError("a number of a snapshot is an integer from 0 to 2^53 - 1")
-
-
-def _held_asset(name: str, attributes: Mapping[str, Any]) -> Asset:
-    """Return an asset that the world held.
-
-    It was checked against the vocabulary of its day, which may have dropped a word since. Asking today's again would make
-    every snapshot after such a revision unreadable, where the log itself folds (law: `from_state(to_state(w)) == w`).
-    """
-    values = {f"resource.{key}": _value(value) for key, value in attributes.items()}
-    for key, value in values.items():
-        check_value(key, value, _KINDS[type(value)])  # an instant is text here
-    _check_placement(values)
-    return Asset(resource=_registrable(name), attributes=MappingProxyType(values))
 
 
 def _proposals_from_state(raw: Iterable[Mapping[str, Any]]) -> ProposalSet:

@@ -6,11 +6,12 @@ from typing import Any, Final
 
 from pdp.change.proposal import check_message
 from pdp.errors import BadRequestError, ConflictError, PortcullisError, Reason
+from pdp.inventory import Asset, Retired
 from pdp.limits import MAX_BATCH
 from pdp.model.names import Resource, ResourcePattern
 from pdp.replica import Replica
 from pdp.service.replicate import Publisher
-from pdp.world import Asset, Retired, World, make_asset
+from pdp.world import World, make_asset
 
 KIND: Final = "assets"
 RETIRE: Final = "retire"

@@ -14,11 +14,12 @@ from pdp.engine.casbin_text import Context, Row
 from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.pack import Pack, PackTest
 from pdp.errors import PortcullisError, Reason
+from pdp.inventory import Asset
 from pdp.model.attributes import instant_ms
 from pdp.model.decision import Decision
 from pdp.model.names import NO_SEGMENT, Action, Principal, Resource
 from pdp.model.request import Party, Question
-from pdp.world import Asset, Policy, World, empty_world, make_asset
+from pdp.world import Policy, World, empty_world, make_asset
 
 _START: Final = "2026-01-01T00:00:00Z"
 _NO_WORKLOAD: Final = "none"

@@ -8,10 +8,11 @@ from typing import Any
 from urllib.parse import parse_qsl, quote
 
 from pdp.errors import PortcullisError, Reason
+from pdp.inventory import Asset
 from pdp.model.decision import Answer, deny
 from pdp.model.names import Resource
 from pdp.model.request import Question
-from pdp.world import Asset, empty_world
+from pdp.world import empty_world
 from sidecar.asgi_door import Door
 from sidecar.gate import Gate
 from sidecar.mlflow.facts import Inventory

@@ -6,10 +6,11 @@ import pytest
 
 from pdp.decide import CLOCK_OFF, bounded, decide, explain, max_staleness_s
 from pdp.errors import Reason
+from pdp.inventory import Retired
 from pdp.model.decision import Effect
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
-from pdp.world import Retired, World, empty_world
+from pdp.world import World, empty_world
 from tests.support.worlds import START_MS, TENANT, Scribe, make_world
 
 POLICY = """\

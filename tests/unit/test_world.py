@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from pdp.decide import decide
 from pdp.engine.pack import rows_digest
+from pdp.inventory import BUILTIN_ASSETS
 from pdp.model import canonical
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
-from pdp.world import BUILTIN_ASSETS, FoldError, World, from_state, to_state
+from pdp.world import FoldError, World, from_state, to_state
 from tests.support.worlds import MODEL, START_MS, VOCABULARY, Scribe, rows
 
 POLICY = "g, user:a@x, role:app, prod\np, role:app, decision.ask, decision/main, prod, , , allow\n"

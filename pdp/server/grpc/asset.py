@@ -3,13 +3,14 @@
 from typing import Any
 
 from pdp.errors import BadRequestError
+from pdp.inventory import Asset
 from pdp.model.attributes import AttributeType
 from pdp.model.names import printable
 from pdp.server.callers import CALLER
 from pdp.server.grpc.convert import need, value_message, value_of
 from pdp.service.assets import Assets, Registration, plain_attributes
 from pdp.v1 import asset_pb2, asset_pb2_grpc
-from pdp.world import Asset, World
+from pdp.world import World
 
 
 class AssetServicer(asset_pb2_grpc.AssetServiceServicer):
