@@ -106,7 +106,7 @@ class Exchange:
     def _given(self, given: str) -> None:
         mapped, question = self._verdict.mapped, self._verdict.question
         if self._results is not None and mapped is not None and question is not None:
-            self._results.note(given, subject=question.subject.principal, name=mapped.name)
+            self._results.note(given, chain=(question.subject, *question.actors), name=mapped.name)
 
     def _strips(self, headers: Mapping[str, str]) -> bool:
         strip = self._verdict.duties.strip

@@ -9,7 +9,7 @@ a deny.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Protocol, TypeVar
@@ -295,7 +295,7 @@ class Gate:
             )
         if admitted.row.scope is Scope.LIST:
             return await self._list(admitted, content)
-        mapped = self._meant(admitted.mapped, content, admitted.who.party.principal)
+        mapped = self._meant(admitted.mapped, content, (admitted.who.party, *admitted.who.actors))
         if isinstance(mapped, Unmapped):
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), admitted.placement)
         return await self._ask(_question(admitted, mapped, content), mapped, admitted)
@@ -314,12 +314,12 @@ class Gate:
         names = frozenset(mapped.served.upstream or mapped.name for mapped, _ in shown if mapped.served is not None)
         return replace(shown[0][1], visible=names)
 
-    def _meant(self, mapped: Mapped, content: Content, subject: Principal) -> Mapped | Unmapped:
+    def _meant(self, mapped: Mapped, content: Content, chain: Sequence[Party]) -> Mapped | Unmapped:
         """Return what path and body mean together; where both name a model they must name one (FAILURE.md N4)."""
-        if content.continues and not self.results.name(content.continues, subject):
+        if content.continues and not self.results.name(content.continues, chain):
             return Unmapped(why="goes on from an answer that is nobody's, or another's", row=mapped.row)
         if mapped.row.scope is Scope.RESULT:
-            return self._table.named(mapped.row, self.results.name(mapped.name, subject))
+            return self._table.named(mapped.row, self.results.name(mapped.name, chain))
         if not mapped.resource:
             return self._table.named(mapped.row, content.name, content.version)
         if mapped.served is None or not (content.name or content.version):

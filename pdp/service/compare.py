@@ -90,11 +90,13 @@ class Comparison:
         try:
             record = canonical.loads(line)
             one = logged(record)
-            mine = record["world_seq"] >= self.trial.seq
+            mine, allows = record["world_seq"] >= self.trial.seq, record.get("effect") != "deny"
         except (BadRequestError, KeyError, TypeError):
-            one, mine = Lost("no record"), True
+            one, mine, allows = Lost("no record"), True, True
         if isinstance(one, Lost):
-            self.tally.unreadable += mine and one.why != NO_QUESTION
+            lost = mine and one.why != NO_QUESTION
+            self.tally.unreadable += lost
+            self.tally.unseen += lost and allows
         elif one is not None and mine:
             self.tally.newest_ms = max(self.tally.newest_ms, record["time_ms"])
             self.tally.add(flip_of(one, live, proposed), one.decision_id)

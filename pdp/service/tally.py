@@ -11,7 +11,7 @@ from pdp.errors import Reason
 from pdp.limits import CANARY_SAMPLE, TRIAL_DIFFERENCES
 from pdp.service.redecide import GAINS, LOSES, Flip
 
-_NUMBERS: Final = ("seq", "compared", "errors", "skipped", "unreadable", "others", "newest_ms")
+_NUMBERS: Final = ("seq", "compared", "errors", "skipped", "unreadable", "unseen", "others", "newest_ms")
 _MAX_TROUBLE: Final = 200
 
 
@@ -28,8 +28,8 @@ class Tally:
     """The counts of trial `seq`.
 
     `errors` are answers that the candidate's own conditions broke, `skipped` decisions passed over to keep up, `unreadable`
-    records that cannot be decided again, `others` differences of kinds for which there was no room, `newest_ms` how far the
-    log has been read, `trouble` why comparing does not go on.
+    records that cannot be decided again, `unseen` those of them that allow, `others` differences of kinds for which there was
+    no room, `newest_ms` how far the log has been read, `trouble` why comparing does not go on.
     """
 
     seq: int
@@ -37,6 +37,7 @@ class Tally:
     errors: int = 0
     skipped: int = 0
     unreadable: int = 0
+    unseen: int = 0
     others: int = 0
     newest_ms: int = 0
     trouble: str = ""
@@ -108,9 +109,16 @@ def why_roll_back(trial: Trial, tally: Tally) -> str:
         return f"it cannot be watched: {tally.trouble}"
     if tally.errors:
         return f"{tally.errors} of {tally.compared} answers are errors of its own conditions"
-    gains, loses = tally.changes[GAINS], tally.changes[LOSES]
-    if stop.gains and gains:
-        return f"{gains} of {tally.compared} answers allow what the live policy denies"
+    if stop.gains and (grants := _grants(tally)):
+        return grants
+    loses = tally.changes[LOSES]
     if tally.compared >= CANARY_SAMPLE and loses * 100 > stop.loses * tally.compared:
         return f"{loses} of {tally.compared} answers deny what the live policy allows: more than {stop.loses} %"
     return ""
+
+
+def _grants(tally: Tally) -> str:
+    """Return what a canary allows beyond the live policy; who brings more than a record keeps could gain what nobody sees."""
+    if gains := tally.changes[GAINS]:
+        return f"{gains} of {tally.compared} answers allow what the live policy denies"
+    return f"{tally.unseen} answers allow what cannot be compared with the live policy" if tally.unseen else ""

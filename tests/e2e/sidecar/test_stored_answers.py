@@ -8,6 +8,7 @@ import httpx
 import pytest
 
 from pdp.model.names import Principal
+from pdp.model.request import Party
 from sidecar.routes import Served
 from sidecar.routes.assembly import assemble
 from tests.e2e.sidecar.conftest import PATIENCE_S, InLab
@@ -17,14 +18,14 @@ TABLE = assemble(served={"llama": Served(resource="endpoint/chat", model="model/
 MADE = {"id": "resp_1", "object": "response", "status": "completed", "output": []}
 CREATED = b'event: response.created\ndata: {"type": "response.created", "response": {"id": "resp_2"}}\n\n'
 GOOD = {"authorization": "Bearer good"}
-EVE = Principal.parse("user:eve@example.com")
+EVE = Party(principal=Principal.parse("user:eve@example.com"))
 
 
 def test_behind_envoy(in_lab: InLab) -> None:
     async def body(lab: Any) -> None:
         url = f"http://{lab.address.host}:{lab.address.port}/v1/responses"
         results = lab.plane._services[0]._gate.results
-        results.note("resp_eve", subject=EVE, name="llama")
+        results.note("resp_eve", chain=(EVE,), name="llama")
         lab.model.reply, lab.model.reply_type = json.dumps(MADE).encode(), b"application/json"
         async with httpx.AsyncClient(timeout=PATIENCE_S, headers=GOOD) as client:
             assert (await client.get(f"{url}/resp_1")).status_code == 403

@@ -12,7 +12,7 @@ from pdp.adapters.audit_file import AuditChain
 from pdp.adapters.trial_file import TrialFile
 from pdp.change.trial import Mode, Scope, Stop
 from pdp.engine.casbin_text import Row
-from pdp.limits import CANARY_SAMPLE, TRIAL_SLICE_S
+from pdp.limits import CANARY_SAMPLE, MAX_AUDIT_FIELD_BYTES, TRIAL_SLICE_S
 from pdp.model import canonical
 from pdp.model.decision import Decision
 from pdp.model.names import Action, Principal, Resource
@@ -263,6 +263,32 @@ def test_a_canary_that_was_to_grant_nothing_is_rolled_back_at_the_first_grant(tm
         await room.looked()
         assert room.replica.world.candidate is None
         assert "allow what the live policy denies" in room.last_entry()["detail"]
+
+    in_room(tmp_path, test)
+
+
+def test_a_canary_that_was_to_grant_nothing_grants_nothing_unseen(tmp_path: Path) -> None:
+    """Who brings more attributes than a record keeps has a question that cannot be decided again, and is no hole in the watch."""
+
+    async def test(room: Room) -> None:
+        await room.canary(READS, gains=True)
+        claims = {"subject.long": "x" * (MAX_AUDIT_FIELD_BYTES + 1)}
+        reads, deletes = (
+            Question(
+                subject=Party(principal=Principal.parse(EVE)),
+                action=Action.parse(action),
+                resource=Resource.parse("dataset/sales"),
+                claims=claims,
+            )
+            for action in ("dataset.read", "dataset.delete")
+        )
+        assert not (await room.decider.answer(deletes)).decision.allowed
+        await room.looked()
+        assert room.replica.world.candidate is not None  # what is denied gains nothing
+        assert (await room.decider.answer(reads)).decision.allowed
+        await room.looked()
+        assert room.replica.world.candidate is None
+        assert "cannot be compared" in room.last_entry()["detail"]
 
     in_room(tmp_path, test)
 

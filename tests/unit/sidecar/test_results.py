@@ -26,20 +26,22 @@ JSON = {"content-type": "application/json"}
 
 
 async def identify(authorization: str | None, *_: Any) -> Identified | Unidentified:
+    """Take a credential that names its subject, and behind it, each after a space, who acts for it."""
     if authorization is None:
         return Unidentified(reason=Reason.CREDENTIAL_MISSING)
-    return Identified(party=Party(principal=Principal.parse(authorization)))
+    subject, *actors = (Party(principal=Principal.parse(name)) for name in authorization.split())
+    return Identified(party=subject, actors=tuple(actors))
 
 
 def gate() -> Gate:
     return Gate(table=TABLE, identify=identify, decider=Decider())
 
 
-def asked(of: Gate, who: Principal, target: str, method: str = "GET") -> Verdict:
+def asked(of: Gate, who: Principal | str, target: str, method: str = "GET") -> Verdict:
     return asyncio.run(of.decide(Ask(method=method, target=target, route=None, authorization=str(who)), Placement.ASGI))
 
 
-def created(of: Gate, who: Principal, **body: Any) -> tuple[Verdict, Content | BadBody]:
+def created(of: Gate, who: Principal | str, **body: Any) -> tuple[Verdict, Content | BadBody]:
     """Return the answer to a `/v1/responses` of `who`."""
 
     async def run() -> tuple[Verdict, Content | BadBody]:
@@ -52,7 +54,7 @@ def created(of: Gate, who: Principal, **body: Any) -> tuple[Verdict, Content | B
     return asyncio.run(run())
 
 
-def answered(of: Gate, who: Principal, reply: bytes, kind: str = "application/json") -> bytes | None:
+def answered(of: Gate, who: Principal | str, reply: bytes, kind: str = "application/json") -> bytes | None:
     """Let `who` ask, and the model reply."""
     verdict, content = created(of, who)
     assert isinstance(content, Content)
@@ -72,6 +74,21 @@ def test_who_made_an_answer_reads_cancels_and_continues_it_and_nobody_else() -> 
     assert created(door, BOB, previous_response_id="resp_1")[0].allowed
     assert not created(door, EVE, previous_response_id="resp_1")[0].allowed
     assert not created(door, BOB, previous_response_id="resp_2")[0].allowed
+
+
+def test_an_agent_reads_for_somebody_what_it_was_given_itself_and_not_what_others_were() -> None:
+    """One of a person's agents is no way into what that person asks elsewhere; the person reads what an agent made."""
+    door = gate()
+    agent, other = f"{BOB} agent:summary", f"{BOB} agent:other"
+    answered(door, BOB, b'{"id": "resp_own"}')
+    answered(door, agent, b'{"id": "resp_agent"}')
+    readers = {
+        made: [who for who in (str(BOB), agent, other) if asked(door, who, f"/v1/responses/{made}").allowed]
+        for made in ("resp_own", "resp_agent")
+    }
+    assert readers == {"resp_own": [str(BOB)], "resp_agent": [str(BOB), agent]}
+    assert created(door, agent, previous_response_id="resp_agent")[0].allowed
+    assert not created(door, agent, previous_response_id="resp_own")[0].allowed
 
 
 def test_what_is_refused_says_the_same_of_anothers_answer_and_of_none() -> None:
@@ -154,6 +171,6 @@ def test_an_endless_first_event_is_not_held_for_ever() -> None:
 def test_the_oldest_id_is_forgotten_first() -> None:
     results = Results()
     for number in range(LIMITS.results + 1):
-        results.note(f"resp_{number}", subject=BOB, name="llama")
-    assert results.name("resp_0", BOB) == ""
-    assert results.name("resp_1", BOB) == "llama"
+        results.note(f"resp_{number}", chain=(Party(principal=BOB),), name="llama")
+    assert results.name("resp_0", (Party(principal=BOB),)) == ""
+    assert results.name("resp_1", (Party(principal=BOB),)) == "llama"
