@@ -6,8 +6,9 @@ What comes back late (a sidecar that was away) may stand before where a list has
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,12 +60,27 @@ class AuditSearch:
         )
         narrowed = replace(wanted, until_ms=start.now_ms) if start.now_ms else wanted
         try:
-            async with self._one:  # one at a time: a second reader would only wait for the first one's index
-                return await asyncio.to_thread(
-                    self._page, narrowed, query, start, size or AUDIT_QUERY_LIMIT, events=events
-                )
+            return await self._alone(
+                partial(self._page, narrowed, query, start, size or AUDIT_QUERY_LIMIT, events=events)
+            )
         except ConfigError as error:
             raise PortcullisError(Reason.STORE_UNAVAILABLE, f"the decision log cannot be searched: {error}") from error
+
+    async def _alone(self, read: Callable[[], AuditPage]) -> AuditPage:
+        """Read in a thread, one at a time: a second reader would only wait for the first one's index.
+
+        INVARIANT: the next begins when the thread has ended, not when its caller has gone away. Else who asks and hangs up while
+        an index is made would take every thread, also those that make new worlds.
+        """
+        await self._one.acquire()
+        reading = asyncio.ensure_future(asyncio.to_thread(read))
+        reading.add_done_callback(self._done)
+        return await asyncio.shield(reading)
+
+    def _done(self, reading: asyncio.Future[AuditPage]) -> None:
+        self._one.release()
+        if not reading.cancelled():
+            reading.exception()  # whoever still waits has it too; if nobody does, it is no news to anybody
 
     def _page(self, wanted: Wanted, query: dict[str, Any], start: Cursor, size: int, *, events: bool) -> AuditPage:
         with AuditIndex.open(self._directory) as index:

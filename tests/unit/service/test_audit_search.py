@@ -1,5 +1,6 @@
 import asyncio
 import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import pytest
 
 from pdp.adapters.audit_file import AuditChain, segments
-from pdp.adapters.audit_index import FILE_NAME
+from pdp.adapters.audit_index import FILE_NAME, AuditIndex
 from pdp.audit.query import Wanted
 from pdp.audit.record import stream_record
 from pdp.errors import BadRequestError, PortcullisError, Reason
@@ -134,3 +135,38 @@ def test_a_log_that_is_not_there_is_no_empty_answer(tmp_path: Path) -> None:
     with pytest.raises(PortcullisError) as error:
         page(tmp_path)
     assert error.value.reason is Reason.STORE_UNAVAILABLE
+
+
+def test_who_asks_and_hangs_up_again_and_again_holds_one_thread_and_no_more(
+    log: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first question after a long time takes long; whoever asks again meanwhile must not take the threads of new worlds."""
+    reading, entered, opened = threading.Event(), asyncio.Event(), AuditIndex.open
+    readers: list[Path] = []
+
+    async def ask() -> None:
+        loop, search = asyncio.get_running_loop(), AuditSearch(log, secret=SECRET)
+
+        def slow(directory: Path) -> Any:
+            readers.append(directory)
+            loop.call_soon_threadsafe(entered.set)
+            reading.wait()
+            return opened(directory)
+
+        monkeypatch.setattr(audit_search.AuditIndex, "open", slow)
+        try:
+            for turn in range(5):
+                asking = asyncio.create_task(search.page(Wanted(), size=3, cursor="", events=False))
+                if turn == 0:
+                    await entered.wait()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                asking.cancel()
+                await asyncio.wait([asking])
+            await asyncio.to_thread(int)  # whatever was handed to a thread before has begun by now
+            assert len(readers) == 1
+        finally:
+            reading.set()
+        assert (await search.page(Wanted(), size=3, cursor="", events=False)).hits
+
+    asyncio.run(ask())
