@@ -58,15 +58,7 @@ def assign(
 
     Example: `pdp segment assign 'workload:spiffe://prod.example/ns/web/**' segment:apps -m "the shop"`
     """
-    rows = [("g3", what, segment)]
-    change_rows(
-        connection,
-        add=() if remove else rows,
-        remove=rows if remove else (),
-        message=message,
-        dry_run=dry_run,
-        as_json=as_json,
-    )
+    _change(connection, ("g3", what, segment), remove, message, dry_run, as_json)
 
 
 @app.command()
@@ -87,7 +79,7 @@ def allow(
 
     Example: `pdp segment allow segment:training dataset.read segment:data -m "nightly training"`
     """
-    _rule(connection, (source, action, target, when, "allow"), remove, message, dry_run, as_json)
+    _change(connection, ("p2", source, action, target, when, "allow"), remove, message, dry_run, as_json)
 
 
 @app.command()
@@ -108,13 +100,14 @@ def deny(
 
     Example: `pdp segment deny segment:apps '*' segment:data -m "applications read no data"`
     """
-    _rule(connection, (source, action, target, when, "deny"), remove, message, dry_run, as_json)
+    _change(connection, ("p2", source, action, target, when, "deny"), remove, message, dry_run, as_json)
 
 
-def _rule(
-    connection: Connection, fields: tuple[str, ...], remove: bool, message: str, dry_run: bool, as_json: bool
+def _change(
+    connection: Connection, row: tuple[str, ...], remove: bool, message: str, dry_run: bool, as_json: bool
 ) -> None:
-    rows = [("p2", *fields)]
+    """Add a row, its section first, or take it away."""
+    rows = [row]
     change_rows(
         connection,
         add=() if remove else rows,

@@ -109,7 +109,7 @@ def _change(x: int, height: int, told: str) -> str:
 
 def _mark(x: int, lane: int, told: str) -> str:
     y = _TOP + lane * _LANE
-    return f'<rect class="d" x="{x - 2}" y="{y - 7}" width="4" height="14"><title>{text(told)}</title></rect>'
+    return f'<rect class="d" x="{x - 2}" y="{y - 11}" width="4" height="22"><title>{text(told)}</title></rect>'
 
 
 def _allowed(one: Access) -> bool:
