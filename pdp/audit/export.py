@@ -89,7 +89,8 @@ def _pseudonym(name: str, key: bytes) -> str:
     if not name:
         return ""
     mac = hmac.new(key, name.encode(), hashlib.sha256).hexdigest()[:_PSEUDONYM_CHARS]
-    return f"{name.partition(':')[0]}:masked-{mac}"
+    kind, colon, _ = name.partition(":")
+    return f"{kind}:masked-{mac}" if colon else f"masked-{mac}"  # without a kind, all of it is the name
 
 
 def ocsf(record: Mapping[str, Any], chain: str) -> dict[str, Any]:

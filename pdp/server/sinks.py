@@ -17,7 +17,7 @@ from pdp.service.audit import AuditTrail
 from pdp.service.audit_sinks import Shape, SinkFollower, Source
 
 RECEIVED: Final = "received"
-_UNREADABLE: Final = (KeyError, TypeError, AttributeError)
+_UNREADABLE: Final = (KeyError, TypeError, AttributeError, ValueError)
 
 
 def followers(config: Config, place: Place, trail: AuditTrail) -> tuple[SinkFollower, ...]:
