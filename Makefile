@@ -36,7 +36,7 @@ test-all: $(STAMP) ## Run every test, the slow ones too, and the engine's laws o
 
 FUZZ_S ?= 60
 fuzz: $(STAMP) ## Try to break each parser with made-up bytes (FUZZ_S=60 seconds each; Linux on x86-64)
-	@for target in model matcher rows pack columns; do \
+	@for target in model matcher rows pack columns audit token envelope body target; do \
 		echo "fuzzing $$target for $(FUZZ_S) s"; \
 		$(BIN)/python -m tests.fuzz $$target --seconds $(FUZZ_S) >build/fuzz.txt 2>&1 || { tail -n 40 build/fuzz.txt; exit 1; }; \
 		grep number_of_executed_units build/fuzz.txt; \

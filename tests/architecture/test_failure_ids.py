@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import TypeGuard
 
 import pytest
 
@@ -18,7 +19,6 @@ DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
 OWED: dict[str, str] = {}
 """Ids whose part is not built yet."""
 PARTLY = {
-    "L9": "fuzzing by the night beyond hypothesis and the corpus: issue 3",
     "S9": "canaries in the output of the whole test run, beyond one PDP's: issue 5",
 }
 """Ids that a test holds in the main, and what of them is still missing."""
@@ -41,15 +41,23 @@ def marks() -> tuple[tuple[str, str, bool], ...]:
 def _marks() -> Iterator[tuple[str, str, bool]]:
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         tree = ast.parse(path.read_text())
+        asleep = any(_slow(node.value) for node in tree.body if _is_for_all(node))
         for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-                decorators = [ast.unparse(item) for item in node.decorator_list]
-                quick = not any("nightly" in text or "needs_root" in text for text in decorators)
+                quick = not asleep and not any(map(_slow, node.decorator_list))
                 for name in [name for item in node.decorator_list for name in _ids(item)]:
                     yield name, f"{path.relative_to(ROOT)}::{node.name}", quick
             elif isinstance(node, ast.Assign):
                 for name in [name for item in ast.walk(node.value) for name in _ids(item)]:
-                    yield name, f"{path.relative_to(ROOT)}::{ast.unparse(node.targets[0])}", True
+                    yield name, f"{path.relative_to(ROOT)}::{ast.unparse(node.targets[0])}", not asleep
+
+
+def _slow(mark: ast.expr) -> bool:
+    return any(word in ast.unparse(mark) for word in ("pytest.mark.nightly", "pytest.mark.needs_root"))
+
+
+def _is_for_all(node: ast.stmt) -> TypeGuard[ast.Assign]:
+    return isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "pytestmark"
 
 
 def _ids(node: ast.AST) -> list[str]:

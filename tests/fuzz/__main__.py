@@ -10,7 +10,9 @@ from pathlib import Path
 
 import atheris
 
-with atheris.instrument_imports(include=["pdp.engine", "pdp.model", "pdp.audit"]):
+with atheris.instrument_imports(
+    include=["pdp.engine", "pdp.model", "pdp.audit", "pdp.identity", "pdp.trust", "sidecar"]
+):
     from tests.fuzz.seeds import WORDS, seeds
     from tests.fuzz.targets import TARGETS
 

@@ -29,6 +29,7 @@ from pdp.engine.pack import load_pack
 from pdp.engine.question import EngineRequest
 from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.model.vocabulary import Vocabulary
+from tests.fuzz.doors import body, envelope, target, token
 
 POLICIES: Final = Path(__file__).parents[2] / "policies"
 NO_WORDS: Final = Vocabulary(types={}, attributes={})
@@ -177,4 +178,5 @@ def audit(data: bytes) -> None:
 
 TARGETS: Final = MappingProxyType[str, Callable[[bytes], None]](
     {"model": model, "matcher": matcher, "rows": rows, "pack": pack, "columns": columns, "audit": audit}
+    | {"token": token, "envelope": envelope, "body": body, "target": target}
 )

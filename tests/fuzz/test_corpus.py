@@ -1,5 +1,6 @@
 """Every input that a fuzzer once broke a parser with, and what it starts from, in every run of the tests."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from tests.fuzz.seeds import seeds
 from tests.fuzz.targets import TARGETS
 
 FOUND = sorted(path for path in (Path(__file__).parent / "corpus").iterdir() if path.name.partition("-")[0] in TARGETS)
+
+
+pytestmark = pytest.mark.holds("L9")
 
 
 @pytest.mark.parametrize("path", FOUND, ids=lambda path: path.name)
@@ -20,3 +24,9 @@ def test_what_the_fuzzer_starts_from_breaks_nothing_whole_or_cut(target: str) ->
     for seed in seeds(target):
         for end in (*range(0, len(seed), max(1, len(seed) // 20)), len(seed)):
             TARGETS[target](seed[:end])
+
+
+def test_make_fuzz_tries_every_target() -> None:
+    loop = re.search(r"for target in (.*); do", (Path(__file__).parents[2] / "Makefile").read_text())
+    assert loop is not None
+    assert loop[1].split() == list(TARGETS)
