@@ -159,7 +159,7 @@ def refusal_record(
 def stream_record(
     *, decision_id: str, event: str, world_seq: int, time_ms: int, fields: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the record of a change in a running access: opened, re-decided, cut, ended."""
+    """Return the record of a change in a running access: cut or ended. What opened it is the decision's own record."""
     extra = {name: _plain(value) for name, value in fields.items()}
     return extra | {
         "v": VERSION,

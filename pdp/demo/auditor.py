@@ -30,7 +30,7 @@ class Auditor:
         return self._record('"decision"', re.escape(decision_id))
 
     def stream_event(self, event: str) -> Mapping[str, Any]:
-        """Return the newest record of a change in a running response: `opened`, `cut`, `ended`.
+        """Return the newest record of a change in a running response: `cut` or `ended`.
 
         Raises:
             StageError: none arrived in time.

@@ -57,6 +57,7 @@ from pdp.service.health import Health
 from pdp.service.live import LiveChecks
 from pdp.service.nonces import Nonces
 from pdp.service.positions import Positions
+from pdp.service.redecide import GAINS, LOSES
 from pdp.service.replicate import Replication
 from pdp.service.trials import TrialWatch
 from pdp.service.watch_index import Watches
@@ -251,6 +252,7 @@ class Application:
         show("pdp_watches_woken", "Watches that a new world had decided again", lambda: float(self.watches.woken))
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
         self._show_sinks()
+        self._show_trials()
         refused = self.authenticator.counters
         self.metrics.by_reason("pdp_credentials_refused", "Credentials refused, by reason", lambda: refused)
         show("pdp_key_sets_failing", "Issuers whose keys could not be had", lambda: len(self.key_store.troubles()))
@@ -273,6 +275,21 @@ class Application:
             lambda: {sink.name: sink.behind(trail.name, trail.link.n) for sink in sinks},
             counts=False,
         )
+
+    def _show_trials(self) -> None:
+        # No label tells trials apart: whoever may propose would make the number of series grow.
+        show, watch = self.metrics.gauge, self.trials
+        show("pdp_trials", "Shadows and canaries that run", lambda: len(self.replica.world.trials.running))
+        show(
+            "pdp_trials_blind",
+            "Of them, those that cannot be compared",
+            lambda: sum(bool(t.trouble) for t in watch.tallies),
+        )
+        show(
+            "pdp_trial_gains", "Decisions they would newly allow", lambda: sum(t.changes[GAINS] for t in watch.tallies)
+        )
+        show("pdp_trial_loses", "Decisions they would newly deny", lambda: sum(t.changes[LOSES] for t in watch.tallies))
+        show("pdp_canaries_rolled_back", "Canaries rolled back by their conditions", lambda: watch.rolled_back)
 
     def _degradations(self) -> int:
         return len(self.health.report().degradations)

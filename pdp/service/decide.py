@@ -186,7 +186,7 @@ class Decider:
         return (await self._release((answer,), [record]))[0]
 
     async def note(self, event: str, *, decision_id: str, **fields: str | int) -> None:
-        """Record a change of state of a running access: opened, cut, ended. It never waits and never fails."""
+        """Record a change of state of a running access: cut, ended. It never waits and never fails."""
         record = stream_record(
             decision_id=decision_id,
             event=event,

@@ -62,6 +62,14 @@ class TrialWatch:
         self._saved: list[Any] = []
         self._comparisons: dict[int, Comparison] = {}
         self._candidates: dict[int, tuple[Policy | None, Policy]] = {}
+        self.rolled_back = 0
+        """Canaries that this watch has rolled back."""
+
+    @property
+    def tallies(self) -> Sequence[Tally]:
+        """Return what the trials that run have shown so far."""
+        held = (self._comparisons.get(trial.seq) for trial in self._replica.world.trials)
+        return [comparison.tally for comparison in held if comparison is not None]
 
     async def run(self) -> None:
         """Watch until cancelled."""
@@ -152,6 +160,8 @@ class TrialWatch:
             pass  # another entry came first: at the next look it is tried again, if it still runs
         except PortcullisError as error:
             self._replica.failed(error.reason.value, error.message)
+        else:
+            self.rolled_back += ended is Ended.ROLLBACK
 
 
 def totals(tally: Tally) -> Mapping[str, int]:

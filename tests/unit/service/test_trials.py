@@ -181,6 +181,7 @@ def test_a_shadow_follows_the_live_policy_and_tells_when_it_no_longer_fits(tmp_p
         await room.elsewhere("g, user:kim@x.org, role:viewer, dev", file="edits.csv")
         await room.ask(BOB, "dataset.read", "dataset/sales")
         assert "no longer fits" in (await room.looked()).trouble
+        assert [bool(one.trouble) for one in room.watch.tallies] == [True]
         assert [one.proposal for one in room.replica.world.trials] == [made]
 
     in_room(tmp_path, test)
@@ -252,6 +253,7 @@ def test_a_canary_that_denies_too_much_is_rolled_back_and_the_log_says_why(tmp_p
         assert (ended["why"], ended["proposal"], ended["by"]) == ("rollback", made, ["trial-watch"])
         assert (ended["shown"]["loses"], ended["shown"]["compared"]) == (CANARY_SAMPLE, CANARY_SAMPLE)
         assert "more than 10 %" in ended["detail"]
+        assert (room.watch.rolled_back, list(room.watch.tallies)) == (1, [])
 
     in_room(tmp_path, test)
 
