@@ -42,7 +42,7 @@ from pdp.engine.role_closure import FOREVER
 from pdp.engine.touched import Scope, Touched, reached, scope, touched
 from pdp.engine.valuations import valuations
 from pdp.errors import BadRequestError, Reason
-from pdp.limits import MAX_DIFF_CELLS
+from pdp.limits import MAX_DIFF_CELLS, MAX_NAME_BYTES
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
 from pdp.model.decision import Effect
 from pdp.model.names import GROUPING_PREFIXES
@@ -101,9 +101,15 @@ def diff(before: Snapshot, after: Snapshot, now_ms: int, *, people: Iterable[Nam
     return tuple(sorted(cells, key=_badness))
 
 
-def _badness(cell: Cell) -> tuple[int, bool, int, str, tuple[str, ...]]:
+def _badness(cell: Cell) -> tuple[int, bool, int, int, str, tuple[str, ...]]:
+    # ATTACK: a wide grant among hundreds of narrow ones stands before them, whatever it is called.
     prod = 0 if "prod" in cell.values else 1
-    return ORDER.index(cell.change), not cell.always, prod, cell.context, cell.values
+    return ORDER.index(cell.change), not cell.always, prod, _depth(cell.values), cell.context, cell.values
+
+
+def _depth(values: Iterable[str]) -> int:
+    """Return how deep below its type the widest pattern among `values` begins; names alone are deeper than any."""
+    return min((value.partition("*")[0].count("/") for value in values if "*" in value), default=MAX_NAME_BYTES)
 
 
 def _fits(kind: str, member: str, value: str) -> bool:

@@ -122,6 +122,7 @@ def test_a_proposal_that_was_activated_is_not_activated_again() -> None:
         f"g, {ADA}, role:data-scientist, dev",
         "p, role:policy-admin, dataset.read, dataset/**, prod, , , allow",
         "p, role:member, dataset.read, dataset/**, prod, , , allow",
+        "p, role:policy-admin, replica.*, replica/all, prod, , , allow",  # administration for its own author
     ],
 )
 def test_nobody_gives_themselves_more_however_many_say_yes(row: str) -> None:

@@ -30,6 +30,18 @@ def test_a_grant_that_comes_is_a_gain_of_its_role_and_of_who_holds_it(bench: Wor
     assert [cell.by for cell in found] == ["role:sci", "", "role:sci"]
 
 
+def test_a_wide_grant_does_not_hide_among_many_narrow_ones(bench: Workbench) -> None:
+    narrow = [f"p, role:sci, dataset.write, dataset/a{number}, dev, , , allow" for number in range(60)]
+    wide = [
+        "p, role:sci, dataset.write, dataset/team/**, dev, , , allow",
+        "p, role:zz, dataset.write, dataset/**, dev, , , allow",
+    ]
+    found = changes(bench, "\n".join([BASE, *narrow[:30], *wide, *narrow[30:]]))
+    gains = [cell.values[2] for cell in found if cell.change is Change.GAINS]
+    assert len(gains) > 60
+    assert (gains[0], gains[1]) == ("dataset/**", "dataset/team/**")
+
+
 def test_an_assignment_that_comes_is_a_gain_of_that_name_alone(bench: Workbench) -> None:
     found = changes(bench, BASE + "g, user:bob, role:app, prod")
     assert {cell.values[:2] for cell in found} == {("user:bob", "endpoint.invoke")}
