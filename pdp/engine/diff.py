@@ -101,10 +101,10 @@ def diff(before: Snapshot, after: Snapshot, now_ms: int, *, people: Iterable[Nam
     return tuple(sorted(cells, key=_badness))
 
 
-def _badness(cell: Cell) -> tuple[int, bool, int, int, str, tuple[str, ...]]:
-    # ATTACK: a wide grant among hundreds of narrow ones stands before them, whatever it is called.
+def _badness(cell: Cell) -> tuple[int, int, int, bool, str, tuple[str, ...]]:
+    # ATTACK: a wide grant among hundreds of narrow ones stands before them, whatever it is called or on what condition.
     prod = 0 if "prod" in cell.values else 1
-    return ORDER.index(cell.change), not cell.always, prod, _depth(cell.values), cell.context, cell.values
+    return ORDER.index(cell.change), prod, _depth(cell.values), not cell.always, cell.context, cell.values
 
 
 def _depth(values: Iterable[str]) -> int:
