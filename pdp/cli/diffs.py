@@ -1,6 +1,6 @@
 """How `pdp policy diff` tells what changes: cells that change alike in one line, the worst first."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -9,7 +9,7 @@ from pdp.cli.options import instant_text
 from pdp.cli.output import write_line, write_table
 from pdp.engine.casbin_text import Row
 from pdp.engine.compiler import Snapshot, compile_texts
-from pdp.engine.diff import ORDER, Cell
+from pdp.engine.diff import ORDER, Cell, Change
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.model.attributes import Attributes
@@ -21,6 +21,7 @@ from pdp.world import policy_after
 
 _COLUMNS: Final = ("change", "who", "action", "resource", "where", "if")
 _NAMES_SHOWN: Final = 3
+_EVERYBODY: Final = "*"
 
 
 def live_snapshot(policy: Policy) -> Snapshot:
@@ -79,9 +80,29 @@ def tell(cells: Sequence[Cell], snapshots: Iterable[Snapshot]) -> None:
     ]
     if rows:
         write_table(_COLUMNS, rows)
+    for change, (names, resources) in _concerned(cells, fields).items():
+        people = (
+            "everybody" if _EVERYBODY in names else _counted(len(names), "principal or role", "principals or roles")
+        )
+        write_line(f"{change.value}: {people}, {_counted(len(resources), 'resource class', 'resource classes')}")
     counts = {change: sum(cell.change is change for cell in cells) for change in ORDER}
     told = ", ".join(f"{count} {change.value}" for change, count in counts.items() if count)
     write_line(f"{len(cells)} cells change: {told}" if cells else "no cell changes")
+
+
+def _concerned(cells: Sequence[Cell], fields: Mapping[str, Sequence[str]]) -> dict[Change, tuple[set[str], set[str]]]:
+    """Return for each kind of change who and what it concerns: the known holders of a role, or else its own name."""
+    found: dict[Change, tuple[set[str], set[str]]] = {}
+    for cell in cells:
+        who, _, resource, _ = _parts(cell, fields[cell.context])
+        names, resources = found.setdefault(cell.change, (set(), set()))
+        names.update(cell.names or (who,))
+        resources.add(resource)
+    return {change: found[change] for change in ORDER if change in found}
+
+
+def _counted(number: int, one: str, more: str) -> str:
+    return f"{number} {one if number == 1 else more}"
 
 
 def cell_json(cell: Cell, fields: Sequence[str]) -> dict[str, Any]:
@@ -107,7 +128,7 @@ def _parts(cell: Cell, fields: Sequence[str]) -> tuple[str, str, str, str]:
 
 
 def _who(label: str, names: tuple[str, ...]) -> str:
-    shown = "everyone else" if label == "*" else label
+    shown = "everyone else" if label == _EVERYBODY else label
     if not names:
         return shown
     some = ", ".join(names[:_NAMES_SHOWN]) + (", …" if len(names) > _NAMES_SHOWN else "")

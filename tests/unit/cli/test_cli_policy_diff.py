@@ -1,3 +1,4 @@
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ def test_cells_that_change_alike_are_one_line(pdp: Pdp, packs: tuple[Path, Path]
         ["gains", "role:app", "(with", "1:", "user:bob)", "endpoint.cancel|scale", "endpoint/**", "prod"],
         ["gains", "user:bob", "endpoint.invoke|read_metadata", "endpoint/**", "prod"],
         ["gains", "role:app", "endpoint.cancel|scale", "endpoint/**", "dev,", "staging,", "test"],
+        ["gains:", "2", "principals", "or", "roles,", "1", "resource", "class"],
         ["12", "cells", "change:", "12", "gains"],
     ]
     assert pdp("policy", "diff", str(packs[0]), str(packs[0])).out == "no cell changes\n"
@@ -64,7 +66,9 @@ def test_one_pack_is_compared_with_the_live_policy(pdp: Pdp, server: ScriptedPdp
         ],
     )
     server.script("PolicyService/Get", live)
-    assert "12 cells change: 12 gains" in pdp("policy", "diff", str(packs[1])).out
+    told = pdp("policy", "diff", str(packs[1])).out
+    assert "12 cells change: 12 gains" in told
+    assert re.search(r"^gains: \d+ principals? or roles?, \d+ resource class(es)?$", told, re.MULTILINE)
     assert pdp("policy", "diff", str(packs[0])).out == "no cell changes\n"
 
 
