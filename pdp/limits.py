@@ -240,6 +240,8 @@ READY_POLL_S: Final = 0.05
 PROBE_CONNECTIONS: Final = 512
 PROBE_REQUEST_S: Final = 5.0
 """How long one request to a probe may take, from its connection or the answer before it to its own answer."""
+MAX_CALLS_PENDING: Final = 16_384
+"""Calls that wait to be looked at, each of some kilobytes; beyond, gRPC begins to turn calls away at random."""
 HANDSHAKE_S: Final = 10.0
 """How long a gRPC connection may take to say that it is one; gRPC's own 120 s let anybody hold descriptors for nothing."""
 MAX_METADATA_BYTES: Final = 32 * 1024

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from pdp.audit.query import Wanted
-from pdp.errors import Reason
+from pdp.errors import BadNameError, BadRequestError, Reason
 from pdp.limits import MAX_PACK_DEADLINE_S
 from pdp.model.attributes import Value
 from pdp.model.names import Resource
 from pdp.sdk._core import Rpc, plain_value, value_message
-from pdp.sdk.errors import PdpFault
+from pdp.sdk.errors import BadQuestion, PdpFault
 from pdp.sdk.values import AttributeValue
 from pdp.signals.locks import Lock, LockKind, LockTarget
 from pdp.v1 import asset_pb2, audit_pb2, lock_pb2, policy_pb2, replication_pb2
@@ -406,6 +406,20 @@ def policy(message: policy_pb2.GetPolicyResponse) -> Policy:
         vocabulary=message.vocabulary,
         rows=tuple(map(policy_row, message.rows)),
     )
+
+
+def target_of(target: LockTarget | str) -> LockTarget:
+    """Return what a lock matches, also if a person wrote it.
+
+    Raises:
+        BadQuestion: a text that names nothing.
+    """
+    if isinstance(target, LockTarget):
+        return target
+    try:
+        return LockTarget.parse(target)
+    except (BadNameError, BadRequestError) as error:
+        raise BadQuestion(error.reason, error.message) from error
 
 
 def target_message(target: LockTarget) -> lock_pb2.LockTarget:

@@ -324,17 +324,20 @@ class AdminClient:
 
     # Locks.
 
-    def lock(self, target: LockTarget, *, reason: str, end_ms: int = 0, wait_all: bool = False) -> Locked:
+    def lock(self, target: LockTarget | str, *, reason: str, end_ms: int = 0, wait_all: bool = False) -> Locked:
         """Lock out what `target` names, from now on.
 
         Args:
-            target: whom or what.
+            target: whom or what; a text as for `pdp lock add`: `user:sam@example.com`, `resource:dataset/wages`.
             reason: why, for people.
             end_ms: when the lock ends by itself, milliseconds since the epoch; 0: when it is removed.
             wait_all: return only when every connected enforcement point holds it, or the deadline is near.
+
+        Raises:
+            BadQuestion: a text that names nothing.
         """
         message = lock_pb2.LockRequest(
-            target=core.target_message(target), reason=reason, end_ms=end_ms, wait_all=wait_all
+            target=core.target_message(core.target_of(target)), reason=reason, end_ms=end_ms, wait_all=wait_all
         )
         told = self._transport.unary(core.LOCK, message)
         return Locked(lock=core.lock(told.lock), receipt=core.receipt(told.receipt))

@@ -10,7 +10,7 @@ import grpc
 
 from pdp.config import Address, Tls
 from pdp.errors import ConfigError
-from pdp.limits import HANDSHAKE_S, MAX_METADATA_BYTES, MAX_PACK_RPC_BYTES
+from pdp.limits import HANDSHAKE_S, MAX_CALLS_PENDING, MAX_METADATA_BYTES, MAX_PACK_RPC_BYTES
 
 SETTING: Final = "grpc.listen (--listen)"
 _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
@@ -19,6 +19,10 @@ _OPTIONS: Final[Sequence[tuple[str, Any]]] = (
     # A compressed message is refused, not unpacked: its size says nothing of what it unpacks to (FAILURE.md L4).
     ("grpc.compression_enabled_algorithms_bitset", 1),
     ("grpc.server_handshake_timeout_ms", round(HANDSHAKE_S * 1000)),
+    # Above the first number gRPC turns away calls at random, the well-behaved caller's too: streams that are begun and reset a
+    # thousand times on two connections came that far.
+    ("grpc.server.max_pending_requests", MAX_CALLS_PENDING),
+    ("grpc.server.max_pending_requests_hard_limit", 2 * MAX_CALLS_PENDING),
 )
 
 

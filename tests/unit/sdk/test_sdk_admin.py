@@ -103,6 +103,7 @@ def test_every_kind_of_lock_survives_the_wire(pdp: ScriptedPdp, admin: AdminClie
     target = LockTarget.parse(text)
     told = admin.lock(target, reason="laptop stolen", wait_all=True)
     assert told.lock.target == target
+    assert admin.lock(text, reason="laptop stolen").lock.target == target
     assert (told.receipt.connected, told.receipt.holding, told.receipt.missing) == (2, 1, ("x",))
     assert pdp.asked("LockService/Lock")[0].wait_all
 
@@ -125,9 +126,12 @@ def test_f28_a_lock_we_cannot_read_is_not_left_out(
         admin.locks()
 
 
-def test_a_malformed_target_is_refused() -> None:
+def test_a_malformed_target_is_refused(admin: AdminClient) -> None:
     with pytest.raises(BadRequestError):
         LockTarget.parse("alice")
+    for text in ("alice", "user:", "resource:"):
+        with pytest.raises(BadQuestion):
+            admin.lock(text, reason="laptop stolen")
 
 
 def test_unknown_locks_and_missing_rights_are_typed(pdp: ScriptedPdp, admin: AdminClient) -> None:
