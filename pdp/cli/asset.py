@@ -78,6 +78,27 @@ def retire(
         write_line(f"{', '.join(names)} {'is' if len(names) == 1 else 'are'} retired in world {world_seq}")
 
 
+@app.command()
+@connected
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="`<type>/<path>[@<version>]`.")],
+    *,
+    as_json: AsJson = False,
+    connection: Connection,
+) -> None:
+    """Show one asset with all its attributes. Exit code 7 if it is not registered, or was retired.
+
+    Example: `pdp asset show model/fraud@7`
+    """
+    with connection.admin() as admin:
+        asset = admin.asset(name)
+    if as_json:
+        write_json(asdict(asset))
+        return
+    write_line(asset.name)
+    write_table(("attribute", "value"), [(key, _text(value)) for key, value in sorted(asset.attributes.items())])
+
+
 @app.command("list")
 @connected
 def list_(

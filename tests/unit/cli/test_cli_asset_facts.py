@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from scripted_pdp import ScriptedPdp
 
-from pdp.v1 import asset_pb2
+from pdp.v1 import asset_pb2, types_pb2
 from tests.support.office import ADA, BOB, EVE, Office, in_office
 
 Pdp = Callable[..., Any]
@@ -62,6 +62,18 @@ def test_a_file_of_assets_is_registered_at_once(pdp: Pdp, server: ScriptedPdp, t
     ((_, request),) = server.calls
     assert [asset.name for asset in request.assets] == ["model/fraud@7", "dataset/people@3"]
     assert list(request.assets[0].attributes["derived_from"].list_value.items) == ["dataset/people@3"]
+
+
+def test_an_asset_is_shown_with_all_that_is_said_of_it(pdp: Pdp, server: ScriptedPdp) -> None:
+    said = {"environment": types_pb2.Value(string_value="prod"), "vendor": types_pb2.Value(string_value="acme")}
+    server.script(
+        "AssetService/Get", asset_pb2.GetAssetResponse(asset=asset_pb2.Asset(name="model/fraud@7", attributes=said))
+    )
+    assert pdp("asset", "show", "model/fraud@7", "--json").json == {
+        "name": "model/fraud@7", "attributes": {"environment": "prod", "vendor": "acme"},
+    }  # fmt: skip
+    lines = [line.split() for line in pdp("asset", "show", "model/fraud@7").out.splitlines()]
+    assert lines == [["model/fraud@7"], ["ATTRIBUTE", "VALUE"], ["environment", "prod"], ["vendor", "acme"]]
 
 
 def test_assets_are_retired_with_a_reason(pdp: Pdp, server: ScriptedPdp) -> None:
