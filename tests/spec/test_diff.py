@@ -28,6 +28,7 @@ from tests.spec.profiles import tries
 from tests.spec.test_reference import compiled
 
 QUICK = tries(25)
+pytestmark = pytest.mark.timeout(300)  # a pair of large worlds that hypothesis happens to draw takes its time
 
 ROWS = st.one_of(grant_rows(), segmentation_rows(), role_rows(), member_rows())
 
