@@ -389,7 +389,7 @@ BOARD_PAUSE_S: Final = 0.05
 MAX_BOARD_BYTES: Final = 4 * 1024 * 1024
 """One posting: the enforcement points of one PDP process."""
 CONFLICT_ATTEMPTS: Final = 8
-"""How often a lock is put behind changes of other writers before its author is told of the conflict."""
+"""How often a lock, or a sign-off, is put behind changes of other writers before its author is told of the conflict."""
 SNAPSHOT_EVERY_ENTRIES: Final = 256
 """A snapshot stands at every multiple: with a row folded in some 10 ms, what follows one is read within seconds at a start."""
 PINNED_WORLDS: Final = 4

@@ -107,7 +107,10 @@ class Metrics:
 
     def by_reason(self, name: str, text: str, read: Callable[[], Mapping[str, int]]) -> None:
         """Show counts that are read when somebody looks; of their keys, those that are reasons."""
-        known = lambda: {k: v for k, v in read().items() if k in self._reasons}  # noqa: E731 - read when somebody looks
+
+        def known() -> Mapping[str, int]:
+            return {reason: count for reason, count in read().items() if reason in self._reasons}
+
         self.registry.register(_ByLabel(name, text, "reason", CounterMetricFamily, known))
 
     def by_sink(self, name: str, text: str, read: Callable[[], Mapping[str, int]], *, counts: bool = True) -> None:

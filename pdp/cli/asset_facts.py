@@ -9,16 +9,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.audit.query import Wanted
 from pdp.cli.audit_filters import Place, moment, placed
-from pdp.cli.audit_replay import read_entries, worlds_of
+from pdp.cli.audit_replay import verified_entries
 from pdp.cli.options import AsJson, Connection, connected, instant_text
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import MAX_BATCH, MAX_PACK_FILE_BYTES
 from pdp.model.names import Resource
-from pdp.server.stores import WORLD_FILE
 from pdp.service.trace import Registered, registrations
 from pdp.yaml_text import read_yaml
 
@@ -129,13 +127,7 @@ def _read(file: Path) -> Mapping[str, Mapping[str, Any]]:
 
 
 async def _registrations(place: Place) -> Sequence[Registered]:
-    settings = place.settings()
-    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
-    try:
-        await worlds_of(settings, log).at((await log.head()).seq)  # each entry is verified on the way
-        return [one for entry in await read_entries(log) for one in registrations(entry)]
-    finally:
-        await log.close()
+    return [one for entry in await verified_entries(place.settings()) for one in registrations(entry)]
 
 
 def _said(one: Registered) -> str:

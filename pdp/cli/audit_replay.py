@@ -102,6 +102,20 @@ async def read_entries(log: SqliteWorldLog) -> list[SignedEntry]:
     return entries
 
 
+async def verified_entries(settings: Config) -> list[SignedEntry]:
+    """Return every entry of the log in a state directory, each verified on the way.
+
+    Raises:
+        ConfigError: it is no state directory.
+    """
+    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
+    try:
+        await worlds_of(settings, log).at((await log.head()).seq)
+        return await read_entries(log)
+    finally:
+        await log.close()
+
+
 async def newest_world(settings: Config) -> World:
     """Return the newest world of the log in a state directory.
 

@@ -10,16 +10,14 @@ from typing import Annotated, Any, Final
 
 import typer
 
-from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.change.signoff import SignOff
 from pdp.cli.audit_filters import Place, placed
-from pdp.cli.audit_replay import read_entries, worlds_of
+from pdp.cli.audit_replay import verified_entries
 from pdp.cli.options import AsJson, Connection, connected, instant_text
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import MAX_REPORT_BYTES
 from pdp.model import canonical
-from pdp.server.stores import WORLD_FILE
 from pdp.service.sign_off import SIGN_OFF
 from pdp.trust.entry import EntryHeader
 
@@ -118,11 +116,5 @@ def _told(report: Path, raw: bytes) -> dict[str, Any]:
 
 
 async def _entries(place: Place) -> Sequence[tuple[EntryHeader, SignOff]]:
-    settings = place.settings()
-    log = SqliteWorldLog(settings.state_dir / WORLD_FILE)
-    try:
-        await worlds_of(settings, log).at((await log.head()).seq)  # each entry is verified on the way
-        entries = [(EntryHeader.decode(entry.header), entry.payload) for entry in await read_entries(log)]
-        return [(head, SignOff.from_json(canonical.loads(raw))) for head, raw in entries if head.kind == SIGN_OFF]
-    finally:
-        await log.close()
+    entries = [(EntryHeader.decode(entry.header), entry.payload) for entry in await verified_entries(place.settings())]
+    return [(head, SignOff.from_json(canonical.loads(raw))) for head, raw in entries if head.kind == SIGN_OFF]

@@ -1,11 +1,11 @@
 """Locks: setting one, removing it, and learning who enforces it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
-from pdp.errors import BadRequestError, ConflictError, PortcullisError, Reason
-from pdp.limits import CONFLICT_ATTEMPTS, MAX_LOCKS, MAX_SAFE_INTEGER
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.limits import MAX_LOCKS, MAX_SAFE_INTEGER
 from pdp.model.names import Resource, ResourcePattern, printable
 from pdp.ports import Clock
 from pdp.replica import Replica
@@ -70,7 +70,7 @@ class Locks:
             "start_ms": now_ms,
             "end_ms": end_ms,
         }
-        seq = await self._published(LOCK, payload, author)
+        seq = await self._publisher.publish_behind(LOCK, payload, author=author)
         receipt = await self._subscribers.wait_all(seq, timeout_s=wait_s)
         return Locked(lock=Lock.from_json({**payload, "world_seq": seq}), receipt=receipt)
 
@@ -83,16 +83,7 @@ class Locks:
         if all(lock.id != lock_id for lock in self._replica.world.locks):
             message = f"there is no lock `{printable(lock_id)}`"
             raise PortcullisError(Reason.NOT_FOUND, message, advice="pdp lock list")
-        return await self._published(UNLOCK, {"id": lock_id}, author)
-
-    async def _published(self, kind: str, payload: Mapping[str, Any], author: str) -> int:
-        """Publish behind whatever comes first: a lock depends on no world, and a revocation that lost a race must not wait."""
-        for _ in range(CONFLICT_ATTEMPTS - 1):
-            try:
-                return await self._publisher.publish(kind, payload, author=author)
-            except ConflictError:
-                continue  # the publisher has taken in what came first
-        return await self._publisher.publish(kind, payload, author=author)
+        return await self._publisher.publish_behind(UNLOCK, {"id": lock_id}, author=author)
 
     def all(self) -> tuple[list[Lock], World]:
         """Return every lock in the order of its start, and the world they are in."""

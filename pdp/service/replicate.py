@@ -6,6 +6,7 @@ persist, swap the reference, tell the followers.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from functools import partial
 from typing import Any, Final
 
 from pdp.errors import ConflictError, PortcullisError, Reason
-from pdp.limits import HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, STORE_RETRY_S
+from pdp.limits import CONFLICT_ATTEMPTS, HEARTBEAT_INTERVAL_S, LOG_READ_ENTRIES, STORE_RETRY_S
 from pdp.ports import Clock, ReplicaStore, WorldLog
 from pdp.replica import Prepared, Replica
 from pdp.service.aside import prepare
@@ -89,6 +90,17 @@ class Publisher:
         self._under_way.add(task)
         task.add_done_callback(self._done)
         return await asyncio.shield(task)
+
+    async def publish_behind(self, kind: str, payload: Any, *, author: str) -> int:
+        """Publish as `publish`, behind whatever comes first: for what depends on no world, and a revocation must not wait.
+
+        Raises:
+            ConflictError: too many changes came first, one after the other.
+        """
+        for _ in range(CONFLICT_ATTEMPTS - 1):
+            with contextlib.suppress(ConflictError):  # what came first has been taken in
+                return await self.publish(kind, payload, author=author)
+        return await self.publish(kind, payload, author=author)
 
     def _done(self, task: asyncio.Task[int]) -> None:
         self._lock.release()

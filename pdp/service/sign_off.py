@@ -3,8 +3,7 @@
 from typing import Final
 
 from pdp.change.signoff import SignOff
-from pdp.errors import BadRequestError, ConflictError
-from pdp.limits import CONFLICT_ATTEMPTS
+from pdp.errors import BadRequestError
 from pdp.service.desk import APPROVE, Acting, Desk
 from pdp.service.replicate import Publisher
 
@@ -21,9 +20,4 @@ async def sign_off(desk: Desk, publisher: Publisher, signed: SignOff, *, who: Ac
     await who.may(APPROVE, desk.untouched())
     if signed.world_seq > desk.world.seq:
         raise BadRequestError(f"the report is of world {signed.world_seq}, and this is {desk.world.seq}")
-    for _ in range(CONFLICT_ATTEMPTS - 1):
-        try:
-            return await publisher.publish(SIGN_OFF, signed.to_json(), author=who.chain[0])
-        except ConflictError:
-            continue  # it depends on no world; the publisher has taken in what came first
-    return await publisher.publish(SIGN_OFF, signed.to_json(), author=who.chain[0])
+    return await publisher.publish_behind(SIGN_OFF, signed.to_json(), author=who.chain[0])
