@@ -1,15 +1,19 @@
 import asyncio
+import contextlib
 import os
 import signal
 import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from pdp.adapters import log_sqlite
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.errors import PortcullisError, Reason
 from pdp.replica import Prepared
@@ -224,17 +228,38 @@ def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     run(work, path)
 
 
-def test_a_follower_is_told_of_an_append_whose_caller_went_away(tmp_path: Path) -> None:
+def test_a_follower_is_told_of_an_append_whose_caller_went_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A commit of our own changes no version that the follower could see, and nobody waits who could tell it."""
+    begun, gone = threading.Event(), threading.Event()
+    write = log_sqlite._append
+
+    def slow(*arguments: Any) -> None:
+        begun.set()
+        gone.wait(30)
+        write(*arguments)
+
+    monkeypatch.setattr(log_sqlite, "_append", slow)
 
     async def work(log: SqliteWorldLog) -> None:
+        waits, changed = asyncio.Event(), log._changed
+
+        async def watched(nudge: asyncio.Event, version: int) -> None:
+            waits.set()
+            await changed(nudge, version)
+
+        monkeypatch.setattr(log, "_changed", watched)
         entries = log.follow(after=0)
         first = asyncio.ensure_future(anext(entries))
-        await log.head()  # the follower has found nothing, and waits
+        await waits.wait()  # it has found nothing
         writing = asyncio.create_task(log.append(CHAIN[0], seq=1, prev=b""))
-        while not (await log.head()).seq:
-            await asyncio.sleep(0)
-            writing.cancel()
+        # Who goes away before the thread has begun has written nothing; from then on it is written.
+        assert await asyncio.to_thread(begun.wait, 30)
+        writing.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await writing
+        gone.set()
         assert await first == CHAIN[0]
         await entries.aclose()  # type: ignore[attr-defined]
 
