@@ -1,9 +1,29 @@
 """Reads the directory of a policy pack; what the bytes mean is the engine's."""
 
+import shutil
 from pathlib import Path
+from typing import Final
 
+import pdp
 from pdp.errors import ConfigError
 from pdp.limits import MAX_PACK_FILE_BYTES, MAX_PACK_FILES
+
+STARTER: Final = Path(pdp.__file__).parent / "starter"
+"""The pack that Portcullis ships: `policies/` in a checkout, and a part of every installation."""
+
+
+def write_starter(directory: Path) -> None:
+    """Write the starter pack to `directory`, which must not be there.
+
+    Raises:
+        ConfigError: it is there, or cannot be written.
+    """
+    try:
+        # The bytes alone: an installation's files may be read-only, and these are to be edited.
+        shutil.copytree(STARTER, directory, copy_function=shutil.copyfile)
+    except OSError as error:
+        message = f"cannot write the starter pack to {directory}: {error.strerror or error}"
+        raise ConfigError(message, advice="name a directory that is not there yet, where you may write") from error
 
 
 def read_pack(directory: Path) -> dict[str, bytes]:

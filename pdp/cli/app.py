@@ -151,6 +151,6 @@ def _usage(error: Any) -> int:
         error.show()
     else:
         path = error.ctx.command_path if getattr(error, "ctx", None) else "pdp"
-        told = " ".join(error.format_message().split())
+        told = " ".join(error.format_message().split()).rstrip(".")
         sys.stderr.write(f"pdp: {told}; `{path} --help` shows how\n")
     return MEANINGS[Reason.BAD_REQUEST].exit_code

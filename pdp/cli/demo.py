@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from pdp.cli.main import missing
 from pdp.cli.output import safe
 from pdp.errors import ConfigError
 
@@ -23,9 +24,7 @@ def demo(
         from pdp.demo.run import perform  # noqa: PLC0415
         from pdp.demo.screen import open_screen  # noqa: PLC0415
     except ModuleNotFoundError as error:
-        raise ConfigError(
-            f"the demonstration needs `{error.name}`", advice="install it with `pip install 'portcullis[demo]'`"
-        ) from error
+        raise missing("the demonstration", error, extra="demo") from error
     try:
         code = perform(open_screen(), keep=keep, as_json=as_json)
     except StageError as error:

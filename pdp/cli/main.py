@@ -48,12 +48,12 @@ def _dispatch(arguments: Sequence[str]) -> int:
     return invoke(arguments)
 
 
-def missing(what: str, error: ModuleNotFoundError) -> Exception:
-    """Return the error that says which extra brings the module that `what` misses; one of ours is a defect as it stands."""
+def missing(what: str, error: ModuleNotFoundError, *, extra: str = "server") -> Exception:
+    """Return the error that says that `extra` brings the module that `what` misses; one of ours is a defect as it stands."""
     name = (error.name or "").partition(".")[0]
     if name in {"pdp", "sidecar", ""}:
         return error
-    return ConfigError(f"{what} needs `{name}`", advice="install it with `pip install 'portcullis[server]'`")
+    return ConfigError(f"{what} needs `{name}`", advice=f"install it with `pip install 'portcullis[{extra}]'`")
 
 
 def _refused(error: PortcullisError) -> int:

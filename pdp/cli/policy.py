@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pdp.adapters.pack_files import read_pack
+from pdp.adapters.pack_files import read_pack, write_starter
 from pdp.cli import changes, policy_check, trials
 from pdp.cli.casbin import FromCasbin, lint_from_casbin, register
 from pdp.cli.options import AsJson, Connection, connected, noun
@@ -33,6 +33,16 @@ DirectoryOrNone = Annotated[
 ]
 
 _REFUSED = MEANINGS[Reason.POLICY_REFUSED].exit_code
+
+
+@app.command()
+def new(directory: Annotated[Path, typer.Argument(metavar="DIR", help="A directory that is not there yet.")]) -> None:
+    """Write the starter pack to a new directory, to edit it before a PDP begins with it. Needs no server.
+
+    Example: `pdp policy new policies`
+    """
+    write_starter(directory)
+    write_line(f"wrote the starter pack to {directory}; it is yours to edit")
 
 
 @app.command()

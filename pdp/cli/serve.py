@@ -11,7 +11,7 @@ import typer
 
 from pdp.adapters.interpreter import tune
 from pdp.adapters.keys_files import load_root
-from pdp.adapters.pack_files import read_pack
+from pdp.adapters.pack_files import read_pack, write_starter
 from pdp.adapters.telemetry import setup_logging
 from pdp.config import Config, configure
 from pdp.engine.findings import PackRefused
@@ -37,7 +37,14 @@ ConfigFile = Annotated[
 StateDir = Annotated[
     Path | None, typer.Option(metavar="DIR", help="World log, keys and decision log.  [default: state]")
 ]
-PackDir = Annotated[Path, typer.Option("--pack", metavar="DIR", help="The policy pack to begin with.")]
+PackDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--pack",
+        metavar="DIR",
+        help="The policy pack to begin with.  [policies; where that is not here, the starter pack, written there]",
+    ),
+]
 Tenant = Annotated[str | None, typer.Option(metavar="NAME", help="Whose PDP this is.  [default: main]")]
 
 First = Annotated[
@@ -94,7 +101,7 @@ def init(
     *,
     admin: Annotated[str, typer.Option(metavar="PRINCIPAL", help="The first administrator, such as `user:ada@x.org`.")],
     approver: Approvers = None,
-    pack: PackDir = DEFAULT_PACK,
+    pack: PackDir = None,
     state_dir: StateDir = None,
     tenant: Tenant = None,
     store: StoreUrl = None,
@@ -107,7 +114,9 @@ def init(
     Changes that matter need the yes of a second person: name one with `--approver`. Without one, the administrator may
     change everything alone, which is meant for a laptop.
 
-    Example: `pdp init --pack policies --admin user:ada@demo.portcullis --approver user:olga@demo.portcullis`
+    Without `--pack` and without a directory `policies` here, it writes the starter pack to `policies` and begins with that.
+
+    Example: `pdp init --admin user:ada@demo.portcullis --approver user:olga@demo.portcullis`
     """
     settings = configuration(config, {("state_dir",): state_dir, ("tenant",): tenant, ("store", "url"): store})
     made = asyncio.run(_initialise(settings, pack, admin, approver or []))
@@ -120,7 +129,7 @@ def serve(
     first: First = False,
     admin: FirstAdmin = None,
     approver: Approvers = None,
-    pack: PackDir = DEFAULT_PACK,
+    pack: PackDir = None,
     state_dir: StateDir = None,
     tenant: Tenant = None,
     listen: ListenAt = None,
@@ -174,7 +183,9 @@ def serve(
     asyncio.run(_serve(settings, admin if first else None, approver or [], pack, wanted=first))
 
 
-async def _serve(settings: Config, admin: str | None, approvers: Sequence[str], pack: Path, *, wanted: bool) -> None:
+async def _serve(
+    settings: Config, admin: str | None, approvers: Sequence[str], pack: Path | None, *, wanted: bool
+) -> None:
     if wanted:
         if admin is None:
             raise ConfigError("--init needs a first administrator", advice="give --admin user:YOU")
@@ -183,8 +194,8 @@ async def _serve(settings: Config, admin: str | None, approvers: Sequence[str], 
     await (run(basis, say=_say) if settings.workers == 1 else supervise(basis, say=_say))
 
 
-async def _initialise(settings: Config, pack: Path, admin: str, approvers: Sequence[str]) -> Genesis:
-    loaded = load(pack)
+async def _initialise(settings: Config, pack: Path | None, admin: str, approvers: Sequence[str]) -> Genesis:
+    loaded = load(pack or _here(settings))
     try:
         settings.state_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
@@ -208,6 +219,14 @@ async def _initialise(settings: Config, pack: Path, admin: str, approvers: Seque
         )
     finally:
         await stores.close()
+
+
+def _here(settings: Config) -> Path:
+    """Return the directory `policies`; a new PDP without one gets the starter pack there, to begin with and to edit."""
+    if not DEFAULT_PACK.exists() and load_root(settings.state_dir) is None:
+        write_starter(DEFAULT_PACK)
+        _say(f"wrote the starter pack to {DEFAULT_PACK}; it is yours to edit")
+    return DEFAULT_PACK
 
 
 def load(directory: Path) -> Pack:

@@ -9,13 +9,11 @@ import shutil
 from pathlib import Path
 from typing import Final
 
-import pdp
+from pdp.adapters.pack_files import STARTER
 from pdp.demo.authority import TRUST_DOMAIN
-from pdp.demo.child import StageError
 from pdp.demo.story import DEV_MODEL, PROD_MODEL, SHADOW_MODEL
 from pdp.identity.development import AUDIENCE, DEVELOPMENT_ISS, MAX_LIFETIME_S
 
-SHIPPED: Final = Path(pdp.__file__).parent.parent / "policies"
 OVERLAY: Final = Path(__file__).parent / "world"
 
 SERVED: Final = {
@@ -27,14 +25,8 @@ SERVED: Final = {
 
 
 def write_pack(directory: Path) -> None:
-    """Copy the shipped pack to `directory` and lay the demonstration's own files over it.
-
-    Raises:
-        StageError: the shipped pack is not beside the package.
-    """
-    if not SHIPPED.is_dir():
-        raise StageError(f"no policy pack at {SHIPPED}; run the demonstration from a checkout of the project")
-    shutil.copytree(SHIPPED, directory)
+    """Copy the shipped pack to `directory` and lay the demonstration's own files over it."""
+    shutil.copytree(STARTER, directory)
     shutil.copytree(OVERLAY, directory, dirs_exist_ok=True)
 
 

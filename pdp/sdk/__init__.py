@@ -40,18 +40,23 @@ if TYPE_CHECKING:
     from pdp.sdk.local_aio import AsyncLocalClient
 
 _LAZY: Final = {
-    "Guards": "pdp.sdk.guards",
-    "AsyncLocalClient": "pdp.sdk.local_aio",
-    "LocalClient": "pdp.sdk.local",
-    "open_dataset": "pdp.sdk.dataset",
+    "Guards": ("pdp.sdk.guards", "server"),
+    "AsyncLocalClient": ("pdp.sdk.local_aio", "server"),
+    "LocalClient": ("pdp.sdk.local", "server"),
+    "open_dataset": ("pdp.sdk.dataset", "arrow"),
 }
-"""What needs more than a client does, and is imported when it is first named."""
+"""What needs more than a client does, and is imported when it is first named; and the extra that brings what it needs."""
 
 
 def __getattr__(name: str) -> object:
     if name not in _LAZY:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_LAZY[name]), name)
+    module, extra = _LAZY[name]
+    try:
+        return getattr(import_module(module), name)
+    except ModuleNotFoundError as error:
+        told = f"`pdp.sdk.{name}` needs `{error.name}`; install it with `pip install 'portcullis[{extra}]'`"
+        raise ModuleNotFoundError(told, name=error.name) from error
 
 
 __all__ = [

@@ -20,10 +20,10 @@ from typing import Any
 import grpc
 import grpc.aio
 
+from pdp.adapters.pack_files import STARTER
 from pdp.demo import commands
 from pdp.demo.authority import TRUST_DOMAIN, Authority, Credential, create_authority, spiffe_id
 from pdp.demo.child import Child
-from pdp.demo.pack import SHIPPED
 from pdp.v1 import decision_pb2
 
 USERS, TEAMS, ENDPOINTS, TABLES, APPS, NOTEBOOKS = 400, 20, 200, 200, 40, 40
@@ -141,7 +141,7 @@ def _table(number: int) -> str:
 
 def _write_pack(directory: Path) -> None:
     directory.mkdir()
-    for source in SHIPPED.iterdir():
+    for source in STARTER.iterdir():
         if source.is_file():
             (directory / source.name).write_bytes(source.read_bytes())
     (directory / "people.csv").write_text("\n".join(_rows()) + "\n")

@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -20,7 +19,6 @@ def test_the_commands_lead_to_the_first_question(tmp_path: Path) -> None:
     assert block is not None
     commands = [line.removeprefix("$ ") for line in block[1].splitlines()]
     (at,) = [number for number, line in enumerate(commands) if line.startswith("pdp serve")]
-    shutil.copytree(ROOT / "policies", tmp_path / "policies")
     ours = {name: value for name, value in os.environ.items() if not name.startswith("PDP_")}
     bin_directory = str(Path(sys.executable).parent)
     environment = ours | {"PATH": f"{bin_directory}:{ours['PATH']}", "PYTHONPATH": str(ROOT), "NO_COLOR": "1"}

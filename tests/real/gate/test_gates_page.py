@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
 
@@ -32,7 +31,6 @@ def prepared(directory: Path) -> dict[str, str]:
     if not kserve.exists():
         pytest.skip("kserve is not installed here: `make test-real` does that")
     (directory / "kserve").symlink_to(kserve)
-    shutil.copytree(ROOT / "policies", directory / "policies")
     for place, text in (
         ("vllm/bin/vllm", f'exec {sys.executable} {PROGRAMS / "vllm_stand_in.py"} "$@"'),
         ("bin/envoy", f'exec {binary()} "$@"'),

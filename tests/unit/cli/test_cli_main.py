@@ -128,14 +128,24 @@ def test_a_missing_dependency_names_the_extra() -> None:
     assert main.missing("`pdp serve`", ours) is ours
 
 
-def test_without_typer_the_command_line_says_what_to_install() -> None:
-    program = "import sys; sys.modules['typer'] = None; from pdp.cli.main import run; sys.exit(run(['check']))"
+@pytest.mark.parametrize(
+    ("program", "extra", "code", "lines"),
+    [
+        ("from pdp.cli.main import run; sys.exit(run(['check']))", "server", 2, 1),
+        ("from sidecar.__main__ import main; main()", "sidecar", 2, 1),
+        ("sys.tracebacklimit = 0; from pdp.sdk import LocalClient", "server", 1, None),
+    ],
+)
+def test_with_a_client_alone_everything_else_says_what_to_install(
+    program: str, extra: str, code: int, lines: int | None
+) -> None:
+    bare = "import sys; sys.modules['typer'] = sys.modules['re2'] = None; "
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=30, env=os.environ
+        [sys.executable, "-c", bare + program], capture_output=True, text=True, check=False, timeout=30, env=os.environ
     )
-    assert ended.returncode == 2
-    assert "pip install 'portcullis[server]'" in ended.stderr
-    assert ended.stderr.count("\n") == 1
+    assert ended.returncode == code
+    assert f"install it with `pip install 'portcullis[{extra}]'`" in ended.stderr
+    assert lines is None or ended.stderr.count("\n") == lines
 
 
 def test_a_process_exits_with_the_code() -> None:

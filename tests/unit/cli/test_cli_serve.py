@@ -1,10 +1,12 @@
 """`pdp init` and `pdp serve`: every mistake is one line that says what to do, and the documented exit code."""
 
 import asyncio
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pdp.adapters.pack_files import read_pack
 from pdp.cli.main import run
 from tests.support.pdp import ADA, PACK, initialised
 
@@ -32,6 +34,26 @@ def test_init_makes_a_pdp_once(here: Path, capsys: pytest.CaptureFixture[str]) -
     assert (here / "state" / "root.json").exists()
     assert run(INIT) == 0
     assert capsys.readouterr().out.startswith("already initialised: state at world 1\n")
+
+
+def test_a_starter_pack_is_written_once_and_never_over_what_is_here(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(("init", "--admin", f"user:{ADA}")) == 0
+    assert capsys.readouterr().out.startswith("wrote the starter pack to policies; it is yours to edit\n")
+    (here / "policies" / "grants.csv").write_text("p, role:\n")
+    assert "grants.csv:1:1" in refused(capsys, "init", "--admin", f"user:{ADA}", "--state-dir", "other")
+    shutil.rmtree(here / "policies")
+    assert "policies is not a directory" in refused(capsys, "init", "--admin", f"user:{ADA}")
+
+
+def test_a_starter_pack_is_never_written_over_another(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(("policy", "new", "mine")) == 0
+    assert read_pack(here / "mine") == read_pack(PACK)
+    capsys.readouterr()
+    assert "cannot write the starter pack to mine: File exists" in refused(capsys, "policy", "new", "mine")
+    (here / "policies").symlink_to("nowhere/else")
+    assert "cannot write the starter pack to policies" in refused(capsys, "init", "--admin", f"user:{ADA}")
 
 
 def test_a_broken_pack_is_refused_whole_with_every_finding(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

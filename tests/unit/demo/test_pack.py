@@ -4,13 +4,10 @@ import datetime as dt
 import json
 from pathlib import Path
 
-import pytest
-
-from pdp.adapters.pack_files import read_pack
+from pdp.adapters.pack_files import STARTER, read_pack
 from pdp.adapters.trust_file import load_trust
 from pdp.demo.authority import create_authority
-from pdp.demo.child import StageError
-from pdp.demo.pack import OVERLAY, SERVED, SHIPPED, write_pack, write_routes, write_trust
+from pdp.demo.pack import OVERLAY, SERVED, write_pack, write_routes, write_trust
 from pdp.demo.story import ADA, DANA, MIA, PERSONAL_DATA, SAM, TRAINING_DATA, WORKLOADS
 from pdp.engine.pack import Pack, load_pack
 from pdp.identity.development import DEVELOPMENT_ISS, DevelopmentIssuer
@@ -20,7 +17,7 @@ from sidecar.config import load_routes
 def test_the_shipped_grants_and_segmentation_are_used_unchanged(tmp_path: Path) -> None:
     write_pack(tmp_path / "pack")
     for name in ("grants.csv", "roles.csv", "segmentation.csv", "model.conf", "vocabulary.yaml"):
-        assert (tmp_path / "pack" / name).read_bytes() == (SHIPPED / name).read_bytes()
+        assert (tmp_path / "pack" / name).read_bytes() == (STARTER / name).read_bytes()
     assert {path.name for path in OVERLAY.iterdir()} == {"assignments.csv", "assets.yaml"}
 
 
@@ -39,12 +36,6 @@ def test_every_asset_of_the_story_is_registered_but_the_shadow(tmp_path: Path) -
     registered = {seed.name for seed in pack.assets}
     assert registered >= {TRAINING_DATA, PERSONAL_DATA}
     assert {entry["resource"] for entry in SERVED.values()} - registered == {"endpoint/digits-shadow"}
-
-
-def test_a_missing_pack_is_told_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pdp.demo.pack.SHIPPED", tmp_path / "nowhere")
-    with pytest.raises(StageError, match="run the demonstration from a checkout"):
-        write_pack(tmp_path / "pack")
 
 
 def test_the_issuer_table_is_one_that_the_pdp_reads(tmp_path: Path) -> None:
