@@ -11,11 +11,19 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pdp.adapters.audit_file import AuditFile, segments
-from pdp.audit.chain import START, Broken, Link, Malformed, check_follows, scan, unseal
+from pdp.audit.chain import START, Broken, Link, Malformed, check_follows, examine, scan
 from pdp.errors import PortcullisError, Reason
+
+
+class _Checked(NamedTuple):
+    """A record that continues the chain; `record` is None for a decision, whose bytes alone were looked at."""
+
+    content: bytes
+    record: Mapping[str, Any] | None
+    own: Link
 
 
 class ReceivedChain:
@@ -49,7 +57,7 @@ class ReceivedChain:
             raise PortcullisError(Reason.STORE_UNAVAILABLE, "the records could not be stored") from error
         return self.head
 
-    def _store(self, place: int, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
+    def _store(self, place: int, checked: Sequence[_Checked]) -> None:
         if not checked:
             return
         os.ftruncate(place, 0)  # whoever finds it so trusts nothing but the chain
@@ -93,20 +101,19 @@ class ReceivedChain:
     def _told(self) -> bytes:
         return f"{self.head.n}:{self.head.digest}".encode()
 
-    def _check(self, contents: Sequence[bytes]) -> list[tuple[bytes, dict[str, Any], Link]]:
-        checked: list[tuple[bytes, dict[str, Any], Link]] = []
+    def _check(self, contents: Sequence[bytes]) -> list[_Checked]:
+        checked: list[_Checked] = []
         head = self.head
         try:
             for content in contents:
-                record, own = unseal(content)
-                if type(record.get("time_ms")) is not int or type(record.get("kind")) is not str:
-                    # Whoever reads all chains orders them by time: one record without would hide every other's.
-                    raise Malformed("a record says when and what")
+                record, prev, own = examine(content)
+                if record is not None:
+                    _check_placed(record)
                 if own.n <= self.head.n:
                     continue  # sent again after an answer was lost
-                check_follows(record, own, head)
+                check_follows(own, prev, head)
                 head = own
-                checked.append((content, record, own))
+                checked.append(_Checked(content, record, own))
         except Malformed as error:
             raise PortcullisError(Reason.BAD_REQUEST, f"not an audit record: {error}") from error
         except Broken as error:
@@ -114,20 +121,17 @@ class ReceivedChain:
             raise PortcullisError(Reason.CONFLICT, message, advice=f"send what follows record {self.head.n}") from error
         return checked
 
-    def _append(self, checked: Sequence[tuple[bytes, dict[str, Any], Link]]) -> None:
+    def _append(self, checked: Sequence[_Checked]) -> None:
         """Write group by group: a record that opens a segment with its writer opens one here."""
         group: list[tuple[bytes, Link]] = []
         for content, record, own in checked:
-            if self._starts_segment(record):
+            if record is not None and _starts_segment(record):
                 self._flush(group)
                 self._open_segment(content, own)
                 group = []
             else:
                 group.append((content, own))
         self._flush(group)
-
-    def _starts_segment(self, record: Mapping[str, Any]) -> bool:
-        return record.get("kind") == "open" and (record["n"] == 1 or record.get("reason") != "start")
 
     def _open_segment(self, content: bytes, own: Link) -> None:
         self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -163,3 +167,17 @@ class ReceivedChain:
         self._file.truncate(tail.valid_bytes)
         self._unknown = None
         self.head = tail.head
+
+
+def _check_placed(record: Mapping[str, Any]) -> None:
+    """Refuse a record that does not say when and what: whoever reads all chains orders them by time, and would see none.
+
+    Raises:
+        Malformed: it does not.
+    """
+    if type(record.get("time_ms")) is not int or type(record.get("kind")) is not str:
+        raise Malformed("a record says when and what")
+
+
+def _starts_segment(record: Mapping[str, Any]) -> bool:
+    return record.get("kind") == "open" and (record["n"] == 1 or record.get("reason") != "start")

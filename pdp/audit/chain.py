@@ -218,18 +218,35 @@ def unseal(content: bytes, after: Link | None = None) -> tuple[dict[str, Any], L
     if _digest(_exchanged(content, own.digest, _BLANK)) != own.digest:
         raise Broken(f"record {own.n} was changed: its digest does not match")
     if after is not None:
-        check_follows(record, own, after)
+        check_follows(own, record["prev"], after)
     return record, own
 
 
-def check_follows(record: Mapping[str, Any], own: Link, after: Link) -> None:
-    """Refuse a record, already unsealed, that is not the successor of `after`.
+def check_follows(own: Link, prev: str, after: Link) -> None:
+    """Refuse the record at `own`, whose predecessor has the digest `prev`, if it is not the successor of `after`.
 
     Raises:
         Broken: it is not.
     """
-    if (own.n, record["prev"]) != (after.n + 1, after.digest):
+    if (own.n, prev) != (after.n + 1, after.digest):
         raise Broken(f"record {own.n} does not follow record {after.n}")
+
+
+def examine(content: bytes) -> tuple[dict[str, Any] | None, str, Link]:
+    """Return (record, digest of its predecessor, link) of a record, verified by itself.
+
+    The record is None for most decisions, whose bytes alone were looked at.
+
+    Raises:
+        Malformed: as `unseal`.
+        Broken: as `unseal`.
+    """
+    seen = quick(frame(content), 0, _digest)
+    if seen is not None:
+        _, n, prev, own = seen
+        return None, prev, Link(n, own)
+    record, link = unseal(content)
+    return record, record["prev"], link
 
 
 def _read(content: bytes) -> tuple[dict[str, Any], Link]:
@@ -325,10 +342,10 @@ def read_on(data: bytes, start: int, after: Link) -> Iterator[tuple[int, dict[st
             begin, end = end, _frame_end(data, end)
             record, head = unseal(data[begin + _LENGTH_DIGITS + 1 : end - 1], head)
         else:
-            end, n, prev, own = seen
-            if (n, prev) != (head.n + 1, head.digest):
-                raise Broken(f"record {n} does not follow record {head.n}")
-            head = Link(n, own)
+            end, n, prev, digest = seen
+            own = Link(n, digest)
+            check_follows(own, prev, head)
+            head = own
         yield end, record, head
 
 

@@ -13,6 +13,8 @@ from pdp.audit import chain as chains
 from pdp.audit.chain import Verdict
 from pdp.audit.verify import verify
 from pdp.errors import ConfigError, PortcullisError, Reason
+from tests.unit.audit.test_record import question
+from tests.unit.audit.test_record import record as decision
 
 Opener = Callable[..., AuditChain]
 
@@ -223,6 +225,33 @@ def test_a_received_chain_is_stored_unchanged_and_verifies(opener: Opener, tmp_p
     assert [data for _, data in next(iter(read_segments(store).values()))] == [
         segment.path.read_bytes() for segment in segments(tmp_path)
     ]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"user:bob@x.org", b"user:eve@x.org", Reason.CONFLICT),
+        (b'"n":3', b'"n":4', Reason.CONFLICT),
+        (b'"kind":"decision"', b'"kind": "decision"', Reason.BAD_REQUEST),
+    ],
+)
+def test_decisions_are_taken_as_they_were_written_and_not_otherwise(
+    opener: Opener, tmp_path: Path, old: bytes, new: bytes, reason: Reason
+) -> None:
+    chain = opener()
+    chain.append([decision(question()), decision(question(attributes={"request.purpose": 'a"b'}))])
+    contents = ChainReader(tmp_path, chain.name).read(after=0, until=3, limit=99, limit_bytes=10**6)
+    received = ReceivedChain(tmp_path / "received", owner="w", chain="c")
+    with pytest.raises(PortcullisError) as refused:
+        received.append([*contents[:2], contents[2].replace(old, new)])
+    assert (refused.value.reason, received.head) == (reason, chains.START)
+    with pytest.raises(PortcullisError) as refused:
+        received.append([contents[0], contents[2]])
+    assert (refused.value.reason, received.head) == (Reason.CONFLICT, chains.START)
+    assert received.append(contents) == received.append(contents) == chain.head
+    received.close()
+    stored = ChainReader(tmp_path / "received", received.name).read(after=0, until=3, limit=99, limit_bytes=10**6)
+    assert stored == contents
 
 
 @pytest.mark.holds("F10")
