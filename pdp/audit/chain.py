@@ -27,6 +27,7 @@ from pdp.audit.quick import quick
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_AUDIT_RECORD_BYTES
 from pdp.model.canonical import dumps_trusted, loads
+from pdp.model.names import counted
 
 _DOMAIN: Final = b"portcullis audit record"
 _HASHER: Final = hashlib.sha256(len(_DOMAIN).to_bytes(8, "big") + _DOMAIN)
@@ -83,7 +84,7 @@ class Report:
         if self.verdict not in _HOLDS:
             return f"{self.where}: {self.detail}" if self.where else self.detail
         signed = f", signed to record {self.signed} by {self.key.partition('+')[0]}" if self.signed else ""
-        held = f"{self.records} records verified, head {self.head.n}:{self.head.digest}{signed}"
+        held = f"{counted(self.records, 'record')} verified, head {self.head.n}:{self.head.digest}{signed}"
         return "; ".join((*self.gaps, held))
 
 

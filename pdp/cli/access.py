@@ -9,6 +9,7 @@ from pdp.cli import access_review, sign_off
 from pdp.cli.edits import Environment
 from pdp.cli.options import AsJson, Connection, connected, instant_text, noun, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
+from pdp.model.names import counted
 
 app = noun("A role for a time: ask for it, approve it, see who has what; review who uses what they hold.")
 app.command("review")(access_review.review_access)
@@ -46,7 +47,7 @@ def request(
     if as_json:
         write_json({"request": proposal_id, "approvals_needed": needed})
     else:
-        write_line(f"request {proposal_id} waits for {needed} approval{'' if needed == 1 else 's'}")
+        write_line(f"request {proposal_id} waits for {counted(needed, 'approval')}")
         write_line(f"others say yes with `pdp access approve {proposal_id}`")
 
 

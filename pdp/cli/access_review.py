@@ -19,6 +19,7 @@ from pdp.cli.audit_replay import newest_world
 from pdp.cli.options import AsJson, instant_text
 from pdp.cli.output import safe, write_json, write_line, write_table
 from pdp.errors import ConfigError
+from pdp.model.names import counted
 from pdp.service.review import Found, Usage, review, smaller_rows
 from pdp.world import World
 
@@ -67,7 +68,7 @@ def review_access(
     write_table(_COLUMNS, [astuple(one) for one in found])
     counts = Counter(one.kind.value for one in found)
     told = ", ".join(f"{count} {kind}" for kind, count in counts.items())
-    write_line(f"{len(found)} findings in world {world.seq}{f': {told}' if told else ''}")
+    write_line(f"{counted(len(found), 'finding')} in world {world.seq}{f': {told}' if told else ''}")
 
 
 def _usage(index: AuditIndex, since_ms: int) -> Usage:
@@ -97,7 +98,9 @@ def _cell(value: str) -> str:
 
 
 def _page(found: tuple[Found, ...], world: World, since_ms: int) -> str:
-    told = f"World {world.seq}, uses since {instant_text(since_ms) or 'the beginning'}. {len(found)} findings."
+    told = (
+        f"World {world.seq}, uses since {instant_text(since_ms) or 'the beginning'}. {counted(len(found), 'finding')}."
+    )
     rows = [[str(value) for value in astuple(one)] for one in found]
     signature = "<p>Reviewed by: ______________________ on: ______________</p>"
     return pages.document("Access review", [f"<p>{told}</p>", pages.table(_COLUMNS, rows), signature])

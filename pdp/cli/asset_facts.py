@@ -16,7 +16,7 @@ from pdp.cli.options import AsJson, Connection, connected, instant_text
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import MAX_BATCH, MAX_PACK_FILE_BYTES
-from pdp.model.names import Resource
+from pdp.model.names import Resource, counted
 from pdp.service.trace import Registered, registrations
 from pdp.yaml_text import read_yaml
 
@@ -56,7 +56,7 @@ def import_assets(
     if as_json:
         write_json({"assets": len(assets), "world_seq": world_seq})
     else:
-        write_line(f"{len(assets)} assets are registered in world {world_seq}")
+        write_line(f"{counted(len(assets), 'asset is', 'assets are')} registered in world {world_seq}")
 
 
 @placed
@@ -106,7 +106,9 @@ def shadow(
         return
     write_table(_SHADOW, [(*names, times, instant_text(last_ms)) for names, times, last_ms in found])
     resources = {names[0] for names, _, _ in found}
-    write_line(f"{len(resources)} unregistered resources were asked for {sum(times for _, times, _ in found)} times")
+    asked = sum(times for _, times, _ in found)
+    told = counted(len(resources), "unregistered resource was", "unregistered resources were")
+    write_line(f"{told} asked for {counted(asked, 'time')}")
 
 
 def _read(file: Path) -> Mapping[str, Mapping[str, Any]]:

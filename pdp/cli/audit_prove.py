@@ -17,6 +17,7 @@ from pdp.cli.options import AsJson
 from pdp.cli.output import write_json, write_line
 from pdp.errors import BadRequestError, ConfigError
 from pdp.limits import MAX_PROOF_FILE_BYTES
+from pdp.model.names import counted
 
 DEFAULT_DIRECTORY: Final = Path("state/audit")
 _PLACE: Final = re.compile(r"(?P<chain>[a-z0-9/-]{1,256}):(?P<n>[1-9]\d{0,14})")
@@ -92,7 +93,7 @@ def check_proof(
         write_json({"ok": False, "detail": str(error)}) if as_json else write_line(f"it does not hold: {error}")
         raise typer.Exit(int(Verdict.BROKEN)) from error
     by = proof.key.partition("+")[0]
-    said = f"record {record['n']} of {held.origin} stands under the checkpoint over {held.size} records"
+    said = f"record {record['n']} of {held.origin} stands under the checkpoint over {counted(held.size, 'record')}"
     if as_json:
         write_json({"ok": True, "origin": held.origin, "size": held.size, "key": proof.key, "record": record})
         return

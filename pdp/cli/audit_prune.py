@@ -17,6 +17,7 @@ from pdp.cli.output import write_json, write_line
 from pdp.cli.serve import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
+from pdp.model.names import counted
 from pdp.server.sinks import RECEIVED
 
 _NOBODY: Final = "nobody"
@@ -54,7 +55,7 @@ def prune_command(
         return
     for chain, gap in gone:
         write_line(f"{chain}: {gap}")
-    write_line(f"removed from {len(gone)} chains; index and queries follow by themselves")
+    write_line(f"removed from {counted(len(gone), 'chain')}; index and queries follow by themselves")
 
 
 def _undelivered(settings: Config, directory: Path, chain: str) -> int:

@@ -15,6 +15,7 @@ from pdp.cli.audit_lines import record_line
 from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json_line, write_line
 from pdp.limits import AUDIT_QUERY_LIMIT, MAX_AUDIT_PAGE
+from pdp.model.names import counted
 from pdp.sdk.admin import AdminClient, FoundRecord
 from pdp.server.sinks import mask_key as key_of
 
@@ -54,18 +55,25 @@ def query(
 
     Example: `pdp audit query --subject user:bob@example.com --resource 'dataset/pii/*' --since 7d`
     """
-    if connection.server and not place.named:
-        with connection.admin() as admin:
-            hits, streams = _asked(admin, wanted, limit, events=events)
-    else:
-        with place.index() as index:
-            hits = index.find(wanted, limit=limit)
-            streams = index.events(hits) if events else []
+    hits, streams = _found(wanted, place, connection, limit=limit, events=events)
     for hit in sorted([*hits, *streams], key=lambda hit: hit.time_ms):
         _tell(hit, as_json=as_json)
     if not as_json:
-        write_line(f"{len(hits)} decisions{' (the newest; --limit for more)' if limit and len(hits) == limit else ''}")
+        more = " (the newest; --limit for more)" if limit and len(hits) == limit else ""
+        write_line(f"{counted(len(hits), 'decision')}{more}")
     raise typer.Exit(_CHANGED if any(hit.record is None for hit in (*hits, *streams)) else 0)
+
+
+def _found(
+    wanted: Wanted, place: Place, connection: Connection, *, limit: int, events: bool
+) -> tuple[list[Hit], list[Hit]]:
+    """Return (decisions, records of their streams), oldest first: as a PDP tells them, or as they lie in a named place."""
+    if connection.server and not place.named:
+        with connection.admin() as admin:
+            return _asked(admin, wanted, limit, events=events)
+    with place.index() as index:
+        hits = index.find(wanted, limit=limit)
+        return hits, index.events(hits) if events else []
 
 
 def _asked(admin: AdminClient, wanted: Wanted, limit: int, *, events: bool) -> tuple[list[Hit], list[Hit]]:
@@ -96,6 +104,7 @@ def _hit(told: FoundRecord) -> Hit:
 
 @filtered
 @placed
+@connected
 def export(
     *,
     form: Annotated[Form, typer.Option("--as", help="JSON lines as they stand, or OCSF 1.6 API Activity events.")],
@@ -110,8 +119,9 @@ def export(
     ] = None,
     wanted: Wanted,
     place: Place,
+    connection: Connection,
 ) -> None:
-    """Write decisions for other systems, one JSON object a line, oldest first. Needs no server.
+    """Write decisions for other systems, one JSON object a line, oldest first; found as `pdp audit query` finds them.
 
     `--as ocsf` writes events of class 6003 (API Activity) with the profile `security_control`. With `--mask principals`, each
     name becomes a pseudonym, the same one wherever it stands; without a key of yours, those of two exports have nothing in
@@ -122,8 +132,7 @@ def export(
     Example: `pdp audit export --as ocsf --since 1d --mask principals`
     """
     secret = key_of(mask_key)
-    with place.index() as index:
-        hits = index.find(wanted, limit=0)
+    hits, _ = _found(wanted, place, connection, limit=0, events=False)
     changed = [hit for hit in hits if hit.record is None]
     for hit in hits:
         if hit.record is not None:

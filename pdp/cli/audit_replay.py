@@ -18,6 +18,7 @@ from pdp.cli.serve import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
 from pdp.limits import LOG_READ_ENTRIES
+from pdp.model.names import counted
 from pdp.replica import Replica
 from pdp.server.stores import WORLD_FILE
 from pdp.service.redecide import Replayed, Worlds, replay
@@ -153,7 +154,9 @@ def _tell(told: Replayed) -> None:
             for one in told.differences
         ]
         write_table(_COLUMNS, rows)
-    write_line(f"{told.same} decisions are the same answer again, {len(told.differences)} are not")
+    write_line(
+        f"{counted(told.same, 'decision is', 'decisions are')} the same answer again, {len(told.differences)} not"
+    )
     for why, count in told.lost.most_common():
         write_line(f"{count} not decided again: {why}")
 

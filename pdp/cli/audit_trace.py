@@ -17,6 +17,7 @@ from pdp.cli.options import AsJson, instant_text
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import ConfigError
 from pdp.limits import TRACE_RECORDS
+from pdp.model.names import counted
 from pdp.server.stores import WORLD_FILE
 from pdp.service.history import History, Revision
 from pdp.service.trace import Access, Chronicle, Trace, principal_of, trace
@@ -62,7 +63,7 @@ def trace_name(
     if as_json:
         write_json(asdict(told) | {"changed": changed})
     elif html is not None:
-        write_line(f"{html}: {len(told.accesses)} accesses of or to {name}")
+        write_line(f"{html}: {counted(len(told.accesses), 'access', 'accesses')} of or to {name}")
     else:
         _tell(told)
     for hit in changed:
@@ -103,7 +104,7 @@ def _found(index: AuditIndex, name: str, chronicle: Chronicle, since_ms: int) ->
 
 def _tell(told: Trace) -> None:
     if told.not_shown:
-        write_line(f"{told.not_shown} older decisions are left out; --limit")
+        write_line(f"{counted(told.not_shown, 'older decision is', 'older decisions are')} left out; --limit")
     write_table(_TIMELINE, timeline_rows(told.accesses))
     why = reasons(told.accesses)
     if why:
@@ -120,7 +121,7 @@ def _tell(told: Trace) -> None:
         _title("within reach, and not in this trace")
         write_table(_REACH, reach)
     write_line()
-    write_line(f"{len(told.accesses)} accesses of or to {told.name}")
+    write_line(f"{counted(len(told.accesses), 'access', 'accesses')} of or to {told.name}")
 
 
 def _title(text: str) -> None:

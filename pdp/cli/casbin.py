@@ -22,6 +22,7 @@ from pdp.engine.pack import load_pack
 from pdp.engine.text import decode
 from pdp.errors import MEANINGS, BadRequestError, ConfigError, Reason
 from pdp.limits import MAX_PACK_FILE_BYTES
+from pdp.model.names import counted
 
 FromCasbin = Annotated[
     tuple[Path, Path] | None,
@@ -44,7 +45,7 @@ def lint_from_casbin(model: Path, policy: Path, *, as_json: bool) -> int:
         for trap in report.traps:
             write_line(str(trap))
         counts = ", ".join(f"{count} {answer}" for answer in Answer if (count := report.count(answer)))
-        write_line(f"{len(report.traps)} traps{': ' if counts else ''}{counts}")
+        write_line(f"{counted(len(report.traps), 'trap')}{': ' if counts else ''}{counts}")
         write_line(
             f"our answer: {'refused' if report.refused else 'accepted'}; docs/casbin.md tells each by its number"
         )
@@ -98,8 +99,12 @@ def import_policy(
     else:
         for line in (*made.refused, *map(str, made.told)):
             write_line(line)
-        write_line(f"{len(made.narrower)} rows match less than in pycasbin (N)")
-        write_line(f"refused: {len(made.refused)} reasons" if made.refused else f"{len(rows)} rows in {out}")
+        write_line(f"{counted(len(made.narrower), 'row matches', 'rows match')} less than in pycasbin (N)")
+        write_line(
+            f"refused: {counted(len(made.refused), 'reason')}"
+            if made.refused
+            else f"{counted(len(rows), 'row')} in {out}"
+        )
     raise typer.Exit(_REFUSED if made.refused else 0)
 
 
@@ -155,11 +160,12 @@ def verify(
         for one in found.differences:
             number = one.divergence or "unlisted"
             write_line(f"{one.where}: {number}: ({one.question}): here {one.ours}, pycasbin {one.theirs}")
-        skipped = (
-            f", {found.skipped} logged decisions about things that the pack does not know" if found.skipped else ""
-        )
+        strange = f", {counted(found.skipped, 'logged decision')} about things that the pack does not know"
+        skipped = strange if found.skipped else ""
         unlisted = len(found.unlisted)
-        write_line(f"{found.asked} questions, {len(found.differences)} differences, {unlisted} unlisted{skipped}")
+        write_line(
+            f"{counted(found.asked, 'question')}, {counted(len(found.differences), 'difference')}, {unlisted} unlisted{skipped}"
+        )
     raise typer.Exit(_REFUSED if found.unlisted else 0)
 
 

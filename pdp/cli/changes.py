@@ -17,6 +17,7 @@ from pdp.engine.compiler import Snapshot, compile_texts
 from pdp.engine.diff import diff
 from pdp.engine.findings import PackRefused
 from pdp.errors import MEANINGS, Reason
+from pdp.model.names import counted
 from pdp.sdk.admin import AdminClient, Policy, PolicyRow, Proposal, Proposed, Revision, TrialEvent
 
 WAITS: int = MEANINGS[Reason.APPROVAL_MISSING].exit_code
@@ -76,13 +77,12 @@ def tell_proposed(proposed: Proposed, *, as_json: bool) -> None:
         return
     for warning in proposed.warnings:
         write_line(warning)
-    added = proposed.rows_added
-    rows = f"{added} row{'' if added == 1 else 's'} added, {proposed.rows_removed} removed"
+    rows = f"{counted(proposed.rows_added, 'row')} added, {proposed.rows_removed} removed"
     if proposed.world_seq:
         write_line(f"live in world {proposed.world_seq}: {rows}; revision {proposed.revision}")
         return
     needed = proposed.approvals_needed
-    write_line(f"proposal {proposed.proposal_id} waits for {needed} approval{'' if needed == 1 else 's'}: {rows}")
+    write_line(f"proposal {proposed.proposal_id} waits for {counted(needed, 'approval')}: {rows}")
     write_line(f"others look at it with `pdp policy show {proposed.proposal_id}`")
 
 

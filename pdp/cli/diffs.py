@@ -13,7 +13,7 @@ from pdp.engine.diff import ORDER, Cell, Change
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.model.attributes import Attributes
-from pdp.model.names import ENVIRONMENTS
+from pdp.model.names import ENVIRONMENTS, counted
 from pdp.sdk.admin import Policy, PolicyRow
 from pdp.service.packs import difference
 from pdp.world import Policy as WorldPolicy
@@ -81,13 +81,11 @@ def tell(cells: Sequence[Cell], snapshots: Iterable[Snapshot]) -> None:
     if rows:
         write_table(_COLUMNS, rows)
     for change, (names, resources) in _concerned(cells, fields).items():
-        people = (
-            "everybody" if _EVERYBODY in names else _counted(len(names), "principal or role", "principals or roles")
-        )
-        write_line(f"{change.value}: {people}, {_counted(len(resources), 'resource class', 'resource classes')}")
+        people = "everybody" if _EVERYBODY in names else counted(len(names), "principal or role", "principals or roles")
+        write_line(f"{change.value}: {people}, {counted(len(resources), 'resource class', 'resource classes')}")
     counts = {change: sum(cell.change is change for cell in cells) for change in ORDER}
     told = ", ".join(f"{count} {change.value}" for change, count in counts.items() if count)
-    write_line(f"{len(cells)} cells change: {told}" if cells else "no cell changes")
+    write_line(f"{counted(len(cells), 'cell changes', 'cells change')}: {told}" if cells else "no cell changes")
 
 
 def _concerned(cells: Sequence[Cell], fields: Mapping[str, Sequence[str]]) -> dict[Change, tuple[set[str], set[str]]]:
@@ -99,10 +97,6 @@ def _concerned(cells: Sequence[Cell], fields: Mapping[str, Sequence[str]]) -> di
         names.update(cell.names or (who,))
         resources.add(resource)
     return {change: found[change] for change in ORDER if change in found}
-
-
-def _counted(number: int, one: str, more: str) -> str:
-    return f"{number} {one if number == 1 else more}"
 
 
 def cell_json(cell: Cell, fields: Sequence[str]) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from pdp.cli.output import write_json, write_line, write_table
 from pdp.cli.serve import configuration
 from pdp.engine.compiler import Snapshot
 from pdp.model import canonical
+from pdp.model.names import counted
 from pdp.service.redecide import Flip, Flips, flips
 from pdp.signals.locks import LockSet
 from pdp.world import Policy, World, empty_world, make_asset
@@ -63,7 +64,7 @@ def tell(told: Flips, *, as_json: bool) -> None:
         write_table(_COLUMNS, rows)
         tell_groups(told.counts.items())
         write_line()
-    write_line(f"{told.counts.total()} of {told.decided} logged decisions would be answered otherwise")
+    write_line(f"{told.counts.total()} of {counted(told.decided, 'logged decision')} would be answered otherwise")
     for why, count in told.lost.most_common():
         write_line(f"{count} not decided again: {why}")
 

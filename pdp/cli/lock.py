@@ -10,6 +10,7 @@ import typer
 from pdp.cli.options import AsJson, Connection, connected, instant_text, noun, parse_duration_ms
 from pdp.cli.output import write_fields, write_json, write_line, write_table
 from pdp.errors import MEANINGS, BadRequestError, Reason
+from pdp.model.names import counted
 from pdp.sdk.admin import Locked, LockTarget, Receipt
 
 app = noun("Lock out a principal, token or resource, now and everywhere.")
@@ -120,4 +121,4 @@ def _tell(locked: Locked) -> None:
 
 def _holders(receipt: Receipt) -> str:
     slowest = f", the slowest after {receipt.slowest_ms:.0f} ms" if receipt.holding else ""
-    return f"{receipt.holding} of {receipt.connected} connected enforcement points{slowest}"
+    return f"{receipt.holding} of {counted(receipt.connected, 'connected enforcement point')}{slowest}"

@@ -17,6 +17,7 @@ from pdp.cli.output import write_json, write_line
 from pdp.cli.serve import ConfigFile, StateDir, StoreUrl, configuration
 from pdp.config import Config
 from pdp.errors import BadRequestError, ConfigError
+from pdp.model.names import counted
 from pdp.ports import SharedLog
 from pdp.replica import Prepared, Replica
 from pdp.server.stores import WORLD_FILE, open_shared
@@ -95,7 +96,7 @@ def restore(
     """
     settings = configuration(config, {("state_dir",): state_dir, ("store", "url"): store})
     if source is None:
-        write_line(f"the store holds {asyncio.run(_restore(settings))} entries again")
+        write_line(f"the store holds {counted(asyncio.run(_restore(settings)), 'entry', 'entries')} again")
     else:
         _tell_put_back(settings, source)
 
@@ -231,7 +232,7 @@ async def _adopt(settings: Config, ruling: Ruling) -> str:
         if await _holds(await archive.read(after=ruling.seq - 1, limit=1), ruling):
             if shared is None:
                 return "this PDP's log holds the entry that counts; enforcement points that hold another give theirs up"
-            return f"the store now holds this PDP's log: {await refill(shared, archive)} entries"
+            return f"the store now holds this PDP's log: {counted(await refill(shared, archive), 'entry', 'entries')}"
         raise ConfigError(
             f"neither the store nor this PDP holds entry {ruling.seq} with that digest",
             advice="run it on the PDP that does: `pdp log show`",

@@ -20,6 +20,7 @@ from pdp.engine.format import format_rows
 from pdp.engine.pack import load_pack
 from pdp.errors import MEANINGS, BadRequestError, Reason
 from pdp.model.attributes import instant_ms
+from pdp.model.names import counted
 
 app = noun("Lint, test and apply a policy pack; show the live one.")
 register(app)
@@ -128,7 +129,7 @@ def run_pack_tests(
             write_line(f"{result.file}:{result.line}: {result.name}")
             write_line(f"    wanted {result.expected}")
             write_line(f"    got    {result.actual}")
-        write_line(f"{len(results) - len(failed)} of {len(results)} tests passed")
+        write_line(f"{len(results) - len(failed)} of {counted(len(results), 'test')} passed")
         for row in missed if coverage else ():
             write_line(f"{row.id}: decides in no test: {print_row(row)}")
         if coverage or fail_under:
@@ -167,7 +168,7 @@ def format_pack(
     else:
         for name in changed:
             write_line(f"{name}: {'would change' if check else 'formatted'}")
-        write_line(f"{len(changed)} of {len(texts)} files {'would change' if check else 'changed'}")
+        write_line(f"{len(changed)} of {counted(len(texts), 'file')} {'would change' if check else 'changed'}")
     raise typer.Exit(_REFUSED if check and changed else 0)
 
 
@@ -239,8 +240,9 @@ def _compiled(directory: Path) -> Snapshot:
 def _tell_findings(findings: Sequence[Finding], *, refused: bool) -> None:
     for found in findings:
         write_line(f"{found} ({found.severity})" if found.severity != "error" else str(found))
-    errors_found = len(errors(findings))
-    write_line(f"{errors_found} errors, {len(findings) - errors_found} warnings: {'refused' if refused else 'good'}")
+    wrong = len(errors(findings))
+    doubtful = len(findings) - wrong
+    write_line(f"{counted(wrong, 'error')}, {counted(doubtful, 'warning')}: {'refused' if refused else 'good'}")
 
 
 def _finding_json(found: Finding) -> dict[str, Any]:

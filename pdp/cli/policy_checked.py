@@ -10,6 +10,7 @@ from pdp.cli.output import safe, write_line
 from pdp.engine.diff import ORDER
 from pdp.engine.findings import Finding, Severity, errors
 from pdp.errors import MEANINGS, Reason
+from pdp.model.names import counted
 from pdp.service.foresee import Foreseen
 from pdp.service.policy_tests import TestResult
 
@@ -52,7 +53,8 @@ class Checked:
         """All of it in one line."""
         seen = self.foreseen
         if seen is None:
-            return f"refused: {len(errors(self.findings))} errors, {len(self.failed)} of {len(self.tests)} tests fail"
+            wrong = counted(len(errors(self.findings)), "error")
+            return f"refused: {wrong}, {len(self.failed)} of {counted(len(self.tests), 'test')} failed"
         if seen.same:
             return "good: nothing would change"
         touched = f" (it touches {', '.join(seen.touches)})" if seen.touches else ""
@@ -75,9 +77,9 @@ class Checked:
         seen = self.foreseen
         if seen is not None and not seen.same:
             tell(seen.cells, seen.snapshots)
-            rows = f"{seen.rows_added} row{'' if seen.rows_added == 1 else 's'} added, {seen.rows_removed} removed"
+            rows = f"{counted(seen.rows_added, 'row')} added, {seen.rows_removed} removed"
             write_line(rows + (", and the model or the vocabulary changes" if seen.language else ""))
-        write_line(f"{len(self.tests) - len(self.failed)} of {len(self.tests)} tests passed")
+        write_line(f"{len(self.tests) - len(self.failed)} of {counted(len(self.tests), 'test')} passed")
         write_line(self.verdict)
 
     def _lines(self) -> Iterator[str]:

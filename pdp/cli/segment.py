@@ -16,7 +16,7 @@ from pdp.cli.edits import DryRun, as_dicts, change_rows, live_rows
 from pdp.cli.options import AsJson, Connection, connected, noun
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import ConfigError
-from pdp.model.names import Resource
+from pdp.model.names import Resource, counted
 from pdp.reach import Path as Way
 from pdp.reach import Terrain
 
@@ -166,7 +166,7 @@ def reach(
 
 def _tell(found: list[Way], *, start: str, to: str, hops: int) -> None:
     for way in found:
-        told = f"{way.hops[-1].asset}: {_count(len(way.hops))}"
+        told = f"{way.hops[-1].asset}: {counted(len(way.hops), 'hop')}"
         write_line(told if way.certain else f"{told}, under conditions")
         for hop in way.hops:
             write_line(f"  {hop.source} -> {hop.asset} ({hop.to}): {segment_map.summary([hop])[0]}")
@@ -174,11 +174,7 @@ def _tell(found: list[Way], *, start: str, to: str, hops: int) -> None:
             for condition in hop.depends_on:
                 write_line(f"    if {condition}")
     if not found:
-        write_line(f"nothing in {start} reaches `{to}` in {_count(hops)}")
-
-
-def _count(hops: int) -> str:
-    return "1 hop" if hops == 1 else f"{hops} hops"
+        write_line(f"nothing in {start} reaches `{to}` in {counted(hops, 'hop')}")
 
 
 @app.command("map")
@@ -202,7 +198,7 @@ def draw(
         out.write_text(text, encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"cannot write {out}: {error.strerror or error}") from error
-    write_line(f"{out}: {len(terrain.segments)} segments")
+    write_line(f"{out}: {counted(len(terrain.segments), 'segment')}")
 
 
 def _terrain(connection: Connection) -> Terrain:

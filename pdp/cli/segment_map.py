@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Final
 
 from pdp.cli.pages import short, text
-from pdp.model.names import NO_SEGMENT
+from pdp.model.names import NO_SEGMENT, counted
 from pdp.reach import Hop, Terrain
 
 _RADIUS: Final = (240, 46)
@@ -54,7 +54,7 @@ def summary(hops: Sequence[Hop]) -> tuple[str, bool]:
 
 
 def _verbs(verbs: set[str]) -> str:
-    return "|".join(sorted(verbs)) if len(verbs) <= _VERBS_SHOWN else f"({len(verbs)} verbs)"
+    return "|".join(sorted(verbs)) if len(verbs) <= _VERBS_SHOWN else f"({counted(len(verbs), 'verb')})"
 
 
 def dot(terrain: Terrain) -> str:
@@ -77,7 +77,7 @@ def _quoted(text: str) -> str:
 def _population(terrain: Terrain, segment: str) -> str:
     workloads = len(terrain.workloads.get(segment, ()))
     assets = sum(segment in each for each in terrain.placed.values())
-    return f"{workloads} workload{'' if workloads == 1 else 's'}, {assets} asset{'' if assets == 1 else 's'}"
+    return f"{counted(workloads, 'workload')}, {counted(assets, 'asset')}"
 
 
 def svg(terrain: Terrain) -> str:

@@ -18,6 +18,7 @@ from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError, ConfigError, PortcullisError, Reason
 from pdp.limits import MAX_REPORT_BYTES
 from pdp.model import canonical
+from pdp.model.names import counted
 from pdp.service.sign_off import SIGN_OFF
 from pdp.trust.entry import EntryHeader
 
@@ -49,7 +50,7 @@ def sign_off(
     if as_json:
         write_json({"entry": entry, "report": digest})
     else:
-        write_line(f"{report} is signed off in entry {entry}: {told['findings']} findings, sha256 {digest}")
+        write_line(f"{report} is signed off in entry {entry}: {counted(told['findings'], 'finding')}, sha256 {digest}")
 
 
 @placed

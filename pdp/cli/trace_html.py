@@ -6,6 +6,7 @@ from typing import Final
 from pdp.cli.audit_trace import event_row, reach_rows, reasons, timeline_row, timeline_rows
 from pdp.cli.options import instant_text
 from pdp.cli.pages import document, short, table, text
+from pdp.model.names import counted
 from pdp.service.trace import Access, Trace
 
 _WIDTH: Final = 1080
@@ -26,7 +27,7 @@ svg circle { stroke: var(--back); } svg .a { fill: var(--allow); } svg .d { fill
 
 def page(told: Trace) -> str:
     """Return the page of a trace."""
-    left_out = f" {told.not_shown} older ones are left out." if told.not_shown else ""
+    left_out = f" {counted(told.not_shown, 'older one is', 'older ones are')} left out." if told.not_shown else ""
     sections = [
         f"<p>{_summary(told.accesses)}{left_out}</p>",
         _timeline(told),
@@ -45,7 +46,7 @@ def _summary(accesses: Sequence[Access]) -> str:
     if not accesses:
         return "No decision in this log is about it. Names are compared letter by letter; what retention removed is not searched."
     allowed = sum(map(_allowed, accesses))
-    return f"{len(accesses)} decisions: {allowed} allowed, {len(accesses) - allowed} denied."
+    return f"{counted(len(accesses), 'decision')}: {allowed} allowed, {len(accesses) - allowed} denied."
 
 
 def _section(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

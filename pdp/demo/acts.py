@@ -41,6 +41,7 @@ from pdp.demo.story import (
     Workload,
 )
 from pdp.errors import PortcullisError
+from pdp.model.names import counted
 from pdp.sdk import AccessDenied, Client, NotPermitted
 from pdp.sdk.admin import AdminClient
 
@@ -218,7 +219,7 @@ class Narrator:
         length = sum(chain["records"] for chain in chains)
         return Outcome(
             actual=f"{'verified' if verified['ok'] else 'broken'}, {missing} missing",
-            detail=f"{len(chains)} chains, {length} records",
+            detail=f"{counted(len(chains), 'chain')}, {length} records",
         )
 
     def _missing(self, admin: Person) -> int:

@@ -8,6 +8,7 @@ from types import MappingProxyType
 from typing import Final
 
 from pdp.errors import PortcullisError, Reason
+from pdp.model.names import counted
 
 
 class Severity(StrEnum):
@@ -142,7 +143,7 @@ class PackRefused(PortcullisError):  # noqa: N818 - a door's word for what it do
         count = len(errors(findings))
         super().__init__(
             Reason.POLICY_REFUSED,
-            f"the pack is refused: {count} error{'' if count == 1 else 's'}",
+            f"the pack is refused: {counted(count, 'error')}",
             advice="correct every finding and try again; nothing was changed",
         )
         self.findings = findings

@@ -262,6 +262,11 @@ def _split(text: str) -> tuple[str, str, str]:
     return kind, path, version
 
 
+def counted(number: int, one: str, more: str = "") -> str:
+    """Return `1 row` or `2 rows`: how many there are of `one`, in a grammar that holds; `more` is its plural if not with an s."""
+    return f"{number} {one if number == 1 else more or one + 's'}"
+
+
 def printable(text: str) -> str:
     """Return `text` shortened and with every unprintable character escaped: fit for a message or a log line."""
     shown = text if len(text) <= 80 else text[:77] + "..."  # noqa: PLR2004 - one line of a terminal

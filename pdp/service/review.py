@@ -14,7 +14,7 @@ from typing import Final
 from pdp.engine.casbin_text import OPEN, Row, print_row
 from pdp.engine.lint import Grant, Reading, Surroundings, narrowest
 from pdp.limits import REVIEW_SELDOM
-from pdp.model.names import ResourcePattern
+from pdp.model.names import ResourcePattern, counted
 from pdp.world import World
 
 _SECTION: Final = "g"
@@ -105,7 +105,9 @@ class _Review:
             elif not times:
                 yield _found(Kind.UNUSED_ASSIGNMENT, who, row, f"used nothing that `{role}` grants")
             elif times <= REVIEW_SELDOM and _standing(row) and row.fields[2:3] in (("prod",), ("*",)):
-                yield _found(Kind.JUST_IN_TIME, who, row, f"used {times} times: `pdp access request` would have done")
+                yield _found(
+                    Kind.JUST_IN_TIME, who, row, f"used {counted(times, 'time')}: `pdp access request` would have done"
+                )
 
     def conflicts(self) -> Iterator[Found]:
         """Find principals that hold both sides of what should be apart, by whichever roles."""
@@ -130,7 +132,7 @@ class _Review:
                 continue
             smaller = _smaller(grant, {action for action, _ in uses}, sorted({name for _, name in uses}), self.reading)
             if smaller.fields != row.fields:
-                told = f"{uses.total()} uses, of {len({name for _, name in uses})} resources"
+                told = f"{counted(uses.total(), 'use')}, of {counted(len({name for _, name in uses}), 'resource')}"
                 yield _found(Kind.WIDE_GRANT, grant.role, row, told, replacement=print_row(smaller))
 
 

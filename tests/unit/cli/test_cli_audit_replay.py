@@ -63,7 +63,7 @@ def test_every_decision_is_the_same_answer_again(pdp: Pdp, state: Path) -> None:
         "the story has both, in several worlds"
     )
     ended = pdp("audit", "replay", "--state-dir", state)
-    assert (ended.code, ended.out) == (0, "7 decisions are the same answer again, 0 are not\n")
+    assert (ended.code, ended.out) == (0, "7 decisions are the same answer again, 0 not\n")
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,7 @@ def test_lint_names_the_trap_its_place_and_our_answer(pdp: Pdp, files: tuple[Pat
     ended = pdp("policy", "lint", "--from-casbin", *files)
     assert ended.code == 2
     assert ended.out.startswith(f"{files[1]}:2:22: D-04 PC101 unknown_effect: ")
-    assert "1 traps: 1 refused\nour answer: refused" in ended.out
+    assert "1 trap: 1 refused\nour answer: refused" in ended.out
     told = pdp("policy", "lint", "--json", "--from-casbin", *files)
     (trap,) = told.json["traps"]
     assert (told.json["refused"], trap["divergence"], trap["code"], trap["line"]) == (True, "D-04", "PC101", 2)
@@ -59,7 +59,7 @@ def test_lint_wants_either_a_pack_or_files_that_are_there(pdp: Pdp, files: tuple
 def test_import_writes_a_pack_that_tests_and_verifies(pdp: Pdp, files: tuple[Path, Path], tmp_path: Path) -> None:
     out = tmp_path / "pack"
     ended = pdp("policy", "import", "--model", files[0], "--policy", files[1], "--out", out)
-    assert (ended.code, "1 rows in" in ended.out) == (0, True)
+    assert (ended.code, "1 row in" in ended.out) == (0, True)
     assert pdp("policy", "lint", out).code == 0
     assert pdp("policy", "test", out).out == "0 of 0 tests passed\n"
     told = pdp("policy", "verify", out)

@@ -155,7 +155,7 @@ def test_an_emptied_store_is_restored_from_a_pdps_own_file(capsys: pytest.Captur
         server.command("FLUSHALL")
         with pytest.raises(Exception, match="the store is empty"):
             asyncio.run(write(server.url, "state", 1))
-        assert "1 entries" in said(capsys, "log", "restore", *store)
+        assert "1 entry again" in said(capsys, "log", "restore", *store)
         asyncio.run(write(server.url, "state", 1))
         assert said(capsys, "log", "restore", *store, code=6)
 

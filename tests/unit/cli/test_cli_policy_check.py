@@ -84,7 +84,7 @@ def test_findings_and_failing_tests_refuse(pdp: Pdp, live: Path, tmp_path: Path)
     assert (ended.code, ended.out.splitlines()[0].startswith("bad.csv:1:")) == (2, True)
     failing = pack(tmp_path / "failing", tests__a_yaml=TEST.format(name="anybody reads"))
     ended = pdp("policy", "check", failing, "--against", live)
-    assert (ended.code, ended.out.splitlines()[-1]) == (2, "refused: 0 errors, 1 of 1 tests fail")
+    assert (ended.code, ended.out.splitlines()[-1]) == (2, "refused: 0 errors, 1 of 1 test failed")
     assert "tests/a.yaml:2: anybody reads: wanted allow, got deny" in ended.out
 
 

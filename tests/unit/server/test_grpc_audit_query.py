@@ -60,17 +60,19 @@ def test_auditors_find_decisions_and_nobody_else_does(tmp_path: Path, capsys: py
 
 
 async def over_the_command_line(pdp: RunningPdp, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same question to the server and to its state directory has the same answer."""
+    """The same question to the server and to its state directory has the same answer, found or exported."""
     token = pdp.directory / "token"
     token.write_text(pdp.token(ADA))
-    question = ("audit", "query", "--subject", f"user:{BOB}", "--action", "dataset.*", "--json", "--events")
+    filters = ("--subject", f"user:{BOB}", "--action", "dataset.*")
+    places = ("--state-dir", str(pdp.directory / "state"))
     server = ("--server", str(pdp.address), "--token-file", str(token))
-    answers = []
-    for where in (server, ("--state-dir", str(pdp.directory / "state"))):
-        code = await asyncio.to_thread(_run, (*question, *where))
-        answers.append((code, capsys.readouterr().out))
-    assert answers[0] == answers[1]
-    assert (answers[0][0], len(answers[0][1].splitlines())) == (0, 3)
+    for command in (("query", "--json", "--events"), ("export", "--as", "json"), ("export", "--as", "ocsf")):
+        answers = []
+        for where in (server, places):
+            code = await asyncio.to_thread(_run, ("audit", *command, *filters, *where))
+            answers.append((code, capsys.readouterr().out))
+        assert answers[0] == answers[1]
+        assert (answers[0][0], len(answers[0][1].splitlines())) == (0, 3)
 
 
 _run: Callable[[tuple[str, ...]], int] = run_command
