@@ -175,7 +175,8 @@ def counted(tally: Tally | None) -> str:
     """Return what has been counted, in a few words."""
     if tally is None:
         return "not looked at yet"
-    parts = {"gains": tally.gains, "loses": tally.loses, "obliged otherwise": tally.obliged, "errors": tally.errors}
+    errors = "error" if tally.errors == 1 else "errors"
+    parts = {"gains": tally.gains, "loses": tally.loses, "obliged otherwise": tally.obliged, errors: tally.errors}
     found = ", ".join(f"{count} {name}" for name, count in parts.items() if count) or "no difference"
     skipped = f", {tally.skipped} skipped" if tally.skipped else ""
     stuck = f"; {tally.trouble}" if tally.trouble else ""

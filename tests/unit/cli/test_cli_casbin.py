@@ -63,7 +63,7 @@ def test_import_writes_a_pack_that_tests_and_verifies(pdp: Pdp, files: tuple[Pat
     assert pdp("policy", "lint", out).code == 0
     assert pdp("policy", "test", out).out == "0 of 0 tests passed\n"
     told = pdp("policy", "verify", out)
-    assert (told.code, told.out) == (0, "1 questions, 0 differences, 0 unlisted\n")
+    assert (told.code, told.out) == (0, "1 question, 0 differences, 0 unlisted\n")
     assert pdp("policy", "import", "--model", files[0], "--policy", files[1], "--out", out).code == 2
 
 

@@ -108,6 +108,6 @@ def test_status_shows_what_is_tried_and_for_whom(pdp: Pdp, server: ScriptedPdp) 
     stuck = policy_pb2.Tally(trouble="p18 no longer fits")
     listed(server, trial(CANARY, share=5, tally=policy_pb2.Tally(compared=4, errors=1)), trial(SHADOW, tally=stuck))
     told = pdp("policy", "status").out
-    for text in ("5 % of subjects", "4 compared: 1 errors", "nobody", "p18 no longer fits"):
+    for text in ("5 % of subjects", "4 compared: 1 error", "nobody", "p18 no longer fits"):
         assert text in told
     assert [one["mode"] for one in pdp("policy", "status", "--json").json["trials"]] == ["canary", "shadow"]
