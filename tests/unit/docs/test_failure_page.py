@@ -1,4 +1,4 @@
-"""What docs/failure-behaviour.md and docs/operations.md say that an operator sees is what the software says."""
+"""What docs/failure-behaviour.md, operations.md and reason-codes.md say that an operator sees or types is what there is."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from pdp.cli.main import run
 from pdp.errors import Reason
 
 ROOT = Path(__file__).parents[3]
-PAGES = ("failure-behaviour.md", "operations.md")
+PAGES = ("failure-behaviour.md", "operations.md", "reason-codes.md")
 SOURCE = "\n".join(path.read_text() for top in ("pdp", "sidecar") for path in (ROOT / top).rglob("*.py"))
 _TOLD = re.compile(r"`([^`\n]+)`")
 _FRAME = re.compile(r"\d+|: |[NMDIR…{}]{1,3}\b|…")
