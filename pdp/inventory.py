@@ -11,6 +11,8 @@ from pdp.model.attributes import Attributes, AttributeType, Value, check_value
 from pdp.model.names import ENVIRONMENTS, Resource, check_grouping_name
 
 DEFAULT_SENSITIVITY: Final = "normal"
+REVIEW_DATE: Final = "review_date"
+"""The attribute that says when an asset has to be looked at again."""
 SENSITIVITIES: Final = ("high", "normal", "low")
 
 

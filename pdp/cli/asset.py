@@ -1,5 +1,6 @@
 """`pdp asset`: the inventory. What is not registered is not accessible."""
 
+import time
 from dataclasses import asdict
 from typing import Annotated
 
@@ -9,8 +10,9 @@ from pdp.cli import asset_facts
 from pdp.cli.options import AsJson, Connection, connected, noun, parse_pairs
 from pdp.cli.output import write_json, write_line, write_table
 from pdp.errors import BadRequestError
-from pdp.model.attributes import Attributes
-from pdp.model.names import ENVIRONMENTS
+from pdp.inventory import REVIEW_DATE
+from pdp.model.attributes import Attributes, has_come
+from pdp.model.names import ENVIRONMENTS, counted
 
 app = noun("Register assets, list them, see where they come from and who asked for what is none.")
 asset_facts.register(app)
@@ -104,23 +106,30 @@ def show(
 def list_(
     pattern: Annotated[str, typer.Argument(metavar="[PATTERN]", help="Such as `model/**`; without it, all.")] = "",
     *,
+    due: Annotated[bool, typer.Option("--due", help="Only those whose review is due.")] = False,
     as_json: AsJson = False,
     connection: Connection,
 ) -> None:
-    """List the registered assets.
+    """List the registered assets, and say which are due for review: their `review_date` has come.
 
-    Example: `pdp asset list 'endpoint/**'`
+    Example: `pdp asset list 'endpoint/**'`, or `pdp asset list --due`
     """
     with connection.admin() as admin:
-        inventory = admin.assets(pattern)
+        listed = admin.assets(pattern).assets
+    now_ms = time.time_ns() // 1_000_000
+    dated = [(asset, asset.attributes[REVIEW_DATE]) for asset in listed if REVIEW_DATE in asset.attributes]
+    overdue = [asset for asset, date in dated if has_come(date, now_ms)]
+    shown = overdue if due else listed
     if as_json:
-        write_json([asdict(asset) for asset in inventory.assets])
+        write_json([asdict(asset) for asset in shown])
         return
     rows = [
         (asset.name, *(asset.attributes.get(column, "") for column in _COLUMNS), _others(asset.attributes))
-        for asset in inventory.assets
+        for asset in shown
     ]
     write_table(("name", *_COLUMNS, "further attributes"), rows)
+    if overdue:
+        write_line(f"{counted(len(overdue), 'asset is', 'assets are')} due for review: `pdp asset list --due`")
 
 
 def _others(attributes: Attributes) -> str:

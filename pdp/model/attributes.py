@@ -90,6 +90,14 @@ def instant_ms(text: str) -> int:
     return round(parse_instant(text).timestamp() * 1000)
 
 
+def has_come(value: Value, now_ms: int) -> bool:
+    """Return whether the instant that `value` spells has come; what spells none counts as come, so that somebody notices."""
+    try:
+        return instant_ms(str(value)) <= now_ms
+    except BadRequestError:
+        return True
+
+
 def instant_of(time_ms: int) -> str:
     """Return the text of an instant, to the second and never later than it."""
     return datetime.fromtimestamp(time_ms // 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

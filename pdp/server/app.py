@@ -48,6 +48,7 @@ from pdp.server.sinks import RECEIVED, followers
 from pdp.server.stores import WORLD_FILE, RootWatch, Stores, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog
+from pdp.service.assets import Reviews
 from pdp.service.audit import AuditBook, AuditReceiver, AuditTrail
 from pdp.service.audit_search import AuditSearch
 from pdp.service.authenticate import Authenticator
@@ -251,6 +252,8 @@ class Application:
         show("pdp_watches", "Watches open", lambda: float(len(self.watches)))
         show("pdp_watches_woken", "Watches that a new world had decided again", lambda: float(self.watches.woken))
         show("pdp_identity_backend_leaks", "Surprises of the JWT backend", self._leaks)
+        reviews, clock = Reviews(replica), self.clock
+        show("pdp_assets_due", "Registered assets whose review is due", lambda: reviews.due(clock.now_ms()))
         self._show_sinks()
         self._show_trials()
         refused = self.authenticator.counters

@@ -6,8 +6,9 @@ from typing import Any, Final
 
 from pdp.change.proposal import check_message
 from pdp.errors import BadRequestError, ConflictError, PortcullisError, Reason
-from pdp.inventory import Asset, Retired
+from pdp.inventory import REVIEW_DATE, Asset, Retired
 from pdp.limits import MAX_BATCH
+from pdp.model.attributes import Value, has_come
 from pdp.model.names import Resource, ResourcePattern
 from pdp.replica import Replica
 from pdp.service.replicate import Publisher
@@ -119,6 +120,23 @@ class Assets:
 def plain_attributes(asset: Asset) -> dict[str, Any]:
     """Return an asset's attributes as people write them: without the `resource.` in front."""
     return {name.removeprefix(_PREFIX): value for name, value in asset.attributes.items()}
+
+
+class Reviews:
+    """Counts the assets whose review is due; an inventory is looked through once, however often it is asked."""
+
+    def __init__(self, replica: Replica) -> None:
+        self._replica = replica
+        self._seen: Mapping[str, Asset] = {}
+        self._dates: Sequence[Value] = ()
+
+    def due(self, now_ms: int) -> int:
+        """Return how many registered assets are due for review."""
+        assets = self._replica.world.assets
+        if assets is not self._seen:
+            dates = (asset.attributes.get(_PREFIX + REVIEW_DATE) for asset in assets.values())
+            self._seen, self._dates = assets, [date for date in dates if date is not None]
+        return sum(has_come(date, now_ms) for date in self._dates)
 
 
 def _check_in_use(world: World, assets: Sequence[Asset]) -> None:

@@ -232,6 +232,19 @@ def test_asset_list(pdp: Pdp, server: ScriptedPdp) -> None:
     assert [ask.pattern for ask in server.asked("AssetService/List")] == ["model/**", ""]
 
 
+def test_asset_list_tells_what_is_due_for_review(pdp: Pdp, server: ScriptedPdp) -> None:
+    def dated(name: str, date: str) -> asset_pb2.Asset:
+        return asset_pb2.Asset(name=name, attributes={"review_date": types_pb2.Value(string_value=date)})
+
+    listed = [asset_pb2.Asset(name="model/plain")]
+    listed += [dated("model/old", "2000-01-01T00:00:00Z"), dated("model/new", "9999-01-01T00:00:00Z")]
+    server.script("AssetService/List", asset_pb2.ListAssetsResponse(assets=listed))
+    told = pdp("asset", "list").out.splitlines()
+    assert len(told) == 5
+    assert told[-1] == "1 asset is due for review: `pdp asset list --due`"
+    assert [asset["name"] for asset in pdp("asset", "list", "--due", "--json").json] == ["model/old"]
+
+
 # Locks.
 
 

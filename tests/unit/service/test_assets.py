@@ -3,13 +3,17 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from pdp.errors import PortcullisError, Reason
-from pdp.service.assets import Assets, Registration
+import pytest
+
+from pdp.errors import BadRequestError, PortcullisError, Reason
+from pdp.model.attributes import has_come, instant_of
+from pdp.service.assets import Assets, Registration, Reviews
 from tests.support import changes
 from tests.support.changes import ADA, OLGA, Place
 from tests.support.logs import lock_payload
 
 FRAUD = Registration(name="model/fraud", attributes={"environment": "prod"})
+NOON_MS = 1_893_499_200_000
 MOVED = Registration(name="model/fraud", attributes={"environment": "dev"})
 
 
@@ -54,3 +58,23 @@ async def test_an_asset_is_registered_behind_whatever_comes_first(place: Place, 
     _, seq = await asyncio.gather(lock, assets.register([MOVED], author=ADA))
     assert seq == place.replica.world.seq
     assert place.replica.world.assets["model/fraud"].environment == "dev"
+
+
+@room
+async def test_assets_are_due_for_review_from_their_date_on(place: Place, assets: Assets) -> None:
+    reviews = Reviews(place.replica)
+    assert reviews.due(NOON_MS) == 0  # model/fraud has no date
+    dated = FRAUD.attributes | {"review_date": instant_of(NOON_MS)}
+    await assets.register([Registration(name="model/fraud", attributes=dated)], author=ADA)
+    assert (reviews.due(NOON_MS - 1), reviews.due(NOON_MS)) == (0, 1)
+    await assets.retire(["model/fraud"], reason="superseded", author=OLGA)
+    assert reviews.due(NOON_MS) == 0
+
+
+@room
+async def test_a_review_date_is_an_instant(place: Place, assets: Assets) -> None:
+    soon = Registration(name="model/fraud", attributes=FRAUD.attributes | {"review_date": "soon"})
+    with pytest.raises(BadRequestError, match="an instant is RFC 3339"):
+        await assets.register([soon], author=ADA)
+    assert "model/fraud" in place.replica.world.assets
+    assert has_come("soon", 0)  # a vocabulary of one's own may call it text: somebody notices
