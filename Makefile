@@ -7,7 +7,7 @@ BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 PROTOC := $(VENV)-proto
 REAL   := $(VENV)-real
-SERVERS := $(REAL)-mlserver $(REAL)-kserve
+SERVERS := $(REAL)-mlserver $(REAL)-kserve $(REAL)-bentoml
 
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-all test-real test-gate fuzz lint format bench proto lock clean
@@ -95,7 +95,7 @@ proto: $(PROTOC)/.installed ## Generate pdp/v1 and sidecar/v1 from proto/
 	@$(PROTOC)/bin/python -m grpc_tools.protoc -I proto --python_out=$(OUT) --pyi_out=$(OUT) proto/sidecar/v1/*.proto
 
 lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package index)
-	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet pip-tools
+	@$(PYTHON) -m venv build/lock && build/lock/bin/python -m pip install --quiet pip-tools uv
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra dev -o requirements/dev.txt pyproject.toml requirements/build.in
 	@# The extras name the project itself; the lock must not hold a path to it.
 	@rm -rf portcullis.egg-info
@@ -113,6 +113,8 @@ lock: ## Resolve requirements/*.txt anew from pyproject.toml (needs the package 
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe -o requirements/real-mlserver.txt requirements/real-mlserver.in
 	@build/lock/bin/pip-compile --quiet --strip-extras --generate-hashes --no-emit-index-url --no-emit-trusted-host --no-emit-find-links --allow-unsafe --extra asgi -o requirements/real-kserve.txt pyproject.toml requirements/build.in requirements/real-kserve.in
 	@sed -i -e '/^# WARNING: pip install/,/^    # via portcullis (pyproject.toml)$$/d' requirements/real-kserve.txt
+	@# By uv, since pip-compile tries every OpenTelemetry there is beside BentoML's, which takes it more than ten minutes.
+	@build/lock/bin/uv pip compile --quiet --system-certs --python-version 3.11 --generate-hashes --extra asgi -o requirements/real-bentoml.txt pyproject.toml requirements/build.in requirements/real-bentoml.in >/dev/null
 	@rm -rf portcullis.egg-info
 
 clean: ## Remove what the targets made

@@ -170,14 +170,21 @@ def _proofs(told: Mapping[str, float]) -> Iterator[Finding]:
 async def _coverage(model: str, table: RouteTable) -> Finding:
     """Compare the routes that the server describes (OpenAPI) with the table: what has no row is denied, which may surprise."""
     check = "every route of the model server has a row"
-    try:
-        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
-            described = (await client.get(f"{model.rstrip('/')}/openapi.json")).json()["paths"]
-        routes = [(verb.upper(), path) for path, verbs in described.items() for verb in verbs]
-    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
-        return Finding(check=check, passed=False, seen=f"no OpenAPI description at {model}/openapi.json")
+    routes = await _described(f"{model.rstrip('/')}/openapi.json") or await _described(f"{model.rstrip('/')}/docs.json")
+    if not routes:
+        return Finding(check=check, passed=False, seen=f"no OpenAPI description at {model}/openapi.json or /docs.json")
     without = [f"{verb} {path}" for verb, path in routes if not table.knows(verb, path)]
     return Finding(check=check, passed=not without, seen=", ".join(sorted(without)) or f"all {len(routes)}")
+
+
+async def _described(url: str) -> list[tuple[str, str]]:
+    """Return method and path of each route in the OpenAPI description at `url`; nothing if there is none."""
+    try:
+        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
+            paths = (await client.get(url)).json()["paths"]
+        return [(verb.upper(), path) for path, verbs in paths.items() for verb in verbs]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):
+        return []
 
 
 def _authority(address: Address) -> str:

@@ -21,6 +21,7 @@ from sidecar.routes import (
     Row,
     Scope,
     Served,
+    bentoml,
     kserve_v1,
     mlflow,
     oip,
@@ -38,6 +39,7 @@ PROTOCOLS: Final[Mapping[str, tuple[Row, ...]]] = MappingProxyType(
         "tgi": openai.TGI,
         "mlflow-gateway": openai.GATEWAY,
         "mlflow": mlflow.ROWS,
+        "bentoml": bentoml.ROWS,
     }
 )
 """Every protocol that `routes.yaml` may name."""

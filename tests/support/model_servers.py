@@ -5,14 +5,16 @@ import contextlib
 import json
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import httpx
 import pytest
+import yaml
 
 from pdp.adapters.clock import SystemClock
 from pdp.demo.child import Child
@@ -30,6 +32,7 @@ ROOT = Path(__file__).parents[2]
 PROGRAMS = ROOT / "tests/real/gate/programs"
 START_S = 120.0  # pandas and scikit-learn on a cold disk
 PATIENCE_S = 20.0
+READY = "/v2/health/ready"
 ANYWHERE = Address(host="127.0.0.1", port=0)
 
 
@@ -49,9 +52,9 @@ class ModelServer:
 
 @contextlib.asynccontextmanager
 async def model_server(
-    name: str, program: str, directory: Path, *, ports: int = 2, **environment: str
+    name: str, program: str, directory: Path, *, ports: int = 2, ready: str = READY, **environment: str
 ) -> AsyncIterator[ModelServer]:
-    """Run `program` by the interpreter of `make test-real`'s environment `name`; ready when it yields."""
+    """Run `program` by the interpreter of `make test-real`'s environment `name`; ready, by the path `ready`, when it yields."""
     python = ROOT / f".venv-real-{name}/bin/python"
     if not python.exists():
         pytest.skip(f"{name} is not installed here: `make test-real` does that")
@@ -69,18 +72,18 @@ async def model_server(
         found = await asyncio.to_thread(child.wait_for, r"^routes (.*)$", START_S)
         routes = tuple((method, path) for method, path in json.loads(found[1]))
         server = ModelServer(child=child, rest=free[0], grpc=free[1], routes=routes)
-        await _ready(server)
+        await _ready(server, ready)
         yield server
     finally:
         await asyncio.to_thread(child.stop)
 
 
-async def _ready(server: ModelServer) -> None:
+async def _ready(server: ModelServer, path: str) -> None:
     async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as client:
         while server.child.running:
             with contextlib.suppress(httpx.TransportError):
                 # Behind a middleware that has a world: who shows no credential is refused as one who shows none.
-                if (await client.get(f"{server.url}/v2/health/ready")).status_code in {
+                if (await client.get(f"{server.url}{path}")).status_code in {
                     httpx.codes.OK,
                     httpx.codes.UNAUTHORIZED,
                 }:
@@ -99,25 +102,17 @@ def free_ports(count: int) -> list[int]:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Gated:
-    """A model server behind the gate, and the PDP that the gate follows."""
+class Guarded:
+    """A model server, where its guarded door is, and the PDP that decides there."""
 
     server: ModelServer
     pdp: RunningPdp
-    agent: Agent
-    port: int
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    url: str
 
     def client(self, sub: str = BOB) -> httpx.AsyncClient:
         """Return a client that shows a fresh token of `sub`; empty: none."""
         headers = {"authorization": f"Bearer {self.pdp.token(sub)}"} if sub else {}
         return httpx.AsyncClient(base_url=self.url, headers=headers, timeout=PATIENCE_S, trust_env=False)
-
-    def channel(self) -> grpc.aio.Channel:
-        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
 
     async def lock(self, resource: str) -> None:
         """Lock an asset, as an administrator does; returns when the PDP holds it."""
@@ -125,13 +120,24 @@ class Gated:
         stub = lock_pb2_grpc.LockServiceStub(self.pdp.channel())
         await stub.Lock(made, metadata=self.pdp.metadata(ADA), timeout=PATIENCE_S)
 
-    async def held(self) -> None:
-        """Wait until the gate decides on the world that the PDP holds."""
-        await until(lambda: self.agent.core.world_seq == self.pdp.app.replica.world.seq)
-
     async def heard(self, pattern: str) -> None:
         """Wait until the model server says `pattern`."""
         await asyncio.to_thread(self.server.child.wait_for, pattern, PATIENCE_S)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gated(Guarded):
+    """A model server behind the gate."""
+
+    agent: Agent
+    port: int
+
+    def channel(self) -> grpc.aio.Channel:
+        return grpc.aio.insecure_channel(f"127.0.0.1:{self.port}")
+
+    async def held(self) -> None:
+        """Wait until the gate decides on the world that the PDP holds."""
+        await until(lambda: self.agent.core.world_seq == self.pdp.app.replica.world.seq)
 
 
 def access_of(pdp: RunningPdp) -> PdpAccess:
@@ -174,7 +180,49 @@ async def gated(
             listen, _ = await agent.start()
             await agent.fresh()
             await until(lambda: agent._plane is not None and agent._plane.envoy.ready)
-            yield Gated(server=server, pdp=pdp, agent=agent, port=listen.port)
+            url = f"http://127.0.0.1:{listen.port}"
+            yield Gated(server=server, pdp=pdp, url=url, agent=agent, port=listen.port)
         finally:
             await agent.stop(drain_s=0)
             await sink.close()
+
+
+@contextlib.asynccontextmanager
+async def guarded_inside(
+    name: str,
+    program: str,
+    directory: Path,
+    *,
+    routes: Mapping[str, Any],
+    assets: Iterable[str],
+    ready: str = READY,
+    **options: Any,
+) -> AsyncIterator[Guarded]:
+    """Run a PDP, and a model server with our middleware in its own process; it has a world when this yields."""
+    async with running_pdp(directory, assets=known(assets)) as pdp:
+        settings = str(_settings(pdp, routes))
+        async with model_server(
+            name, program, directory, ready=ready, PDP_SIDECAR_CONFIG=settings, **options
+        ) as server:
+            guarded = Guarded(server=server, pdp=pdp, url=server.url)
+            async with asyncio.timeout(PATIENCE_S), guarded.client() as bob:
+                # Until its world is whole it denies.
+                while (await bob.get(ready)).status_code != httpx.codes.OK:  # noqa: ASYNC110 - it tells nobody
+                    await asyncio.sleep(0.05)
+            yield guarded
+
+
+def _settings(pdp: RunningPdp, routes: Mapping[str, Any]) -> Path:
+    """Write what the middleware reads; return its file."""
+    access = access_of(pdp)
+    (pdp.directory / "routes.yaml").write_text(yaml.safe_dump(dict(routes)))
+    reached = {
+        "address": access.address,
+        "root_digest": access.root_digest,
+        "plaintext": True,
+        "token_file": "gate.token",
+    }
+    settings = {"pdp": reached, "trust": "trust.yaml", "routes": "routes.yaml", "state_dir": "middleware"}
+    file = pdp.directory / "sidecar.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    return file

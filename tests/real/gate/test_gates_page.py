@@ -1,4 +1,4 @@
-"""`docs/gates.md`, pasted into a shell from top to bottom: KServe's real server, the real Envoy, and what it says it answers."""
+"""`docs/gates.md`, pasted into a shell from top to bottom: real KServe, BentoML and Envoy, and what it says they answer."""
 
 import os
 import re
@@ -13,7 +13,7 @@ from tests.support.model_servers import PROGRAMS, ROOT, free_ports
 
 pytestmark = [pytest.mark.real_server, pytest.mark.timeout(240)]
 PAGE = (ROOT / "docs/gates.md").read_text("utf-8")
-PORTS = ("8181", "8183", "8080", "8081", "9081", "9082", "9084", "10000", "8000")
+PORTS = ("8181", "8183", "8080", "8081", "9081", "9082", "9084", "10000", "3000", "8000")
 PATIENCE_S = 180.0
 
 
@@ -27,10 +27,10 @@ def on_ports(text: str, ports: dict[str, str]) -> str:
 
 def prepared(directory: Path) -> dict[str, str]:
     """Lay out what the page has its reader install; return the environment of the reader's shell."""
-    kserve = ROOT / ".venv-real-kserve"
-    if not kserve.exists():
-        pytest.skip("kserve is not installed here: `make test-real` does that")
-    (directory / "kserve").symlink_to(kserve)
+    for server, place in (("kserve", "kserve"), ("bentoml", "bento")):
+        if not (ROOT / f".venv-real-{server}").exists():
+            pytest.skip(f"{server} is not installed here: `make test-real` does that")
+        (directory / place).symlink_to(ROOT / f".venv-real-{server}")
     for place, text in (
         ("vllm/bin/vllm", f'exec {sys.executable} {PROGRAMS / "vllm_stand_in.py"} "$@"'),
         ("bin/envoy", f'exec {binary()} "$@"'),

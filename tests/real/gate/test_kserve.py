@@ -4,15 +4,13 @@ import asyncio
 from pathlib import Path
 
 import grpc.aio
-import httpx
 import pytest
-import yaml
 
 from sidecar.routes import Served
 from sidecar.routes.assembly import assemble
 from sidecar.v1 import oip_tensors_pb2 as tensors
-from tests.support.model_servers import PATIENCE_S, Gated, ModelServer, access_of, gated, known, model_server
-from tests.support.pdp import BOB, EVE, RunningPdp, running_pdp
+from tests.support.model_servers import PATIENCE_S, Gated, Guarded, gated, guarded_inside, model_server
+from tests.support.pdp import BOB, EVE
 
 pytestmark = [pytest.mark.real_server, pytest.mark.timeout(240)]
 SERVICE = "inference.GRPCInferenceService"
@@ -75,46 +73,22 @@ async def over_grpc(gate: Gated) -> None:
 
 
 def test_the_middleware_in_kserves_own_process(tmp_path: Path) -> None:
+    served = {"fraud": {"resource": "endpoint/fraud", "model": "model/fraud@12"}}
+    routes = {"served": served, "server": "endpoint/kserve", "protocols": ["oip", "kserve-v1"]}
+
     async def go() -> None:
-        async with running_pdp(tmp_path, assets=known(ASSETS)) as pdp:
-            settings = middleware(pdp)
-            async with model_server("kserve", "kserve_model.py", tmp_path, PDP_SIDECAR_CONFIG=str(settings)) as server:
-                await inside(server, pdp)
+        async with guarded_inside("kserve", "kserve_model.py", tmp_path, routes=routes, assets=ASSETS) as guarded:
+            await inside(guarded)
 
     asyncio.run(go())
 
 
-def middleware(pdp: RunningPdp) -> Path:
-    """Write what the middleware reads; return its file."""
-    access = access_of(pdp)
-    served = {"fraud": {"resource": "endpoint/fraud", "model": "model/fraud@12"}}
-    routes = {"served": served, "server": "endpoint/kserve", "protocols": ["oip", "kserve-v1"]}
-    (pdp.directory / "routes.yaml").write_text(yaml.safe_dump(routes))
-    reached = {
-        "address": access.address,
-        "root_digest": access.root_digest,
-        "plaintext": True,
-        "token_file": "gate.token",
-    }
-    settings = {"pdp": reached, "trust": "trust.yaml", "routes": "routes.yaml", "state_dir": "middleware"}
-    file = pdp.directory / "sidecar.yaml"
-    file.write_text(yaml.safe_dump(settings))
-    return file
-
-
-async def inside(server: ModelServer, pdp: RunningPdp) -> None:
-    async def asked(path: str, sub: str = "") -> httpx.Response:
-        headers = {"authorization": f"Bearer {pdp.token(sub)}"} if sub else {}
-        return await client.post(path, json=ASKED | {"instances": [0.1, 0.9]}, headers=headers)
-
-    async with httpx.AsyncClient(base_url=server.url, timeout=PATIENCE_S, trust_env=False) as client:
-        async with asyncio.timeout(PATIENCE_S):
-            # Until its world is whole it denies.
-            while (await asked(PREDICT, BOB)).status_code != httpx.codes.OK:  # noqa: ASYNC110 - it tells nobody
-                await asyncio.sleep(0.05)
-        assert (await asked(PREDICT, BOB)).json() == {"predictions": [0, 1]}
-        assert (await asked(INFER, BOB)).json()["outputs"][0]["data"] == [0, 1]
-        assert (await asked(PREDICT)).status_code == 401
-        assert (await asked(PREDICT, EVE)).status_code == 403
-        assert (await asked("/v2/repository/models/fraud/unload", BOB)).status_code == 403
-        assert (await asked("/openai/v1/completions", BOB)).status_code == 403
+async def inside(guarded: Guarded) -> None:
+    async with guarded.client() as bob, guarded.client(EVE) as eve, guarded.client("") as nobody:
+        asked = ASKED | {"instances": [0.1, 0.9]}
+        assert (await bob.post(PREDICT, json=asked)).json() == {"predictions": [0, 1]}
+        assert (await bob.post(INFER, json=asked)).json()["outputs"][0]["data"] == [0, 1]
+        assert (await nobody.post(PREDICT, json=asked)).status_code == 401
+        assert (await eve.post(PREDICT, json=asked)).status_code == 403
+        assert (await bob.post("/v2/repository/models/fraud/unload")).status_code == 403
+        assert (await bob.post("/openai/v1/completions", json=asked)).status_code == 403

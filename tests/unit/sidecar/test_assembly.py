@@ -39,6 +39,8 @@ def ask(method: str, path: str, table: RouteTable = ALL) -> Mapped | Unmapped:
         ("GET", "/version", "openai.version", "endpoint.observe", Scope.SERVER),
         ("GET", "/health", "openai.probe_health", "endpoint.read_metadata", Scope.SERVER),
         ("GET", "/livez", "openai.probe_livez", "endpoint.read_metadata", Scope.SERVER),
+        ("POST", "/m", "bentoml.call", "endpoint.invoke", Scope.SERVED),
+        ("GET", "/docs.json", "bentoml.openapi", "endpoint.observe", Scope.SERVER),
         ("POST", "/generate_stream", "tgi.generate_stream", "endpoint.invoke", Scope.SERVER),
         ("POST", "/gateway/m/mlflow/invocations", "gateway.invocations", "endpoint.invoke", Scope.SERVED),
         ("GET", "/v2/models/m/docs", "oip.model_docs", "endpoint.read_metadata", Scope.SERVED),
