@@ -200,20 +200,20 @@ def test_an_instant_without_a_time_zone_is_refused() -> None:
 # The process.
 
 
-def run_python(program: str, **environment: str) -> subprocess.CompletedProcess[str]:
+def run_python(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     # A program of the test's own, in a process of its own.
     return subprocess.run(
-        [sys.executable, "-c", program],
+        [sys.executable, *arguments],
         env=os.environ | environment,
         capture_output=True,
         text=True,
         check=False,
-        timeout=30,
+        timeout=50,
     )
 
 
 def test_importing_the_sdk_imports_nothing_of_a_server() -> None:
-    ended = run_python("import sys, pdp.sdk, pdp.sdk.admin; print(*sys.modules)")
+    ended = run_python("-c", "import sys, pdp.sdk, pdp.sdk.admin; print(*sys.modules)")
     loaded = {name.partition(".")[0] for name in ended.stdout.split()}
     assert ended.returncode == 0, ended.stderr
     assert "grpc" in loaded
@@ -244,6 +244,43 @@ sys.exit(os.waitstatus_to_exitcode(status))
 @pytest.mark.holds("F31")
 def test_f31_a_forked_client_says_so_and_its_parent_goes_on(pdp: ScriptedPdp) -> None:
     pdp.script(EVALUATE, evaluated())
-    ended = run_python(FORKED, PDP_SERVER=pdp.address)
+    ended = run_python("-c", FORKED, PDP_SERVER=pdp.address)
     assert ended.returncode == 42, ended.stderr
     assert len(pdp.asked(EVALUATE)) == 2
+
+
+LOADER = """
+import multiprocessing, sys
+import fsspec
+from pdp.sdk import Client
+
+
+def work(fs, told):
+    with Client(timeout_s=20) as client:
+        told.put((client.check("dataset.read", "dataset/x").allowed, fs.cat_file("dataset/x/a")))
+
+
+if __name__ == "__main__":
+    how, lake = sys.argv[1:]
+    fs = fsspec.filesystem("pdp", mounts={"dataset/x": lake})
+    fs.cat_file("dataset/x/a")  # now the parent has a connection, and threads of gRPC
+    context = multiprocessing.get_context(how)
+    told = context.Queue()
+    worker = context.Process(target=work, args=(fs, told))
+    worker.start()
+    print(told.get(timeout=60))
+    worker.join(60)
+    sys.exit(worker.exitcode)
+"""
+
+
+@pytest.mark.holds("F31")
+@pytest.mark.parametrize("how", ["fork", "spawn"])
+def test_f31_a_worker_asks_for_itself_however_it_was_begun(pdp: ScriptedPdp, tmp_path: Path, how: str) -> None:
+    """As the workers of a data loader do: the filesystem comes along, a client is made in the worker."""
+    pdp.script(EVALUATE, evaluated())
+    (tmp_path / "a").write_text("a")
+    (tmp_path / "loader.py").write_text(LOADER)
+    ended = run_python(str(tmp_path / "loader.py"), how, str(tmp_path), PDP_SERVER=pdp.address)
+    assert (ended.returncode, ended.stdout) == (0, "(True, b'a')\n"), ended.stderr
+    assert len(pdp.asked(EVALUATE)) == 3  # the parent, the worker's filesystem, and its client
