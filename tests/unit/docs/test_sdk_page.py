@@ -1,23 +1,30 @@
 """`docs/sdk.md`: every block is type-checked and runs in order, and what stands in its tables is so."""
 
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import kubernetes_validate
 import mypy.api
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 from pdp.errors import MEANINGS, Reason
+from pdp.identity.issuers import parse_trust
+from pdp.model.names import Principal
 from pdp.sdk.dataset import SUPPORTS
 from pdp.sdk.errors import error_class
+from tests.support.deploy import accepted
 from tests.support.pages import ROOT, SDK_PAGE, blocks, reader_of_the_page
 
 PAGE = SDK_PAGE.read_text("utf-8")
+IDENTITY = (ROOT / "docs/identity.md").read_text("utf-8")
 FRAME = {"country": ["DE", "FR", "DE"], "amount": [1.5, 2.5, 3.5]}
 
 
@@ -75,6 +82,22 @@ def test_the_class_of_every_reason_is_that_of_the_table() -> None:
     classes = {int(code): name for code, name in re.findall(r"^\| (\d) \| `(\w+)` \|", table, re.MULTILINE)}
     for reason in set(Reason) - {Reason.GRANTED, Reason.POLICY_REFUSED}:
         assert classes[MEANINGS[reason].exit_code] == error_class(reason).__name__
+
+
+def test_the_job_is_one_that_a_cluster_takes_and_its_grants_are_commands() -> None:
+    recipe = PAGE.partition("### Jobs")[2].partition("\n### ")[0]
+    job = yaml.safe_load(recipe.partition("```yaml\n")[2].partition("```")[0])
+    kubernetes_validate.validate(job, kubernetes_validate.latest_version(), strict=True)
+    account = (
+        f"system:serviceaccount:{job['metadata']['namespace']}:{job['spec']['template']['spec']['serviceAccountName']}"
+    )
+    for line in re.findall(r"^\$ (.*)$", recipe, re.MULTILINE):
+        given = accepted(shlex.split(line))
+        assert str(Principal.parse(given["who"])) == f"workload:cluster-a/{account}"
+    entry = IDENTITY.partition("### Kubernetes\n\n```yaml\n")[2].partition("```")[0]
+    (cluster,) = parse_trust(entry, file="identity.md").issuers.values()
+    assert cluster.namespace == "cluster-a"
+    assert re.fullmatch(cluster.sub_pattern, account)
 
 
 def test_every_obligation_that_is_carried_out_is_told() -> None:

@@ -1,6 +1,7 @@
 """The process: what it needs to start, when it is ready, and how it ends."""
 
 import asyncio
+import datetime as dt
 import itertools
 import json
 import os
@@ -20,7 +21,9 @@ from pdp.adapters.audit_reader import read_segments
 from pdp.audit.chain import Verdict
 from pdp.audit.verify import verify
 from pdp.config import Address, configure
+from pdp.demo.authority import TRUST_DOMAIN, create_authority, spiffe_id
 from pdp.errors import ConfigError, PortcullisError, Reason
+from pdp.sdk import AsyncClient
 from pdp.server.app import Basis, running, serve
 from pdp.v1 import audit_pb2, audit_pb2_grpc, decision_pb2, decision_pb2_grpc, lock_pb2, lock_pb2_grpc
 from tests.support.pdp import ADA, BOB, detail, initialised, running_pdp
@@ -375,6 +378,29 @@ def test_with_a_client_ca_nobody_enters_without_a_certificate(tmp_path: Path) ->
             with pytest.raises(grpc.aio.AioRpcError):
                 await _health(pdp.address, other)
             assert "gRPC without TLS" not in pdp.app.health.report().degradations
+
+    asyncio.run(run())
+
+
+def test_a_job_with_nothing_but_a_certificate_asks_as_its_workload(tmp_path: Path) -> None:
+    """The recipe of docs/sdk.md: `client_ca` and a trust domain at the PDP, certificate and key at the job, no token."""
+    authority = create_authority(tmp_path / "pki", dt.datetime.now(dt.UTC))
+    server, job = authority.issue_server("pdp"), authority.issue_workload("job", "/ns/ml/job/train")
+    trust = {"trust_domains": [{"domain": TRUST_DOMAIN, "ca": str(authority.bundle)}]}
+    (tmp_path / "domains.yaml").write_text(json.dumps(trust))
+    tls = {"cert": server.certificate, "key": server.key, "client_ca": authority.bundle}
+    settings = {("grpc", "tls", name): str(path) for name, path in tls.items()}
+    workload = f"workload:{spiffe_id('/ns/ml/job/train')}"
+    rows = f"g, {workload}, role:member, prod\ng, {workload}, role:data-scientist, dev\n"
+
+    async def run() -> None:
+        settings["trust",] = str(tmp_path / "domains.yaml")
+        async with running_pdp(tmp_path, flags=settings, rows=rows, assets=ASSETS) as pdp:
+            async with AsyncClient(str(pdp.address), ca=authority.bundle, cert=job.certificate, key=job.key) as client:
+                decision = await client.check("dataset.read", "dataset/open")
+                assert (decision.allowed, decision.reason) == (True, Reason.GRANTED)
+            records = [json.loads(record) for record in await pdp.records()]
+            assert [record["principal"] for record in records if record.get("action") == "dataset.read"] == [workload]
 
     asyncio.run(run())
 
