@@ -34,6 +34,8 @@ from pdp.limits import (
     AUDIT_SEGMENT_BYTES,
 )
 
+RECEIVED: Final = "received"
+"""The folder below the decision log in which the chains of enforcement points are kept."""
 _NAME: Final = re.compile(r"(?P<chain>[a-z0-9-]{1,128})\.(?P<first>\d{12})\.log")
 
 

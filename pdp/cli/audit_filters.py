@@ -11,7 +11,7 @@ import typer
 from pdp.adapters.audit_index import AuditIndex
 from pdp.audit.query import Wanted
 from pdp.cli.options import Command, bundled, parse_duration_ms
-from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.cli.settings import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import BadRequestError
 from pdp.model.attributes import instant_ms

@@ -8,17 +8,16 @@ from typing import Annotated, Final
 
 import typer
 
-from pdp.adapters.audit_file import Segment, folders, segments
+from pdp.adapters.audit_cursors import read_cursors
+from pdp.adapters.audit_file import RECEIVED, Segment, folders, segments
 from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.audit_prune import Pruning, prune
-from pdp.adapters.audit_sinks import read_cursors
 from pdp.cli.options import AsJson, instant_text, parse_duration_ms
 from pdp.cli.output import write_json, write_line
-from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.cli.settings import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
 from pdp.model.names import counted
-from pdp.server.sinks import RECEIVED
 
 _NOBODY: Final = "nobody"
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from pdp.adapters.audit_index import Hit
+from pdp.adapters.mask_key import mask_key as key_of
 from pdp.audit.chain import Broken, Malformed, unseal
 from pdp.audit.export import Mask, masked, ocsf
 from pdp.audit.query import Wanted
@@ -17,7 +18,6 @@ from pdp.cli.output import write_json_line, write_line
 from pdp.limits import AUDIT_QUERY_LIMIT, MAX_AUDIT_PAGE
 from pdp.model.names import counted
 from pdp.sdk.admin import AdminClient, FoundRecord
-from pdp.server.sinks import mask_key as key_of
 
 _CHANGED: Final = 1
 

@@ -14,7 +14,7 @@ from pdp.cli.audit_files import whole_records
 from pdp.cli.keys import held
 from pdp.cli.options import AsJson
 from pdp.cli.output import write_json, write_line, write_table
-from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.cli.settings import ConfigFile, StateDir, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
 from pdp.limits import LOG_READ_ENTRIES

@@ -14,7 +14,7 @@ from pdp.cli.changes import Message
 from pdp.cli.keys import RootKeys, held
 from pdp.cli.options import AsJson, Connection, connected, instant_text, noun, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
-from pdp.cli.serve import ConfigFile, StateDir, StoreUrl, configuration
+from pdp.cli.settings import ConfigFile, StateDir, StoreUrl, configuration
 from pdp.config import Config
 from pdp.errors import ConfigError
 from pdp.replica import Replica

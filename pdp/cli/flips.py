@@ -14,7 +14,7 @@ from pdp.cli.audit_replay import newest_world
 from pdp.cli.diffs import become, live_policy
 from pdp.cli.options import Connection, parse_duration_ms
 from pdp.cli.output import write_json, write_line, write_table
-from pdp.cli.serve import configuration
+from pdp.cli.settings import configuration
 from pdp.engine.compiler import Snapshot
 from pdp.model import canonical
 from pdp.model.names import counted

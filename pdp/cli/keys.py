@@ -9,7 +9,7 @@ import typer
 from pdp.adapters.keys_files import ensure_key, key_path, load_key, load_root, new_key, succeed_root, write_key
 from pdp.cli.options import AsJson, instant_text, noun
 from pdp.cli.output import write_json, write_line, write_table
-from pdp.cli.serve import ConfigFile, StateDir, configuration
+from pdp.cli.settings import ConfigFile, StateDir, configuration
 from pdp.errors import BadRequestError, ConfigError
 from pdp.trust.keys import PublicKey, Role, RootFile, Ruling, SigningKey, sign_root
 

@@ -14,7 +14,7 @@ from pdp.cli.backup import make_backup, put_back
 from pdp.cli.keys import RootKeys, held, next_root
 from pdp.cli.options import AsJson, noun
 from pdp.cli.output import write_json, write_line
-from pdp.cli.serve import ConfigFile, StateDir, StoreUrl, configuration
+from pdp.cli.settings import ConfigFile, StateDir, StoreUrl, configuration
 from pdp.config import Config
 from pdp.errors import BadRequestError, ConfigError
 from pdp.model.names import counted

@@ -17,7 +17,7 @@ from pdp.cli.lints import lint_pack
 from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json
 from pdp.cli.policy_checked import Checked
-from pdp.cli.serve import configuration
+from pdp.cli.settings import configuration
 from pdp.engine.findings import Finding, errors, in_order
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import BadRequestError, ConfigError

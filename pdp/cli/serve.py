@@ -1,11 +1,10 @@
 """`pdp init` and `pdp serve`: make a PDP, and run it."""
 
 import asyncio
-import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Final
 
 import typer
 
@@ -13,30 +12,19 @@ from pdp.adapters.interpreter import tune
 from pdp.adapters.keys_files import load_root
 from pdp.adapters.pack_files import read_pack, write_starter
 from pdp.adapters.telemetry import setup_logging
-from pdp.config import Config, configure
+from pdp.cli.settings import ConfigFile, StateDir, StoreUrl, configuration
+from pdp.config import Config
 from pdp.engine.findings import PackRefused
 from pdp.engine.pack import Pack, load_pack
 from pdp.errors import ConfigError
-from pdp.limits import MAX_TRUST_FILE_BYTES
 from pdp.server.app import Basis
 from pdp.server.app import serve as run
 from pdp.server.stores import open_stores
 from pdp.server.supervisor import supervise
 from pdp.service.genesis import Genesis, initialise
-from pdp.yaml_text import read_yaml
 
 DEFAULT_PACK: Final = Path("policies")
-DEFAULT_FILE: Final = Path("pdp.yaml")
 
-ConfigFile = Annotated[
-    Path | None,
-    typer.Option(
-        "--config", metavar="FILE", envvar="PDP_CONFIG", help="Configuration; `pdp.yaml` is read if it is here."
-    ),
-]
-StateDir = Annotated[
-    Path | None, typer.Option(metavar="DIR", help="World log, keys and decision log.  [default: state]")
-]
 PackDir = Annotated[
     Path | None,
     typer.Option(
@@ -71,15 +59,6 @@ Approvers = Annotated[
         "--approver",
         metavar="PRINCIPAL",
         help="Who may approve the administrator's changes; may be given several times.",
-    ),
-]
-StoreUrl = Annotated[
-    str | None,
-    typer.Option(
-        "--store",
-        metavar="URL",
-        help="The log that several PDPs share: redis://HOST:PORT, rediss://… or redis+sentinel://HOST:PORT,…/SERVICE.  "
-        "[SQLite in the state directory]",
     ),
 ]
 Mode = Annotated[
@@ -239,27 +218,6 @@ def load(directory: Path) -> Pack:
     if not isinstance(pack, Pack):
         raise PackRefused(pack)
     return pack
-
-
-def configuration(file: Path | None, flags: Mapping[tuple[str, ...], Any]) -> Config:
-    """Return the configuration from the file, the environment and the flags."""
-    texts = {path: str(value) if isinstance(value, Path) else value for path, value in flags.items()}
-    path = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
-    if path is None:
-        return configure(environment=os.environ, flags=texts)
-    document = read_yaml(_text(path), file=str(path))
-    return configure(document.value, where=document.where, base=path.parent, environment=os.environ, flags=texts)
-
-
-def _text(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return file.read(MAX_TRUST_FILE_BYTES).decode("utf-8")
-    except OSError as error:
-        message = f"cannot read the configuration {path}: {error.strerror or error}"
-        raise ConfigError(message, advice="name the right file with --config") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path}: not UTF-8") from error
 
 
 def _say(line: str) -> None:

@@ -18,7 +18,7 @@ import structlog
 from grpc_reflection.v1alpha import reflection
 
 from pdp import __version__
-from pdp.adapters.audit_file import AuditChain
+from pdp.adapters.audit_file import RECEIVED, AuditChain
 from pdp.adapters.audit_key import audit_signer
 from pdp.adapters.clock import SystemClock
 from pdp.adapters.ids import new_id
@@ -44,7 +44,7 @@ from pdp.server.grpc.services import Rooms, add_services
 from pdp.server.place import Place
 from pdp.server.probes import Probes, application
 from pdp.server.replay import open_replay
-from pdp.server.sinks import RECEIVED, followers
+from pdp.server.sinks import followers
 from pdp.server.stores import WORLD_FILE, RootWatch, Stores, local_store, open_stores
 from pdp.server.transport import bind, listen, make_server
 from pdp.server.watchdog import Alarms, LoopWatchdog

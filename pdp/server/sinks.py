@@ -1,22 +1,20 @@
 """Which sinks this process of a PDP brings its decision log to, as the configuration says."""
 
-import secrets
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from pdp import __version__
-from pdp.adapters.audit_sinks import Cursors, LineSink, OtlpSink, file_sink
+from pdp.adapters.audit_cursors import Cursors
+from pdp.adapters.audit_file import RECEIVED
+from pdp.adapters.audit_sinks import LineSink, OtlpSink, file_sink
+from pdp.adapters.mask_key import mask_key
 from pdp.audit.export import Mask, masked, ocsf
 from pdp.config import Config, Sink
-from pdp.errors import ConfigError
-from pdp.limits import MIN_MASK_KEY_BYTES
 from pdp.server.place import Place
 from pdp.service.audit import AuditTrail
 from pdp.service.audit_sinks import Shape, SinkFollower, Source
 
-RECEIVED: Final = "received"
 _UNREADABLE: Final = (KeyError, TypeError, AttributeError, ValueError)
 
 
@@ -62,24 +60,6 @@ def shape(sink: Sink) -> Shape:
             return {"kind": "unreadable", "chain": chain, "n": record.get("n")}
 
     return shown
-
-
-def mask_key(path: Path | None) -> bytes:
-    """Return the key that makes pseudonyms; without a file, one of this process alone.
-
-    Raises:
-        ConfigError: it cannot be read, or is too short.
-    """
-    if path is None:
-        return secrets.token_bytes(MIN_MASK_KEY_BYTES)
-    try:
-        key = path.read_bytes()
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if len(key) < MIN_MASK_KEY_BYTES:
-        advice = f"make it with `head -c {MIN_MASK_KEY_BYTES} /dev/urandom`"
-        raise ConfigError(f"{path} is too short", advice=advice)
-    return key
 
 
 def _made(sink: Sink, config: Config, place: Place) -> LineSink | OtlpSink:

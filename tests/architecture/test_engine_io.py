@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pdp.cli.serve import configuration
+from pdp.cli.settings import configuration
 from pdp.config import Config
 
 ROOT = Path(__file__).parents[2]

@@ -58,14 +58,25 @@ def test_bad_usage_is_one_line_that_says_where_help_is(pdp: Pdp, arguments: tupl
     assert "--help` shows how" in ended.err
 
 
-def test_help_imports_no_command() -> None:
-    program = "import sys; from pdp.cli.main import run; run(['--help']); print(*sys.modules, file=sys.stderr)"
+def loaded_after(program: str) -> set[str]:
+    script = f"import sys; {program}; print(*sys.modules, file=sys.stderr)"
     ended = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30, env=os.environ
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=30, env=os.environ
     )
-    loaded = set(ended.stderr.split())
+    return set(ended.stderr.split())
+
+
+def test_help_imports_no_command() -> None:
+    loaded = loaded_after("from pdp.cli.main import run; run(['--help'])")
     assert "typer" in loaded
     assert not loaded & {"grpc", "pdp.sdk", "pdp.engine", "sklearn", "cryptography", "pydantic"}
+
+
+def test_only_what_runs_a_pdp_imports_a_server() -> None:
+    others = ", ".join(f"pdp.cli.{noun.module}" for noun in app.NOUNS.values() if noun.module not in {"serve", "token"})
+    loaded = loaded_after(f"import {others}")
+    assert "pdp.sdk" in loaded
+    assert not loaded & {"pdp.server.app", "uvicorn", "starlette", "prometheus_client", "httpx", "structlog"}
 
 
 @pytest.mark.parametrize("command", ["check", "explain", "replicas", "doctor"])

@@ -10,7 +10,7 @@ import pytest
 
 from pdp.adapters.log_sqlite import SqliteWorldLog
 from pdp.cli.audit_replay import worlds_of
-from pdp.cli.serve import configuration
+from pdp.cli.settings import configuration
 from pdp.limits import CANARY_SAMPLE
 from pdp.server.stores import WORLD_FILE
 from pdp.service.redecide import replay

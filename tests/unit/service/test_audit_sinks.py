@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pdp.adapters.audit_cursors import Cursors
 from pdp.adapters.audit_file import segments
 from pdp.adapters.audit_prune import Pruning, prune
-from pdp.adapters.audit_sinks import Cursors, LineSink, OtlpSink, file_sink
+from pdp.adapters.audit_sinks import LineSink, OtlpSink, file_sink
 from pdp.audit.otlp import logs_request, rejected
 from pdp.config import Sink
 from pdp.errors import ConfigError, PortcullisError, Reason
