@@ -34,7 +34,7 @@ from pdp.identity.challenge import challenge
 from pdp.identity.issuers import IssuerTable
 from pdp.identity.proof import BoundRequest
 from pdp.identity.types import Refusal
-from pdp.limits import MAX_STALENESS_S
+from pdp.limits import AUDIT_GATHER_S, MAX_STALENESS_S
 from pdp.ports import Clock, FeedSource
 from pdp.replica import Replica
 from pdp.service.audit import AuditShipper, AuditSink, AuditTrail
@@ -302,7 +302,7 @@ class Core:
         durable = self._config.audit_durable
         if not durable:
             _LOG.warning("weakened: an allow does not wait for its record (audit durability is off)")
-        self._trail = AuditTrail(self._chain, now_ms=self.clock.now_ms, waits=durable)
+        self._trail = AuditTrail(self._chain, now_ms=self.clock.now_ms, waits=durable, gather_s=AUDIT_GATHER_S)
         self._stack.push_async_callback(self._trail.close)
         return self._trail
 

@@ -1,9 +1,11 @@
 """The decision log in use: group commit for answers that wait, shipping of a chain to a PDP, and reading of all chains.
 
 Theory of operation. All state lives on the event loop; one thread does the writing. While it writes a group, further
-records collect, and together they are the next group: one fdatasync releases every answer that waits for it. A refusal
-never waits. An allow waits a bounded time for room in the line, then as long for the disk, and is then refused; its record,
-if not yet taken by the thread, is withdrawn. So callers who outrun the disk are slowed to its pace before any is refused.
+records collect, and together they are the next group: one fdatasync releases every answer that waits for it. To hand a group
+to the thread and back costs more than a record does: with `gather_s` the next group waits a moment for as many callers as
+the last one had, so that many share the cost and a lone caller never waits. A refusal never waits. An allow waits a bounded
+time for room in the line, then as long for the disk, and is then refused; its record, if not yet taken by the thread, is
+withdrawn. So callers who outrun the disk are slowed to its pace before any is refused.
 When a group fails, refusals among it are kept and tried again while there is room, and what could not be kept is counted
 in a `lost` record, so that silence never looks like peace (FAILURE.md S1, F8, F10, F29).
 """
@@ -33,6 +35,7 @@ from pdp.limits import (
     AUDIT_CHECKPOINT_S,
     AUDIT_COMMIT_TIMEOUT_S,
     AUDIT_FOLLOW_S,
+    AUDIT_GATHERED,
     AUDIT_RETRY_S,
     AUDIT_SHIP_LINGER_S,
     AUDIT_SHIP_RECORDS,
@@ -99,8 +102,12 @@ class AuditTrail:
         commit_timeout_s: float = AUDIT_COMMIT_TIMEOUT_S,
         max_waiting: int = MAX_AUDIT_WAITING,
         waits: bool = True,
+        gather_s: float = 0.0,
     ) -> None:
-        """Prepare; without `waits` a group asked to be durable is only put in line (a degradation, P13)."""
+        """Prepare; without `waits` a group asked to be durable is only put in line (a degradation, P13).
+
+        `gather_s` is how long at most a group waits for as many callers as the last one had.
+        """
         self.link = chain.head
         self.name = chain.name
         self.last_error = ""
@@ -112,6 +119,9 @@ class AuditTrail:
         self._timeout_s = commit_timeout_s
         self._max_waiting = max_waiting
         self._waits = waits
+        self._gather_s = gather_s
+        self._gathering: asyncio.TimerHandle | None = None
+        self._callers = 0  # of the last group
         self._waiting: deque[_Group] = deque()
         self._taken: Sequence[_Group] = ()  # what the thread is writing; all of it older than what waits
         self._impatience: asyncio.TimerHandle | None = None
@@ -165,7 +175,7 @@ class AuditTrail:
         with contextlib.suppress(PortcullisError):  # what could not be written has been counted
             if done is not None:
                 await done
-        for timer in (self._retry, self._signing, self._impatience):
+        for timer in (self._retry, self._signing, self._impatience, self._gathering):
             if timer is not None:
                 timer.cancel()
         self._writer.submit(self._chain.close, lambda _result, _error: None)
@@ -219,9 +229,20 @@ class AuditTrail:
             group.done.set_exception(_unavailable("the decision log did not take the record in time"))
 
     def _kick(self) -> None:
+        """Begin the next group, at once or when enough have gathered."""
         if self._busy or not self._waiting:
             return
-        self._busy = True
+        if not self._gather_s or len(self._waiting) >= min(self._callers, AUDIT_GATHERED):
+            self._begin()
+        elif self._gathering is None:
+            self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._begin)
+
+    def _begin(self) -> None:
+        """Give all that waits to the thread."""
+        if self._gathering is not None:
+            self._gathering.cancel()
+            self._gathering = None
+        self._busy, self._callers = True, len(self._waiting)
         groups = [group for group in self._waiting if not group.withdrawn]
         self._lose(sum(len(group.records) for group in self._waiting if group.withdrawn))
         self._waiting.clear()

@@ -70,6 +70,33 @@ def test_waiting_answers_share_one_group() -> None:
     asyncio.run(run())
 
 
+def test_a_group_waits_for_as_many_callers_as_the_last_had_and_a_lone_caller_for_nobody() -> None:
+    async def run() -> None:
+        chain = MemoryChain()
+        trail = trail_on(chain, gather_s=120.0)  # a wait for it would outlast the test
+
+        async def several(count: int) -> None:
+            await asyncio.gather(*(trail.record([{"n": n}], durable=True) for n in range(count)))
+
+        for _ in range(3):
+            await trail.record([{"alone": 1}], durable=True)
+        await several(4)  # the first began while nobody else was there
+        assert [len(group) for group in chain.groups] == [1, 1, 1, 1, 3]
+        few = asyncio.ensure_future(several(2))
+        for _ in range(3):  # the two are made, then they stand in line
+            await asyncio.sleep(0)
+        assert (len(trail._waiting), trail._busy) == (2, False)
+        await trail.record([{"third": 1}], durable=True)
+        await few
+        assert len(chain.groups[-1]) == 3
+        trail._gather_s = 0.001
+        await trail.record([{"alone": 1}], durable=True)  # for those who do not come it waits no longer than that
+        assert len(chain.groups[-1]) == 1
+        await trail.close()
+
+    asyncio.run(run())
+
+
 @pytest.mark.holds("F29", "S1")
 def test_a_deny_never_waits_and_an_allow_waits_a_bounded_time() -> None:
     async def run() -> None:
