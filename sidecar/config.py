@@ -318,7 +318,9 @@ def check_pdp(access: PdpAccess) -> PdpAccess:
     if access.cert is None and access.token_file is None:
         raise ConfigError("the sidecar has no credential", advice="name --cert and --key, or --pdp-token-file")
     if access.ca is None and not access.plaintext:
-        raise ConfigError("--pdp-ca is missing", advice="name the CA of the PDP's certificate")
+        raise ConfigError(
+            "--pdp-ca is missing", advice="name the CA of the PDP's certificate, or --pdp-plaintext on one machine"
+        )
     return access
 
 

@@ -5,6 +5,7 @@ Source: ENFORCEMENT.md 1, `pdp-sidecar doctor`.
 
 import asyncio
 import contextlib
+import os
 import re
 import socket
 import ssl
@@ -63,9 +64,10 @@ _ATTEMPTS = (
 
 
 async def examine(subject: Subject) -> tuple[Finding, ...]:
-    """Return every check's finding; a gate that cannot be reached fails them."""
+    """Return every check's finding; of a gate that cannot be reached only that, and what can be seen without it."""
     context = _tls(subject)
-    attempts = (_NO_TOKEN, *_ATTEMPTS) if subject.served else _ATTEMPTS
+    unreached = await _unreached(subject.gate, context)
+    attempts = () if unreached else (_NO_TOKEN, *_ATTEMPTS) if subject.served else _ATTEMPTS
     refused_before = (await _told(subject.probes)).get(_REFUSALS)
     gate = [
         await _attempt(subject.gate, context, check, target.format(name=subject.served), lines, wanted)
@@ -75,7 +77,9 @@ async def examine(subject: Subject) -> tuple[Finding, ...]:
     ports = [await _closed(host, port) for port in subject.model_ports for host in _own_addresses()]
     told = await _told(subject.probes) if ready.passed else {}
     age = [_age(told), *_durability(told), *_proofs(told)] if ready.passed else []
-    if refused_before is not None:  # a gate with an Envoy of its own
+    if unreached:
+        gate = [Finding(check="the gate answers", passed=False, seen=f"{unreached}; does it run, and is --gate right?")]
+    elif refused_before is not None:  # a gate with an Envoy of its own
         by_envoy = sum(one.seen == "400" for one in gate)
         gate.append(await _recorded(subject.probes, refused_before, by_envoy))
     routes = [await _coverage(subject.model, subject.table)] if subject.model and subject.table is not None else []
@@ -96,6 +100,28 @@ def _tls(subject: Subject) -> ssl.SSLContext | None:
     return context
 
 
+async def _unreached(address: Address, context: ssl.SSLContext | None) -> str:
+    """Return why no connection to `address` can be had; empty if one can."""
+    try:
+        async with asyncio.timeout(_PATIENCE_S):
+            _, writer = await asyncio.open_connection(address.host, address.port, ssl=context)
+    except OSError as fault:
+        return f"{_authority(address)}: {_why(fault)}"
+    writer.close()
+    return ""
+
+
+def _why(fault: OSError) -> str:
+    if isinstance(fault, ssl.SSLCertVerificationError):
+        return f"its certificate is not accepted: {fault.verify_message}"
+    if isinstance(fault, ssl.SSLError):
+        return f"the TLS handshake failed: {fault.reason}"
+    if isinstance(fault, TimeoutError):
+        return f"nothing within {_PATIENCE_S:.0f} s"
+    # Of an error number asyncio keeps only its own words, which say less.
+    return os.strerror(fault.errno) if fault.errno and fault.errno > 0 else fault.strerror or str(fault)
+
+
 async def _attempt(  # noqa: PLR0917 - one row of the table above
     address: Address,
     context: ssl.SSLContext | None,
@@ -113,8 +139,8 @@ async def _attempt(  # noqa: PLR0917 - one row of the table above
             writer.write("\r\n".join(request).encode())
             status = (await reader.readline()).decode(errors="replace").split(" ")
             writer.close()
-    except (OSError, TimeoutError) as fault:
-        return Finding(check=check, passed=False, seen=f"no answer: {fault or 'timeout'}")
+    except OSError as fault:
+        return Finding(check=check, passed=False, seen=f"no answer from {_authority(address)}: {_why(fault)}")
     seen = status[1] if len(status) > 1 else "no status"
     return Finding(check=check, passed=seen in wanted, seen=seen)
 
@@ -147,9 +173,10 @@ async def _recorded(probes: Address, before: float, wanted: int) -> Finding:
 def _age(told: Mapping[str, float]) -> Finding:
     """Compare the age of the world that decides with the strictest bound."""
     age_s = told.get("pdp_sidecar_staleness_seconds", float("inf"))
-    return Finding(
-        check="the world that decides is fresh", passed=age_s <= MAX_STALENESS_S["high"], seen=f"{age_s:.1f} s old"
-    )
+    bound_s = MAX_STALENESS_S["high"]
+    fresh = age_s <= bound_s
+    seen = f"{age_s:.1f} s old" if fresh else f"{age_s:.1f} s old, of {bound_s:.0f}; does the sidecar reach its PDP?"
+    return Finding(check="the world that decides is fresh", passed=fresh, seen=seen)
 
 
 def _durability(told: Mapping[str, float]) -> Iterator[Finding]:

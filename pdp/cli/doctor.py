@@ -16,8 +16,8 @@ import typer
 
 from pdp.cli.options import AsJson, Connection, connected
 from pdp.cli.output import write_json, write_line, write_table
-from pdp.errors import ConfigError, PortcullisError, Reason
-from pdp.limits import MAX_CLOCK_SKEW_S, MAX_JSON_DEPTH, MAX_RPC_BYTES
+from pdp.errors import MEANINGS, ConfigError, PortcullisError, Reason
+from pdp.limits import MAX_CLOCK_SKEW_S, MAX_JSON_DEPTH, MAX_LEEWAY_S, MAX_RPC_BYTES
 from pdp.model.names import printable
 from pdp.sdk import NotPermitted, PdpUnavailable
 from pdp.sdk._settings import Settings
@@ -95,10 +95,14 @@ def examine(connection: Connection, probes: str) -> Iterator[Finding]:
     yield Finding(check="settings", state=OK, told=_settings_told(settings))
     reached = _looked("connection", lambda: _connection(settings))
     yield reached
-    yield _looked("token", lambda: _token(settings))
+    token = _looked("token", lambda: _token(settings))
+    yield token
     if reached.state != ERROR:
-        yield _looked("credential", lambda: _credential(connection))
-        yield _looked("enforcement points", lambda: _replicas(connection))
+        asked = _looked("credential", lambda: _credential(connection))
+        if asked.told != token.told:  # else it is the file that cannot be read, and that is told
+            yield asked
+        if asked.exit_code != MEANINGS[Reason.CREDENTIAL_MISSING].exit_code:
+            yield _looked("enforcement points", lambda: _replicas(connection))
     yield from _probes(probes or _default_probes(settings), settings.timeout_s)
 
 
@@ -112,8 +116,9 @@ def _looked(check: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
     except PortcullisError as error:
-        told = f"{error.reason}: {error.message}"
-        return Finding(check=check, state=ERROR, told=told, advice=error.advice, exit_code=error.meaning.exit_code or 1)
+        told = error.message if error.reason in error.message else f"{error.reason}: {error.message}"
+        advice = error.advice or f"docs/reason-codes.md says what to do for `{error.reason}`"
+        return Finding(check=check, state=ERROR, told=told, advice=advice, exit_code=error.meaning.exit_code or 1)
 
 
 def _settings_told(settings: Settings) -> str:
@@ -205,6 +210,9 @@ def _claims_told(claims: Mapping[str, Any], now_s: float) -> Finding:
     who = f"says it is `{claims.get('sub', '?')}` of {claims.get('iss', '?')}"
     if not isinstance(expires, int | float):
         return Finding(check="token", state=WARNING, told=f"{who}; it names no expiry", advice="is it a JWT?")
+    if expires <= now_s <= expires + MAX_LEEWAY_S:
+        told = f"{who}; it expired {_span(now_s - expires)} ago, within what clocks are forgiven"
+        return Finding(check="token", state=WARNING, told=told, advice="get a new token")
     if expires <= now_s:
         told, advice = f"{who}; it expired {_span(now_s - expires)} ago", "get a new token"
         return Finding(check="token", state=ERROR, told=told, advice=advice, exit_code=4)
@@ -257,7 +265,9 @@ def _probes(url: str, timeout_s: float) -> Iterator[Finding]:
     try:
         ready, state, date = _fetch(url, timeout_s)
     except (OSError, http.client.HTTPException, ValueError) as error:
-        told = f"{url or 'no address'}: {getattr(error, 'strerror', None) or error}"
+        garbled = isinstance(error, http.client.BadStatusLine)
+        why = "what answers there is no HTTP" if garbled else getattr(error, "strerror", None) or error
+        told = f"{url or 'no address'}: {why}"
         yield Finding(check="readiness", state=WARNING, told=told, advice="give --probes, the URL of the PDP's probes")
         return
     yield _readiness(state, ready=ready)

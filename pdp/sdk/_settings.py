@@ -82,7 +82,9 @@ class Settings:
         env = os.environ if environment is None else environment
         address = server or env.get("PDP_SERVER", "")
         if not address:
-            raise ConfigError("no PDP address", advice="give server, or set PDP_SERVER, such as 127.0.0.1:8181")
+            raise ConfigError(
+                "no PDP address", advice="give `server` (`--server`), or set PDP_SERVER, such as 127.0.0.1:8181"
+            )
         tls = TlsFiles(
             ca=_path(ca, env.get("PDP_CA")), cert=_path(cert, env.get("PDP_CERT")), key=_path(key, env.get("PDP_KEY"))
         )

@@ -134,6 +134,8 @@ def test_unreachable_probes_are_a_warning(pdp: Pdp, healthy: ScriptedPdp) -> Non
     ended = pdp("doctor", "--server", healthy.address, "--probes", "http://127.0.0.1:1", "--json")
     assert (ended.code, states(ended)["readiness"]) == (0, "warning")
     assert states(pdp("doctor", "--probes", "ftp://x", "--json"))["readiness"] == "warning"
+    ended = pdp("doctor", "--probes", f"http://{healthy.address}", "--json")  # gRPC's own port
+    assert told(ended, "readiness").endswith("what answers there is no HTTP")
 
 
 def test_nobody_there_is_exit_code_5_and_ends_the_questions(pdp: Pdp, fresh: Path) -> None:
@@ -150,7 +152,18 @@ def test_an_expired_token_is_exit_code_4(pdp: Pdp, healthy: ScriptedPdp, probes:
     ended = pdp("doctor", "--probes", probes.url, "--json")
     assert ended.code == 4
     assert "it expired 10 minutes ago" in told(ended, "token")
-    assert told(ended, "credential") == "token_expired: told: token_expired"
+    assert told(ended, "credential") == "told: token_expired"
+    assert "enforcement points" not in states(ended)  # they would say the same again
+    assert "docs/reason-codes.md says what to do for `token_expired`" in pdp("doctor", "--probes", probes.url).out
+    fresh.write_text(token(sub="user:ada", iss="https://issuer", exp=time.time() - 1))
+    assert states(pdp("doctor", "--probes", probes.url, "--json"))["token"] == "warning"  # clocks are forgiven as much
+
+
+def test_a_token_file_that_is_not_there_is_told_once(pdp: Pdp, healthy: ScriptedPdp, probes: Probes) -> None:
+    ended = pdp("doctor", "--server", healthy.address, "--probes", probes.url, "--token-file", "nowhere", "--json")
+    assert ended.code == 4
+    assert "cannot read the token file nowhere" in told(ended, "token")
+    assert not states(ended).keys() & {"credential", "enforcement points"}
 
 
 @pytest.mark.holds("F13")

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from sidecar.doctor import _age, _durability, _proofs, _told
+from sidecar.doctor import Subject, _age, _durability, _proofs, _told, examine
 from sidecar.envoy_names import Address
 from sidecar.metrics import exposition
 from sidecar.probes import Probes, bound_socket
@@ -50,3 +50,20 @@ def test_a_sidecar_that_says_nothing_is_not_fresh() -> None:
         return await _told(Address(host="127.0.0.1", port=port))
 
     assert not _age(asyncio.run(silent())).passed
+
+
+def test_a_gate_that_does_not_answer_is_told_once() -> None:
+    async def run() -> None:
+        listener = bound_socket(Address(host="127.0.0.1", port=0), option="--probes")
+        here = Address(host="127.0.0.1", port=listener.getsockname()[1])
+        listener.close()
+        gate, ready = await examine(Subject(gate=here, probes=here, served="fraud"))
+        assert (gate.check, gate.passed) == ("the gate answers", False)
+        assert gate.seen == f"127.0.0.1:{here.port}: Connection refused; does it run, and is --gate right?"
+        assert (ready.passed, ready.seen) == (False, f"no answer from 127.0.0.1:{here.port}: Connection refused")
+
+    asyncio.run(run())
+
+
+def test_a_world_that_is_too_old_names_the_bound() -> None:
+    assert _age({"pdp_sidecar_staleness_seconds": 24.9}).seen == "24.9 s old, of 15; does the sidecar reach its PDP?"
