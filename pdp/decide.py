@@ -27,7 +27,7 @@ from pdp.errors import BadRequestError, Reason
 from pdp.inventory import BUILTIN_ASSETS, Asset
 from pdp.limits import MAX_CLOCK_SKEW_S, MAX_RECHECK_S, MAX_STALENESS_S
 from pdp.model.attributes import Attributes, Value, check_value
-from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, deny
+from pdp.model.decision import Decision, Effect, NearestMiss, Obligation, Settled, deny
 from pdp.model.names import NO_SEGMENT, Kind, Principal
 from pdp.model.request import Party, Question
 from pdp.signals.locks import Lock
@@ -53,6 +53,9 @@ def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = F
     role then allows nothing, and what it denies stays denied. `point` is the enforcement point that decides, where it has a
     name: a canary may be for some alone.
     """
+    settled = question.settled
+    if settled is not None and settled.world is world.mark and not clock_off:
+        return settled.decision
     candidate = world.candidate and candidate_for(world, question, now_ms, clock_off=clock_off, point=point)
     case = open_case(world, question, candidate)
     if isinstance(case, Decision):
@@ -278,13 +281,24 @@ def _judge(case: Case, now_ms: int) -> Decision:
     question, made = case.question, asked[-1].made
     if question.credential.expires_at_s:
         return _settle(case, outcomes, refusal, now_ms)
+    decision: Decision
     if made is not None and made.follows(case.world.seq, outcomes, question.supports):
-        decision: Decision = made.decision
-        return decision
-    decision = _settle(case, outcomes, refusal, now_ms)
-    if not any(outcome.reads_now or outcome.valid_until_ms is not None for outcome in outcomes):
+        decision = made.decision
+    else:
+        decision = _settle(case, outcomes, refusal, now_ms)
+        if any(outcome.reads_now or outcome.valid_until_ms is not None for outcome in outcomes):
+            return decision
         asked[-1].made = _Made(case.world.seq, outcomes, question.supports, decision)
+    if all(one.lasting for one in asked):
+        _stand(case, decision)
     return decision
+
+
+def _stand(case: Case, decision: Decision) -> None:
+    """Lay a decision that time cannot change beside its question, unless a lock or a canary could."""
+    world, question = case.world, case.question
+    if world.candidate is None and case.snapshot is world.snapshot and not world.locks.meets(question):
+        object.__setattr__(question, "settled", Settled(world.mark, decision))
 
 
 def _asked(case: Case, now_ms: int) -> tuple[list[Kept], Reason | None]:

@@ -228,10 +228,8 @@ PEER_CACHE_ENTRIES: Final = 1_024
 """Client certificates kept parsed."""
 PARTY_CACHE_ENTRIES: Final = 8_192
 """Asserted parties kept parsed: at most about 50 MB, if all have the longest names and the most groups."""
-DECISION_MESSAGES_KEPT: Final = 8_192
-"""Messages of decisions kept for the next that says the same, about 1 KB each."""
 QUESTION_CACHE_ENTRIES: Final = 32_768
-"""Asserted questions kept read, by the bytes of their messages: about 0.6 KB each, 20 MB; 70 MB with the longest ones."""
+"""Asserted questions kept read, by the bytes of their messages, with what was said to each: about 2 KB, 64 MB in all."""
 QUESTION_CACHE_BYTES: Final = 512
 """Size of a message up to which its question is kept: callers choose it, and must not choose how much we hold."""
 PARTY_CACHE_GROUPS: Final = 16

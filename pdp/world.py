@@ -72,6 +72,8 @@ class World:
     glass: tuple[Broken, ...] = ()
     trials: TrialSet = NO_TRIALS
     candidate: Policy | None = None
+    mark: object = field(default_factory=object, init=False, repr=False, compare=False)
+    """Of this world alone: what is settled carries it."""
 
     def asset(self, resource: Resource) -> Asset | None:
         """Return the asset registered under exactly this name, version included."""

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, Self
 
 from pdp.adapters.audit_memory import NOTHING, Memory, NoMemory, Signed
 from pdp.adapters.audit_reserve import FULL, lay_up, release
-from pdp.audit.chain import START, Link, Tail, frame, scan, seal
+from pdp.audit.chain import START, Link, Tail, framed, scan, seal
 from pdp.audit.checkpoint import Checkpoint, NoteSigner, origin_of, signed_note
 from pdp.audit.merkle import Frontier, spelled
 from pdp.audit.record import checkpoint_record, cut_record, opened_record
@@ -75,7 +75,7 @@ class AuditFile:
     @classmethod
     def create(cls, path: Path, contents: Sequence[bytes], *, region: Path | None = None) -> Self:
         """Make a segment that holds `contents`, durable before it can be seen; of `region`, if one was laid up."""
-        data = b"".join(map(frame, contents))
+        data = framed(contents)
         draft = region or path.with_suffix(".tmp")
         keep = 0 if region else os.O_TRUNC  # cutting a region, even to the length it has, gives its blocks back
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | keep | os.O_CLOEXEC, 0o600)
@@ -94,7 +94,7 @@ class AuditFile:
         Raises:
             OSError: they are not; `unknown` says whether the file may still be used.
         """
-        data = b"".join(map(frame, contents))
+        data = framed(contents)
         try:
             _write_all(self._descriptor, data)
         except OSError:

@@ -42,17 +42,21 @@ class Frontier:
 
     def add(self, leaf: bytes) -> None:
         """Append one leaf."""
-        node, above = leaf_hash(leaf), self.size
-        while above & 1:
-            node = node_hash(self.peaks.pop(), node)
-            above >>= 1
-        self.peaks.append(node)
-        self.size += 1
+        self.extend((leaf,))
 
     def extend(self, leaves: Iterable[bytes]) -> None:
-        """Append leaves in their order."""
-        for leaf in leaves:
-            self.add(leaf)
+        """Append leaves in their order: level by level, two neighbours become one of the next."""
+        row = list(map(leaf_hash, leaves))
+        size, self.size = self.size, self.size + len(row)
+        odd = []
+        while row:
+            if size & 1:
+                row.insert(0, self.peaks.pop())
+            if len(row) & 1:
+                odd.append(row.pop())
+            row = list(map(node_hash, row[::2], row[1::2]))
+            size >>= 1
+        self.peaks.extend(reversed(odd))
 
     def copy(self) -> Self:
         """Return a tree that grows apart from this one."""

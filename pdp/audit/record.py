@@ -8,14 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from functools import lru_cache
 from json.encoder import encode_basestring_ascii as _quoted
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
-from pdp.audit.chain import Draft, Drafted
+from pdp.audit.chain import Drafted
 from pdp.errors import Reason
 from pdp.limits import AUDIT_PART_ENTRIES, MAX_AUDIT_FIELD_BYTES
 from pdp.model import canonical
 from pdp.model.attributes import Attributes, Value
-from pdp.model.decision import Decision, Effect, Obligation
+from pdp.model.decision import Decision, Effect, Obligation, Settled
 from pdp.model.names import Principal, Resource
 from pdp.model.request import NO_FACTS, CredentialFacts, Party, Question
 
@@ -64,67 +64,78 @@ class Circumstances:
     caller: str
     time_ms: int
     trace: str = ""
-    pieces: "_Pieces" = field(init=False, repr=False, compare=False)
+    pieces: tuple[bytes, ...] = field(init=False, repr=False, compare=False)
+    """Its fields as records show them, in the order of their names: written once for a call."""
 
     def __post_init__(self) -> None:
-        pieces = _Pieces(
-            caller=f'"caller":{_line(self.caller)}',
-            clock=f'"clock_off":{"true" if self.clock_off else "false"}',
-            door=f'"door":{_quoted(self.door)}',
-            now=f'"now_ms":{self.now_ms}',
-            age=f'"staleness_ms":{self.staleness_ms}',
-            time=f'"time_ms":{self.time_ms},"trace":{_quoted(self.trace)},"v":{VERSION}',
+        pieces = _ascii(
+            f'"caller":{_line(self.caller)}',
+            f'"clock_off":{"true" if self.clock_off else "false"}',
+            f'","door":{_quoted(self.door)}',
+            f',"now_ms":{self.now_ms}',
+            f'"staleness_ms":{self.staleness_ms}',
+            f'"time_ms":{self.time_ms},"trace":{_quoted(self.trace)},"v":{VERSION}',
         )
         object.__setattr__(self, "pieces", pieces)
-
-
-class _Pieces(NamedTuple):
-    """The fields of circumstances as records show them, in the order of their names: written once for a call."""
-
-    caller: str
-    clock: str
-    door: str
-    now: str
-    age: str
-    time: str
 
 
 class DecisionRecord(Drafted):
     """The record of one decision; `digest` is the content digest that the inventory holds for the resource.
 
     Its text is put together from parts of which most were written before: the parts' caches are keyed by the whole value
-    that a part shows, so that there is nothing to invalidate.
+    that a part shows, so that there is nothing to invalidate. What is said of a settled decision lies with it.
     """
 
-    __slots__ = ("_around", "_decision", "_digest", "_id", "_question")
+    __slots__ = ("_around", "_id", "_of")
 
     def __init__(
-        self, *, decision_id: str, decision: Decision, question: Question, digest: str, around: Circumstances
+        self,
+        *,
+        decision_id: str,
+        decision: Decision,
+        question: Question,
+        digest: str,
+        around: Circumstances,
+        settled: Settled | None = None,
     ) -> None:
+        """Prepare; `settled` holds `decision`, if that is what `question` was settled to in the world that decided."""
+        if settled is not None and settled.text is None:
+            settled.text = _said(question, decision, digest)
         self._id = decision_id
-        self._decision = decision
-        self._question = question
-        self._digest = digest
         self._around = around
+        self._of = settled or (question, decision, digest)
 
-    def draft(self, n: int, prev: str) -> Draft:
-        """Return the canonical text: every field, in the order of their names."""
-        asked, made = self._question, self._decision
-        subject, resource = asked.subject, asked.resource
+    def draft(self, n: int, prev: str) -> tuple[bytes, bytes]:
+        """Return the canonical text, before and behind its digest: every field, in the order of their names."""
+        of = self._of
+        said = _said(*of) if isinstance(of, tuple) else of.text
+        action, candidate, credential, detail, effect, obligations, principal, supports, version = said
         caller, clock, door, now, age, time = self._around.pieces
-        return Draft(
-            f'{{"action":{_quoted(asked.action.text)},"actors":{_actors(asked.actors)}'
-            f',"attributes":{_attributes(asked.attributes)},{caller},"candidate":"{made.candidate}"'
-            f',"claims":{_attributes(asked.claims)},{clock}'
-            f',"credential":{_credential(asked.credential)},"decision_id":{_quoted(self._id)}'
-            f',"detail":{_line(made.detail)},"determining":{_list(made.determining)},"digest":"',
-            f'",{door},"effect":{_EFFECTS[made.effect]},"groups":{_set(subject.groups)},"kind":"decision","n":{n},{now}'
-            f',"obligations":{_obligations(made.obligations)},"prev":"{prev}"'
-            f',"principal":{_quoted(subject.principal.text)},"reason":"{made.reason}"'
-            f',"resource":{_quoted(resource.text)},"resource_digest":{_quoted(self._digest)},"serves":{_name(asked.serves)}'
-            f',{age},"supports":{_set(asked.supports)},{time},"version":{_quoted(resource.version)}'
-            f',"workload":{_name(asked.workload)},"world_seq":{made.world_seq}}}',
-        )
+        own = _quoted(self._id).encode("ascii")
+        before = b"".join((action, caller, candidate, clock, credential, own, detail))
+        number, last = b"%d" % n, prev.encode("ascii")
+        return before, b"".join((door, effect, number, now, obligations, last, principal, age, supports, time, version))
+
+
+def _said(asked: Question, made: Decision, digest: str) -> tuple[bytes, ...]:
+    """Return what a record says of question and decision, in pieces between which stands what each record has of its own."""
+    subject, resource = asked.subject, asked.resource
+    return _ascii(
+        f'{{"action":{_quoted(asked.action.text)},"actors":{_actors(asked.actors)},"attributes":{_attributes(asked.attributes)},',
+        f',"candidate":"{made.candidate}","claims":{_attributes(asked.claims)},',
+        f',"credential":{_credential(asked.credential)},"decision_id":',
+        f',"detail":{_line(made.detail)},"determining":{_list(made.determining)},"digest":"',
+        f',"effect":{_EFFECTS[made.effect]},"groups":{_set(subject.groups)},"kind":"decision","n":',
+        f',"obligations":{_obligations(made.obligations)},"prev":"',
+        f'","principal":{_quoted(subject.principal.text)},"reason":"{made.reason}","resource":{_quoted(resource.text)}'
+        f',"resource_digest":{_quoted(digest)},"serves":{_name(asked.serves)},',
+        f',"supports":{_set(asked.supports)},',
+        f',"version":{_quoted(resource.version)},"workload":{_name(asked.workload)},"world_seq":{made.world_seq}}}',
+    )
+
+
+def _ascii(*texts: str) -> tuple[bytes, ...]:
+    return tuple([text.encode("ascii") for text in texts])
 
 
 def refusal_record(

@@ -3,45 +3,37 @@
 from typing import Any
 
 from pdp.limits import RECALL_ENTRIES
+from pdp.model.recent import Recent
 
 Key = tuple[Any, ...]
 
 
 class Kept:
-    """An outcome, the asset that it was about, and what was last made of it, by whoever asked for it."""
+    """An outcome, the asset that it was about, and what was last made of it, by whoever asked for it.
 
-    __slots__ = ("asset", "made", "outcome")
+    `lasting`: time alone cannot change it.
+    """
+
+    __slots__ = ("asset", "lasting", "made", "outcome")
 
     def __init__(self, outcome: Any, asset: object) -> None:
         self.outcome = outcome
         self.asset = asset
+        self.lasting = False
         self.made: Any = None
 
 
-class Memory:
-    """Outcomes in two halves, of which the older gives way when the newer is full; and what is derived but once.
+class Memory(Recent[Key, Kept]):
+    """Outcomes by what they answer, of whichever asset; and what is derived but once."""
 
-    Any thread may use it.
-    """
-
-    __slots__ = ("_newer", "_older", "derived")
+    __slots__ = ("derived",)
 
     def __init__(self) -> None:
-        self._newer: dict[Key, Kept] = {}
-        self._older: dict[Key, Kept] = {}
+        super().__init__(RECALL_ENTRIES)
         self.derived: dict[Key, Any] = {}
         """What is a function of the policy alone, by one of a few keys; whoever misses a value makes it."""
 
-    def __len__(self) -> int:
-        """Return how many outcomes are kept."""
-        return len(self._newer) + len(self._older)
-
-    def find(self, key: Key) -> Kept | None:
-        """Return what is kept under `key`, of whichever asset."""
-        return self._newer.get(key) or self._older.get(key)
-
-    def keep(self, key: Key, kept: Kept) -> None:
-        """Keep an outcome."""
-        if len(self._newer) >= RECALL_ENTRIES // 2:
-            self._older, self._newer = self._newer, {}
-        self._newer[key] = kept
+    def keep(self, key: Key, value: Kept) -> None:
+        """Keep an outcome, which time alone cannot change."""
+        value.lasting = True
+        super().keep(key, value)

@@ -1,8 +1,8 @@
 """The answer: effect, reason, obligations, and what determined it."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 from pdp.errors import Reason
 
@@ -61,6 +61,8 @@ class Decision:
     nearest_miss: NearestMiss | None = None
     detail: str = ""
     candidate: str = ""
+    shown: Any = field(default=None, init=False, repr=False, compare=False)
+    """Its message as bytes, but for the id: for the next answer that shows the same decision (`server.grpc.convert`)."""
 
     @property
     def allowed(self) -> bool:
@@ -77,9 +79,26 @@ def deny(reason: Reason, *, world_seq: int, detail: str = "") -> Decision:
     return Decision(effect=Effect.DENY, reason=reason, world_seq=world_seq, detail=detail)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """A decision as it leaves a PDP: with the id under which the audit chain holds it."""
+class Answer(NamedTuple):
+    """A decision as it leaves a PDP: with the id under which the audit chain holds it.
+
+    A named tuple because one is made for every question: a frozen dataclass takes three times as long.
+    """
 
     decision: Decision
     decision_id: str
+
+
+class Settled:
+    """A decision that stands as long as a world does: neither time nor a lock could make it another one.
+
+    It lies with the very question that it answers, and dies with it. `world` is the mark of the world that decided: not that
+    world, which a question must not keep alive. `text` is for whoever writes its records (`audit.record`).
+    """
+
+    __slots__ = ("decision", "text", "world")
+
+    def __init__(self, world: object, decision: Decision) -> None:
+        self.world = world
+        self.decision = decision
+        self.text: Any = None

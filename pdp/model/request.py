@@ -6,6 +6,7 @@ from typing import Final
 from pdp.errors import BadRequestError
 from pdp.limits import MAX_ATTRIBUTES, MAX_GROUPS
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes
+from pdp.model.decision import Settled
 from pdp.model.names import Action, Principal, Resource, check_grouping_name
 
 
@@ -58,6 +59,7 @@ class Question:
     enforcement point knows it. `attributes` are `request.*` values, each checked against the vocabulary by `decide`.
     `claims` are `subject.*` values that the issuer table names (`acr`, `device`, …).
     `supports` is the set of obligations the enforcement point can carry out; None means all.
+    `settled` is what `decide` said to it, where that stands as long as the world does; no part of the question.
     """
 
     subject: Party
@@ -70,6 +72,7 @@ class Question:
     claims: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
     credential: CredentialFacts = NO_FACTS
     supports: frozenset[str] | None = None
+    settled: Settled | None = field(default=None, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if len(self.attributes) > MAX_ATTRIBUTES:

@@ -5,7 +5,7 @@ passed, or the credential or the right ends; then it is made anew. So nothing th
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final
 
 from pdp.discretion import discreet, sees, telling
@@ -145,7 +145,7 @@ class Reader:
             return answer
         moment = decider.moment()
         known = sees(moment.world, question, moment.now_ms, clock_off=moment.clock_off)
-        return replace(answer, decision=discreet(answer.decision, known=known))
+        return answer._replace(decision=discreet(answer.decision, known=known))
 
     async def read(self, question: Question, admitted: Admitted) -> Engine | Refusal:
         """Return the question as the engine reads it, or why the credential inside it does not hold.

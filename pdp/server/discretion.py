@@ -1,7 +1,6 @@
 """Discretion at a door: applied after the record is written, to what leaves (FAILURE.md N10)."""
 
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Final
 
 from pdp.discretion import discreet, sees, telling
@@ -35,4 +34,4 @@ def _seen(answer: Answer, question: Question, moment: Moment) -> Answer:
     if not telling(answer.decision):
         return answer
     known = sees(moment.world, question, moment.now_ms, clock_off=moment.clock_off)
-    return replace(answer, decision=discreet(answer.decision, known=known))
+    return answer._replace(decision=discreet(answer.decision, known=known))

@@ -84,7 +84,7 @@ class Decider:
         explain: bool = False,
         caller: str = "",
         door: str = "grpc",
-    ) -> tuple[Answer, ...]:
+    ) -> Sequence[Answer]:
         """Decide all `questions` on one world and record them as one group.
 
         Args:
@@ -100,11 +100,13 @@ class Decider:
         """
         await self.reach(at_least, wait_s)
         moment = self.moment()  # INVARIANT: one for all; every answer of this call is of the same world and time.
-        new_id = self._new_id
-        answers = tuple(
-            [Answer(decision=moment.decide(item, explain=explain), decision_id=new_id()) for item in questions]
-        )
-        return await self._release(answers, _records(answers, questions, moment, door=door, caller=caller))
+        around = _around(moment, door=door, caller=caller)
+        answers, records = [], []
+        for question in questions:
+            answer = Answer(moment.decide(question, explain=explain), self._new_id())
+            answers.append(answer)
+            records.append(_record(answer, question, moment, around))
+        return await self._release(answers, records)
 
     async def reach(self, at_least: int, wait_s: float) -> bool:
         """Wait until the replica holds a world of number `at_least`; False if it did already.
@@ -154,9 +156,9 @@ class Decider:
         self, question: Question, decision: Decision, moment: Moment, *, caller: str, door: str
     ) -> Answer:
         """Record a decision that was made in `moment` and is about to take effect."""
-        answers = (Answer(decision=decision, decision_id=self._new_id()),)
-        records = _records(answers, (question,), moment, door=door, caller=caller)
-        return (await self._release(answers, records))[0]
+        answer = Answer(decision, self._new_id())
+        record = _record(answer, question, moment, _around(moment, door=door, caller=caller))
+        return (await self._release((answer,), (record,)))[0]
 
     async def refuse(
         self,
@@ -197,13 +199,13 @@ class Decider:
         with suppress(PortcullisError):  # the trail counts and shows what it could not write
             await self._audit.record([record], durable=False)
 
-    async def _release(self, answers: tuple[Answer, ...], records: Sequence[Mapping[str, Any]]) -> tuple[Answer, ...]:
+    async def _release(self, answers: Sequence[Answer], records: Sequence[Mapping[str, Any]]) -> Sequence[Answer]:
         """Let the answers go once the records of the allows among them are durable."""
         allows = any(answer.decision.allowed for answer in answers)
         try:
             await self._audit.record(records, durable=allows)
         except PortcullisError as error:
-            return tuple(_unrecorded(answer, error) for answer in answers)
+            return [_unrecorded(answer, error) for answer in answers]
         return answers
 
     def _staleness_s(self) -> float:
@@ -218,11 +220,9 @@ def _unrecorded(answer: Answer, error: PortcullisError) -> Answer:
     return Answer(decision=decision, decision_id=answer.decision_id)
 
 
-def _records(
-    answers: Sequence[Answer], questions: Sequence[Question], moment: Moment, *, door: str, caller: str
-) -> list[DecisionRecord]:
-    """Return the records of decisions that were made in one moment."""
-    around = Circumstances(
+def _around(moment: Moment, *, door: str, caller: str) -> Circumstances:
+    """Return what the records of decisions made in one moment share."""
+    return Circumstances(
         now_ms=moment.now_ms,
         staleness_ms=moment.staleness_ms,
         clock_off=moment.clock_off,
@@ -231,17 +231,19 @@ def _records(
         time_ms=moment.now_ms,
         trace=TRACE.get(),
     )
-    find = moment.world.asset
-    records = []
-    for answer, question in zip(answers, questions, strict=True):
-        asset = find(question.serves or question.resource)
-        records.append(
-            DecisionRecord(
-                decision_id=answer.decision_id,
-                decision=answer.decision,
-                question=question,
-                digest=asset.digest if asset else "",
-                around=around,
-            )
-        )
-    return records
+
+
+def _record(answer: Answer, question: Question, moment: Moment, around: Circumstances) -> DecisionRecord:
+    """Return the record of an answer to `question` that was made in `moment`."""
+    decision, decision_id = answer
+    settled = question.settled
+    if settled is not None and (settled.decision is not decision or settled.world is not moment.world.mark):
+        settled = None
+    if settled is not None and settled.text is not None:
+        digest = ""  # stands in that text
+    else:
+        asset = moment.world.asset(question.serves or question.resource)
+        digest = asset.digest if asset else ""
+    return DecisionRecord(
+        decision_id=decision_id, decision=decision, question=question, digest=digest, around=around, settled=settled
+    )

@@ -270,13 +270,19 @@ class LockSet:
 
     def match(self, question: Question, now_ms: int) -> Lock | None:
         """Return a lock in force at `now_ms` that `question` meets, or None."""
-        if not self._by_id:
-            return None
+        return self._first(self._keys(question), question.credential, now_ms) if self._by_id else None
+
+    def meets(self, question: Question) -> bool:
+        """Tell whether `question` meets a lock that is in force, was, or will be."""
+        return bool(self._by_id) and any(self._index.get(key) for key in self._keys(question))
+
+    def _keys(self, question: Question) -> Iterator[Key]:
+        """Yield every key under which a lock that `question` meets can stand."""
         principals = [question.subject.principal, *(actor.principal for actor in question.actors)]
         if question.workload is not None:
             principals.append(question.workload)
-        keys = chain(_credential_keys(principals, question.credential), _target_keys(question, self._shapes))
-        return self._first(keys, question.credential, now_ms)
+        yield from _credential_keys(principals, question.credential)
+        yield from _target_keys(question, self._shapes)
 
     def match_credential(
         self, *, principals: Iterable[Principal], credential: CredentialFacts, now_ms: int

@@ -2,19 +2,18 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any, Final
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.limits import (
-    DECISION_MESSAGES_KEPT,
     DEFAULT_DEADLINE_S,
     MAX_DEADLINE_S,
     PARTY_CACHE_ENTRIES,
     PARTY_CACHE_GROUPS,
 )
 from pdp.model.attributes import AttributeType, Value
-from pdp.model.decision import Answer, Effect, Obligation
+from pdp.model.decision import Answer, Decision
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from pdp.v1 import decision_pb2, types_pb2
@@ -79,64 +78,47 @@ _party = lru_cache(maxsize=PARTY_CACHE_ENTRIES)(_new_party)
 
 def decision_message(answer: Answer) -> decision_pb2.Decision:
     """Return an answer as it leaves."""
-    message = decision_pb2.Decision()
-    _fill(message, answer)
-    return message
+    return decision_pb2.Decision.FromString(decision_bytes(answer))
 
 
-def batch_response(answers: Iterable[Answer]) -> decision_pb2.EvaluateBatchResponse:
-    """Return the answers of a batch as they leave."""
-    response = decision_pb2.EvaluateBatchResponse()
-    add = response.decisions.add
-    for answer in answers:
-        _fill(add(), answer)
-    return response
+def decision_bytes(answer: Answer) -> bytes:
+    """Return the message of an answer: one decision answers many questions, and what all show of it is written once.
+
+    Encoded messages put one behind the other are the encoding of both merged.
+    """
+    decision, decision_id = answer
+    shown: bytes | None = decision.shown
+    if shown is None:
+        shown = _shown(decision).SerializeToString()
+        object.__setattr__(decision, "shown", shown)
+    return shown + _ids_start(len(decision_id)) + decision_id.encode("ascii")
 
 
-def _fill(message: decision_pb2.Decision, answer: Answer) -> None:
-    decision = answer.decision
-    message.CopyFrom(
-        _template(
-            decision.effect,
-            decision.reason,
-            decision.obligations,
-            decision.world_seq,
-            decision.determining,
-            decision.role_path,
-            decision.detail,
-        )
+@cache
+def _ids_start(length: int) -> bytes:
+    """Return what stands before an id of that length in a message that shows nothing else."""
+    return decision_pb2.Decision(decision_id="x" * length).SerializeToString()[: -length or None]
+
+
+def _shown(decision: Decision) -> decision_pb2.Decision:
+    """Return a decision's message, but for the id."""
+    message = decision_pb2.Decision(
+        effect=types_pb2.EFFECT_ALLOW if decision.allowed else types_pb2.EFFECT_DENY,
+        reason=decision.reason.value,
+        obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in decision.obligations],
+        world_seq=decision.world_seq,
+        determining=decision.determining,
+        role_path=decision.role_path,
+        detail=decision.detail,
+        candidate=decision.candidate,
     )
-    message.decision_id = answer.decision_id
-    if decision.candidate:
-        message.candidate = decision.candidate
     # Of a deny it is for our own looks alone: to a caller it would tell of a role or a lock that is not theirs to know.
-    if decision.recheck_after_s is not None and decision.effect is Effect.ALLOW:
+    if decision.recheck_after_s is not None and decision.allowed:
         message.recheck_after_ms = _recheck_ms(decision.recheck_after_s)
     miss = decision.nearest_miss
     if miss is not None:
         message.nearest_miss.CopyFrom(types_pb2.NearestMiss(rule=miss.rule, failed=miss.failed, text=miss.text))
-
-
-@lru_cache(maxsize=DECISION_MESSAGES_KEPT)
-def _template(  # noqa: PLR0917 - the key of its cache: everything that the message shows
-    effect: Effect,
-    reason: Reason,
-    obligations: tuple[Obligation, ...],
-    world_seq: int,
-    determining: tuple[str, ...],
-    role_path: tuple[str, ...],
-    detail: str,
-) -> decision_pb2.Decision:
-    """Return the part of a decision's message that others share; it is copied, which takes a fifth of making it."""
-    return decision_pb2.Decision(
-        effect=types_pb2.EFFECT_ALLOW if effect is Effect.ALLOW else types_pb2.EFFECT_DENY,
-        reason=reason.value,
-        obligations=[types_pb2.Obligation(name=item.name, value=item.value) for item in obligations],
-        world_seq=world_seq,
-        determining=determining,
-        role_path=role_path,
-        detail=detail,
-    )
+    return message
 
 
 def _recheck_ms(seconds: float) -> int:

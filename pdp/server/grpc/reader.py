@@ -5,14 +5,12 @@ that follow; a credential that must be verified makes reading wait, and behind i
 may have moved on meanwhile.
 
 Names are parsed by functions of the exact text that remember what they have seen (`Action`, `Resource`, `Principal`,
-`party_of`), and an asserted question without attributes by one of the exact bytes of its message (`_plain`: 0.9 us in place of
-3.5). Key: the text or the bytes, which decide everything about the result; bounded; nothing to invalidate. Who may ask it is
-decided each time. No credential is ever a key.
+`party_of`). An asserted question without attributes is kept under the exact bytes of its message (`_plain`), and with it what was
+said to it (`Question.settled`). Key: the text or the bytes, which decide everything about the result; bounded; nothing to
+invalidate. Who may ask it is decided each time. No credential is ever kept as a key.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from functools import lru_cache
 
 from pdp.errors import BadRequestError, PortcullisError, Reason
 from pdp.identity.proof import BoundRequest
@@ -20,6 +18,7 @@ from pdp.identity.types import AssertedIdentity, Refusal, VerifiedIdentity
 from pdp.limits import MAX_ATTRIBUTES, QUESTION_CACHE_BYTES, QUESTION_CACHE_ENTRIES
 from pdp.model.attributes import NO_ATTRIBUTES, Attributes, AttributeType, Value
 from pdp.model.names import Action, Principal, Resource, printable
+from pdp.model.recent import Recent
 from pdp.model.request import NO_FACTS, Party, Question
 from pdp.replica import Replica
 from pdp.server.callers import ASSERT, Caller, Gate
@@ -35,13 +34,14 @@ class Reader:
         self._gate = gate
         self._authenticator = authenticator
         self._replica = replica
+        self._plain: Recent[bytes, Question] = Recent(QUESTION_CACHE_ENTRIES)
 
     async def read(self, message: decision_pb2.Question, caller: Caller) -> Question | Refusal:
         """Return the question, or why the credential inside it does not hold; see `read_many`."""
-        (item,) = await self.read_many((message,), caller)
+        (item,) = await self.read_many((message.SerializeToString(),), caller)
         return item
 
-    async def read_many(self, messages: Sequence[decision_pb2.Question], caller: Caller) -> list[Question | Refusal]:
+    async def read_many(self, messages: Sequence[bytes], caller: Caller) -> list[Question | Refusal]:
         """Return what each message asks, or why the credential inside it does not hold; in order.
 
         Raises:
@@ -49,18 +49,23 @@ class Reader:
         """
         found: list[Question | Refusal] = []
         entitled = False
-        for position, message in enumerate(messages):
-            subject, who = message.subject, None
-            _check_bound(subject)
-            if not subject.HasField("asserted"):
-                who = self._known(subject, caller)
-                if who is None:
-                    verified, entitled = await self._verified(subject, message.action), False
-                    if isinstance(verified, Refusal):
-                        found.append(verified)
-                        continue
-                    who = verified
-            question, asserts = self._question(position, message, who)
+        for position, raw in enumerate(messages):
+            question, asserts = self._plain.find(raw), True
+            if question is None:
+                message = _parsed(position, raw)
+                subject, who = message.subject, None
+                _check_bound(subject)
+                if not subject.HasField("asserted"):
+                    who = self._known(subject, caller)
+                    if who is None:
+                        verified, entitled = await self._verified(subject, message.action), False
+                        if isinstance(verified, Refusal):
+                            found.append(verified)
+                            continue
+                        who = verified
+                question, asserts = self._question(position, message, who)
+                if who is None and not message.attributes and len(raw) <= QUESTION_CACHE_BYTES:
+                    self._plain.keep(raw, question)
             if asserts and not entitled:
                 await self._gate.authorise(caller, ASSERT)
                 entitled = True
@@ -113,16 +118,27 @@ class Reader:
         try:
             if who is not None:
                 return self._own(message, who)
-            if message.attributes:
-                return self._asserted(message), True
-            raw = message.SerializeToString()
-            return (_plain(raw) if len(raw) <= QUESTION_CACHE_BYTES else _without_attributes(message)), True
+            return self._asserted(message), True
         except (BadRequestError, ValueError) as error:
             reason = error.reason if isinstance(error, PortcullisError) else Reason.BAD_REQUEST
             raise PortcullisError(reason, f"question {position}: {error}") from error
 
     def _asserted(self, message: decision_pb2.Question) -> Question:
-        return replace(_without_attributes(message), attributes=self._attributes(message.attributes)[0])
+        """Return what a message asks of whom it asserts."""
+        party, actors = _parties(message.subject.asserted)
+        workload, serves = message.workload, message.serves
+        return Question(
+            subject=party,
+            actors=actors,
+            action=Action.parse(message.action),
+            resource=Resource.parse(message.resource),
+            workload=Principal.parse(workload) if workload else None,
+            serves=Resource.parse(serves) if serves else None,
+            attributes=self._attributes(message.attributes)[0] if message.attributes else NO_ATTRIBUTES,
+            claims=NO_ATTRIBUTES,
+            credential=NO_FACTS,
+            supports=None if message.supports_all else frozenset(message.supports),
+        )
 
     def _own(self, message: decision_pb2.Question, who: VerifiedIdentity) -> tuple[Question, bool]:
         """Return what is asked of a verified identity: its access starts at its own workload, never at who asks for it."""
@@ -170,28 +186,16 @@ class Reader:
         return True
 
 
-def _without_attributes(message: decision_pb2.Question) -> Question:
-    """Return what a message asks of whom it asserts, but for its attributes: they are read with the vocabulary."""
-    party, actors = _parties(message.subject.asserted)
-    workload, serves = message.workload, message.serves
-    return Question(
-        subject=party,
-        actors=actors,
-        action=Action.parse(message.action),
-        resource=Resource.parse(message.resource),
-        workload=Principal.parse(workload) if workload else None,
-        serves=Resource.parse(serves) if serves else None,
-        attributes=NO_ATTRIBUTES,
-        claims=NO_ATTRIBUTES,
-        credential=NO_FACTS,
-        supports=None if message.supports_all else frozenset(message.supports),
-    )
+def _parsed(position: int, raw: bytes) -> decision_pb2.Question:
+    """Return the message in `raw`.
 
-
-@lru_cache(maxsize=QUESTION_CACHE_ENTRIES)
-def _plain(raw: bytes) -> Question:
-    """Return what an asserting message without attributes asks."""
-    return _without_attributes(decision_pb2.Question.FromString(raw))
+    Raises:
+        BadRequestError: there is none.
+    """
+    try:
+        return decision_pb2.Question.FromString(raw)
+    except Exception as error:  # outermost boundary: the parser's own exceptions differ between backends
+        raise BadRequestError(f"question {position}: not a message") from error
 
 
 def _check_bound(subject: decision_pb2.Subject) -> None:

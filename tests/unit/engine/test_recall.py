@@ -1,8 +1,10 @@
 """What a policy remembers of its own answers: never another answer than it would give anew."""
 
+import gc
 from dataclasses import replace
 from functools import cache
-from typing import Any, Final
+from types import ModuleType, SimpleNamespace
+from typing import Any, Final, cast
 
 import pytest
 from hypothesis import given
@@ -10,16 +12,17 @@ from hypothesis import strategies as st
 
 from pdp import decide as decisions
 from pdp.decide import SEGMENTATION, decide
+from pdp.engine.compiler import Snapshot
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.memory import Kept, Memory
 from pdp.engine.recall import recall
 from pdp.errors import Reason
 from pdp.limits import RECALL_ENTRIES
 from pdp.model.attributes import Value
-from pdp.model.decision import Effect
+from pdp.model.decision import Effect, Settled
 from pdp.model.names import NO_SEGMENT, Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
-from pdp.world import World
+from pdp.world import Policy, World
 from tests.support.worlds import START_MS, Scribe
 
 POLICY = """\
@@ -67,7 +70,7 @@ QUESTIONS = st.builds(
 )
 TIMES = st.sampled_from([-5, 5, 15, 22, 27, 35])
 """Between the instants at which something in `POLICY` starts or ends."""
-ASKED = st.tuples(st.integers(0, 3), st.integers(0, 1), TIMES, st.integers(0, 9).map(lambda n: n == 0))
+ASKED = st.tuples(st.integers(0, 4), st.integers(0, 1), TIMES, st.integers(0, 9).map(lambda n: n == 0))
 
 
 @cache
@@ -78,7 +81,11 @@ def worlds() -> tuple[World, ...]:
     first = scribe.assets(**{"endpoint/a": SERVED, "endpoint/night": SERVED})
     low = scribe.assets(**{"endpoint/a": SERVED | {"sensitivity": "low", "approvals": ["user:sam@x"]}})
     dev = scribe.assets(**{"endpoint/a": UNPLACED, "endpoint/night": UNPLACED})
-    return first, low, dev, scribe.policy(POLICY + "p, role:app, endpoint.invoke, endpoint/a, prod, , , deny\n")
+    barred = scribe.policy(POLICY + "p, role:app, endpoint.invoke, endpoint/a, prod, , , deny\n")
+    scribe.policy(POLICY)
+    scribe.assets(**{"endpoint/a": SERVED, "endpoint/night": SERVED})
+    locked = scribe.lock("l1", {"kind": "principal", "principal": "user:sam@x"}, end_ms=START_MS + 20)
+    return first, low, dev, barred, locked
 
 
 def forgetful(world: World, like: World | None = None) -> World:
@@ -214,8 +221,84 @@ def test_a_link_that_only_shortens_the_way_is_looked_at_anew() -> None:
     assert lengths == [3, 2, 3]
 
 
+def asserted(name: str = "user:sam@x", **more: Any) -> Question:
+    """Return a question that no credential bounds, which is asked again as it is."""
+    return replace(question(**more), subject=Party(principal=Principal.parse(name), groups=TEAM))
+
+
+def test_what_neither_time_nor_a_lock_can_change_stands_as_long_as_the_world() -> None:
+    world = forgetful(worlds()[0])
+    asked = asserted(attributes={"request.n": 4})
+    first = decide(world, asked, START_MS)
+    assert asked.settled is not None
+    assert asked.settled.decision is first
+    assert decide(world, asked, START_MS + 35) is first
+    for other in (forgetful(worlds()[2]), forgetful(worlds()[3])):
+        assert decide(other, asked, START_MS) == decide(other, replace(asked), START_MS) != first
+    assert decide(world, asked, START_MS) == first
+
+
+def test_a_question_keeps_no_world_alive() -> None:
+    asked = asserted(attributes={"request.n": 4})
+    decide(forgetful(worlds()[0]), asked, START_MS)
+    found: list[Any] = [asked.settled]
+    for item in found:
+        found.extend(
+            other for other in gc.get_referents(item) if not isinstance(other, type | ModuleType) and other not in found
+        )
+    assert Settled in map(type, found)
+    assert not any(isinstance(item, World | Policy | Snapshot) for item in found)
+
+
+@pytest.mark.parametrize(
+    "unsettled",
+    [
+        asserted("user:temp@x", attributes={"request.n": 4}),
+        replace(asserted(), resource=Resource.parse("endpoint/night")),
+        asserted(
+            attributes={"request.n": 4}, credential=CredentialFacts(issuer="i", expires_at_s=START_MS // 1000 + 9)
+        ),
+    ],
+    ids=["a role that starts", "a condition on the time", "a credential that ends"],
+)
+def test_what_time_can_change_is_not_settled(unsettled: Question) -> None:
+    world = forgetful(worlds()[0])
+    decide(world, unsettled, START_MS)
+    decide(world, unsettled, START_MS + 1)
+    assert unsettled.settled is None
+
+
+def test_a_lock_that_ends_is_looked_at_each_time() -> None:
+    world, asked = forgetful(worlds()[4]), asserted(attributes={"request.n": 4})
+    reasons = [decide(world, asked, START_MS + after_ms).reason for after_ms in (5, 25, 5, 25)]
+    assert reasons == [Reason.LOCKED, Reason.GRANTED] * 2
+    assert asked.settled is None
+    spared = asserted("agent:bot", attributes={"request.n": 4})
+    decide(world, spared, START_MS)
+    assert spared.settled is not None
+
+
+def test_while_a_canary_runs_nothing_is_settled() -> None:
+    """Whom it is for, and until when, is looked at for each question."""
+    live = forgetful(worlds()[0])
+    canary = SimpleNamespace(covers=lambda _principal, _point, now_ms: now_ms < START_MS + 10, end_ms=START_MS + 10)
+    tried = replace(live, candidate=worlds()[3].policy, trials=cast("Any", SimpleNamespace(canary=canary)))
+    asked = asserted(attributes={"request.n": 4})
+    reasons = [decide(tried, asked, START_MS + after_ms).reason for after_ms in (20, 5, 20)]
+    assert reasons == [Reason.GRANTED, Reason.DENIED_BY_RULE, Reason.GRANTED]
+    assert asked.settled is None
+
+
+def test_while_the_clock_is_off_nothing_settled_counts() -> None:
+    world = forgetful(worlds()[0])
+    asked = asserted("user:temp@x", attributes={"request.n": 4})
+    object.__setattr__(asked, "settled", Settled(world.mark, decide(world, asked, START_MS + 15)))
+    assert decide(world, asked, START_MS + 15).allowed
+    assert not decide(world, asked, START_MS + 15, clock_off=True).allowed
+
+
 def test_what_was_said_of_a_policy_is_not_remembered_by_the_next() -> None:
-    before, *_, after = worlds()
+    before, _, _, after, _ = worlds()
     assert before.snapshot is not None
     assert after.snapshot is not None
     assert before.snapshot.memory is not after.snapshot.memory

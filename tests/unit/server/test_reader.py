@@ -12,7 +12,6 @@ from pdp.model.names import Principal
 from pdp.model.request import CredentialFacts, Party, Question
 from pdp.replica import Replica
 from pdp.server.callers import ASSERT, Caller, Gate, Right
-from pdp.server.grpc import reader as reader_module
 from pdp.server.grpc.reader import Reader
 from pdp.service.authenticate import Authenticator
 from pdp.v1 import decision_pb2, types_pb2
@@ -64,12 +63,16 @@ def question(subject: decision_pb2.Subject | None = None, **fields: Any) -> deci
     return asked
 
 
-def read(gate: Entitled, *messages: decision_pb2.Question) -> list[Question | Refusal]:
-    reader = Reader(
+def reader_behind(gate: Entitled) -> Reader:
+    return Reader(
         gate=cast("Gate", gate), authenticator=cast("Authenticator", Refusing()), replica=cast("Replica", Held())
     )
+
+
+def read(gate: Entitled, *messages: decision_pb2.Question, by: Reader | None = None) -> list[Question | Refusal]:
+    reader = by or reader_behind(gate)
     caller = Caller(identity=cast("Any", Known()), authorization="Bearer own")
-    return asyncio.run(reader.read_many(messages, caller))
+    return asyncio.run(reader.read_many([message.SerializeToString() for message in messages], caller))
 
 
 def test_the_right_to_assert_is_asked_for_once_in_a_batch() -> None:
@@ -153,18 +156,37 @@ ASKED = (
 
 
 def test_a_question_read_again_is_the_one_it_was_and_no_other() -> None:
-    reader_module._plain.cache_clear()
-    first, again = read(Entitled(), *ASKED), read(Entitled(), *ASKED)
-    assert again == first == [reader_module._without_attributes(message) for message in ASKED]
+    reader = reader_behind(Entitled())
+    first, again = read(Entitled(), *ASKED, by=reader), read(Entitled(), *ASKED, by=reader)
+    assert again == first == read(Entitled(), *ASKED)
+    assert all(one is other for one, other in zip(first, again, strict=True))
     assert len({message.SerializeToString() for message in ASKED}) == len({repr(item) for item in first})
+
+
+def test_a_question_that_is_known_still_needs_the_right_to_assert_it() -> None:
+    gate = Entitled(until=1)
+    reader = reader_behind(gate)
+    read(gate, question(BOB), by=reader)
+    with pytest.raises(PortcullisError) as refused:
+        read(gate, question(BOB), by=reader)
+    assert refused.value.reason is Reason.NO_GRANT
+
+
+@pytest.mark.parametrize("raw", [b"\x0a", b"\xff\xff", question(BOB).SerializeToString()[:-1], b"\x12\x01\xff"])
+def test_bytes_that_are_no_question_are_refused_with_their_place(raw: bytes) -> None:
+    caller = Caller(identity=cast("Any", Known()), authorization="Bearer own")
+    with pytest.raises(PortcullisError, match="question 1: not a message") as refused:
+        asyncio.run(reader_behind(Entitled()).read_many([question().SerializeToString(), raw], caller))
+    assert refused.value.reason is Reason.BAD_REQUEST
 
 
 def test_what_callers_choose_does_not_choose_what_is_kept() -> None:
     """A credential is no key of a cache, an attribute is read with the vocabulary of its time, and length has a bound."""
-    kept = reader_module._plain.cache_info().currsize
+    reader = reader_behind(Entitled())
     groups = [f"group:{'long' * 20}{n}" for n in range(8)]
     long = decision_pb2.Subject(asserted=decision_pb2.AssertedSubject(principal="user:bob@x", groups=groups))
     attributes = {"request.purpose": types_pb2.Value(string_value="x")}
-    found = read(Entitled(), question(SPOILED), question(), question(long), question(BOB, attributes=attributes))
+    asked = (question(SPOILED), question(), question(long), question(BOB, attributes=attributes))
+    found, again = read(Entitled(), *asked, by=reader), read(Entitled(), *asked, by=reader)
     assert [type(item) for item in found] == [Refusal, Question, Question, Question]
-    assert reader_module._plain.cache_info().currsize == kept
+    assert not any(one is other for one, other in zip(found, again, strict=True))

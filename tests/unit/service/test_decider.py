@@ -135,7 +135,7 @@ async def test_a_batch_is_one_world_and_one_group_of_records(scene: Scene) -> No
 
 
 async def test_an_empty_batch_is_an_empty_answer(scene: Scene) -> None:
-    assert await scene.decider.answer_many([]) == ()
+    assert await scene.decider.answer_many([]) == []
 
 
 @pytest.mark.holds("P5")
