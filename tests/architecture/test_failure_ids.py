@@ -17,10 +17,8 @@ DESIGN = (ROOT / "docs/design/FAILURE.md").read_text()
 OWED: dict[str, str] = {}
 """Ids whose part is not built yet."""
 PARTLY = {
-    "F20": "a frame that declares 1 GiB, at the gRPC door: issue 5",
     "F21": "a profile of its own for the night: issue 5",
     "F22": "the night's 100,000 connects: issue 5",
-    "F31": "one client used across threads: issue 5",
     "S9": "bearer tokens and passwords over the whole run, as private keys are; one PDP's are: issue 5",
 }
 """Ids that a test holds in the main, and what of them is still missing."""

@@ -253,6 +253,20 @@ def test_closing_a_client_ends_what_waits_with_a_typed_error(pdp: ScriptedPdp) -
     run(pdp, body)
 
 
+@pytest.mark.holds("F31")
+def test_another_thread_with_a_loop_of_its_own_is_refused_and_the_first_goes_on(honest: ScriptedPdp) -> None:
+    async def body(client: AsyncClient) -> None:
+        check_own_answers([await client.check("dataset.read", name(0))])
+        with pytest.raises(ClientUnusable, match="another event loop"):
+            await asyncio.to_thread(asyncio.run, ask(client))
+        check_own_answers([await client.check("dataset.read", name(0))])
+
+    async def ask(client: AsyncClient) -> None:
+        await client.check("dataset.read", name(1))
+
+    run(honest, body)
+
+
 def test_a_client_belongs_to_the_loop_of_its_first_call(honest: ScriptedPdp) -> None:
     client = AsyncClient(honest.address, token="a.b.c", cache_s=0)
 
@@ -288,6 +302,7 @@ def test_what_threads_ask_while_one_is_away_travels_together(pdp: ScriptedPdp) -
     assert [len(asked.questions) for asked in pdp.asked(BATCH)] == [19]
 
 
+@pytest.mark.holds("F31")
 def test_many_threads_each_get_their_own_answer(honest: ScriptedPdp) -> None:
     with Client(honest.address, token="a.b.c", cache_s=0) as client, ThreadPoolExecutor(16) as pool:
         check_own_answers(list(pool.map(lambda n: client.check("dataset.read", name(n)), range(300))))
