@@ -22,6 +22,7 @@ import pytest
 from pdp.demo.child import Child
 from pdp.demo.commands import base_environment
 from pdp.demo.story import STORY
+from tests.support.canaries import canaries
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -163,6 +164,21 @@ def test_the_printed_lock_cuts_the_printed_stream_and_the_printed_unlock_ends_it
         stream.stop()
     assert paste(kept, lines, "… and give access back").returncode == 0
     assert "model_name" in paste(kept, lines, "sam asks the model").stdout
+
+
+@pytest.mark.holds("S9", "adv_secret_leak")
+def test_no_token_and_no_key_is_in_anything_that_the_whole_stage_said_or_wrote(kept: Run, demo: Child) -> None:
+    """PDP, gate, Envoy, model server, auditor and the commands of the story: their logs, decision logs, stores and pages."""
+    (stage,) = kept.directory.iterdir()
+    files = {path: path.read_bytes() for path in stage.rglob("*") if path.is_file()}
+    tokens = {text.strip() for path, text in files.items() if path.suffix == ".token"}
+    assert len(tokens) > 5
+    secrets = canaries(stage) | tokens | {token.rpartition(b".")[2] for token in tokens}
+    said = {path: text for path, text in files.items() if path.suffix not in {".token", ".pem"}}
+    said[demo.log] = demo.log.read_bytes()
+    assert any(b"user:sam@demo.portcullis" in text for path, text in said.items() if "audit" in path.parts)
+    assert sum(path.suffix == ".log" for path in said) > 3
+    assert [str(path) for path, text in said.items() if any(secret in text for secret in secrets)] == []
 
 
 def test_ctrl_c_clears_everything_away(kept: Run, demo: Child) -> None:
