@@ -9,8 +9,8 @@ from pdp.model.request import Question
 from pdp.server.callers import ASSERT, Caller, Right, right
 from pdp.service.decide import Decider, Moment
 
-_KNOWING: Final[tuple[Right, ...]] = (right("asset.read", "asset/all", recorded=False), ASSERT)
-"""Rights whose holder knows the inventory, or finds it out by asking in the name of somebody who does."""
+_KNOWING: Final[tuple[Right, ...]] = (ASSERT, right("asset.read", "asset/all", recorded=False))
+"""Rights whose holder finds the inventory out by asking in the name of somebody who knows it, or does; the commoner first."""
 
 
 class Discretion:
