@@ -1,15 +1,14 @@
-"""What docs/failure-behaviour.md, operations.md and reason-codes.md say that an operator sees or types is what there is."""
+"""What docs/failure-behaviour.md and docs/operations.md say that an operator sees is what the software says."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from pdp.cli.main import run
 from pdp.errors import Reason
 
 ROOT = Path(__file__).parents[3]
-PAGES = ("failure-behaviour.md", "operations.md", "reason-codes.md")
+PAGE = "failure-behaviour.md"
 SOURCE = "\n".join(path.read_text() for top in ("pdp", "sidecar") for path in (ROOT / top).rglob("*.py"))
 _TOLD = re.compile(r"`([^`\n]+)`")
 _FRAME = re.compile(r"\d+|: |[NMDIR…{}]{1,3}\b|…")
@@ -22,7 +21,7 @@ def quoted(page: str) -> list[str]:
 def cells() -> list[str]:
     """Return what the tables quote in their column of what is seen."""
     found = []
-    for line in (ROOT / "docs" / PAGES[0]).read_text().splitlines():
+    for line in (ROOT / "docs" / PAGE).read_text().splitlines():
         columns = line.split(" | ")
         if line.startswith("| ") and len(columns) == 4:
             found += [text for text in _TOLD.findall(columns[2]) if not text.startswith(("pdp ", "/"))]
@@ -36,19 +35,6 @@ def test_what_an_operator_sees_is_written_somewhere_in_the_software(text: str) -
     assert all(piece in SOURCE for piece in pieces), pieces
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_every_command_and_option_that_a_page_names_exists(page: str, capsys: pytest.CaptureFixture[str]) -> None:
-    options: dict[str, set[str]] = {}
-    for text in quoted(page):
-        if command := re.match(r"pdp((?: [a-z][a-z-]*)*)", text):
-            options.setdefault(command[1], set()).update(re.findall(r"--[a-z-]+", text))
-    assert options
-    for words, named in options.items():
-        assert run((*words.split(), "--help")) == 0, words
-        shown = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out)
-        assert [option for option in sorted(named) if option not in shown] == [], words
-
-
 def test_every_metric_that_the_operations_page_names_is_one() -> None:
     named = {text for text in quoted("operations.md") if re.fullmatch(r"pdp_[a-z_]+", text)}
     assert {name for name in named if f'"{name}"' not in SOURCE} == set()
@@ -56,7 +42,7 @@ def test_every_metric_that_the_operations_page_names_is_one() -> None:
 
 
 def test_the_reasons_that_the_page_names_are_reasons() -> None:
-    words = {text for text in quoted(PAGES[0]) if re.fullmatch(r"[a-z]+_[a-z_]+", text)}
+    words = {text for text in quoted(PAGE) if re.fullmatch(r"[a-z]+_[a-z_]+", text)}
     known = {reason.value for reason in Reason}
     others = {text for text in words - known if text not in SOURCE}
     assert others == set()
