@@ -14,8 +14,9 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pdp.decide import GRANTS, SEGMENTATION, Case, grant_request, open_case, segmentation_request
-from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, fresh, subjects, written
+from pdp.engine.classes import EVERYONE, NameClass, check_enumerable, fresh, place, subjects, uses_of
 from pdp.engine.compiler import Snapshot
+from pdp.engine.name_uses import FieldUses
 from pdp.engine.obligations import merge
 from pdp.engine.possible import NEVER, Possible, possible
 from pdp.errors import BadRequestError, PortcullisError, Reason
@@ -61,11 +62,12 @@ def who_can(
     Raises:
         PortcullisError: no such action, or a resource that is not registered: an empty list would say too much.
     """
-    snapshot = _policy(world, terms, "sub")
-    if world.asset(resource) is None:
+    snapshot = _policy(world, terms)
+    asset = world.asset(resource)
+    if asset is None:
         raise PortcullisError(Reason.NOT_FOUND, f"`{resource}` is not in the inventory", advice="pdp asset list")
     lister = _Lister(world, snapshot, now_ms, terms)
-    for name in lister.subjects():
+    for name in lister.subjects((str(action), str(resource), asset.environment)):
         party = Party(principal=Principal.parse(name.member), groups=frozenset(name.memberships))
         yield lister.entry(name, party, action, resource, groups_known=False)
 
@@ -87,15 +89,19 @@ def actions(
         yield from _Lister(world, snapshot, now_ms, terms).actions(party, resource)
 
 
-def _policy(world: World, terms: Terms, *fields: str) -> Snapshot:
-    """Return the policy, if all that a list over `fields` and its sources would be about can be enumerated."""
+def _policy(world: World, terms: Terms) -> Snapshot:
+    """Return the policy, if the sources that a list is about can be enumerated."""
     if world.snapshot is None:
         raise PortcullisError(Reason.WORLD_STALE, "no policy is held yet", advice="ask again when the PDP is ready")
-    for field_name in fields:
-        check_enumerable(world.snapshot, GRANTS, field_name)
     if terms.anywhere:
-        check_enumerable(world.snapshot, SEGMENTATION, "src")
+        check_enumerable(world.snapshot, SEGMENTATION, *_asking(world.snapshot, SEGMENTATION), texts=True)
     return world.snapshot
+
+
+def _asking(snapshot: Snapshot, context: str) -> tuple[str, ...]:
+    """Return the field of a context in which stands who asks: the first, whatever it is called; none without the context."""
+    compiled = snapshot.contexts.get(context)
+    return compiled.context.request[:1] if compiled else ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +128,32 @@ class _Lister:
         self._locked = frozenset(lock.target.principal for lock in self.world.locks if lock.target.principal)
         self._sources = tuple(self._all_sources()) if self.terms.anywhere else ()
 
-    def subjects(self) -> tuple[NameClass, ...]:
-        """Return the classes of subjects that policy and locks tell apart."""
-        names = written((self.snapshot,), "", "sub") | self._locked
-        return tuple(name for name in subjects(names) if not name.named or _is_principal(name.label))
+    def subjects(self, others: tuple[str, ...]) -> tuple[NameClass, ...]:
+        """Return the classes of subjects that policy and locks tell apart, beside the `others` values of a question."""
+        uses = [each.compared_with(self._by_name(others)) for each in self._uses(GRANTS)]
+        asking = _asking(self.snapshot, GRANTS)
+        check_enumerable(self.snapshot, GRANTS, *asking, uses=dict(zip(asking, uses, strict=True)), texts=True)
+        names = self._locked.union(*(each.names for each in uses))
+        found = subjects(names, uses=uses, where=place(GRANTS, *asking))
+        return tuple(name for name in found if not name.named or _is_principal(name.label))
+
+    def _by_name(self, others: tuple[str, ...]) -> dict[str, str]:
+        fields = self.snapshot.contexts[GRANTS].context.request[1:]
+        return dict(zip(fields, others, strict=False))
+
+    def _uses(self, context: str) -> tuple[FieldUses, ...]:
+        return tuple(
+            each for name in _asking(self.snapshot, context) for each in uses_of((self.snapshot,), context, name)
+        )
 
     def _all_sources(self) -> Iterator[NameClass]:
-        names = written((self.snapshot,), SEGMENTATION, "src") | self._locked
+        uses = self._uses(SEGMENTATION)
+        names = self._locked.union(*(each.names for each in uses))
         workloads = {name for name in names if name.startswith("workload:")}
+        if any(each.patterns for each in uses):
+            where = place(SEGMENTATION, *_asking(self.snapshot, SEGMENTATION))
+            yield from subjects(workloads, uses=uses, where=where, within="workload:")
+            return
         yield from subjects(workloads, everyone=False)
         yield NameClass(label=EVERYONE, member=f"{fresh('workload:spiffe://', workloads)}/any", named=False)
 

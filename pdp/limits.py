@@ -17,6 +17,12 @@ MAX_BATCH: Final = 1_000
 """Questions in one EvaluateBatch or one message of EvaluateStream."""
 MAX_DIFF_CELLS: Final = 2_000_000
 """Cells that a comparison of two policies looks at; beyond it the comparison is refused, never cut."""
+MAX_CLASS_STEPS: Final = 500_000
+"""Steps that telling apart what the patterns of one field match may take, about two seconds; beyond it a list is refused."""
+MAX_CLASS_WORDS: Final = 32
+"""Names that a pattern may match for each to be told by itself; one that matches more is told as a class."""
+MAX_CLASS_REPEATS: Final = 100
+"""Times that a regular expression may ask for the same again and be looked into; a list over one with more is refused."""
 MAX_VALUATIONS: Final = 500
 """Sets of attributes with which the conditions of one cell are tried."""
 MAX_PAGE: Final = 1_000

@@ -14,7 +14,7 @@ from functools import cached_property
 from typing import Final
 
 from pdp.decide import SEGMENTATION
-from pdp.engine.classes import NameClass, check_enumerable, subjects, written
+from pdp.engine.classes import NameClass, check_enumerable, place, subjects, uses_of, written
 from pdp.engine.compiler import Snapshot
 from pdp.engine.functions import member_match
 from pdp.engine.possible import possible
@@ -71,16 +71,18 @@ class Terrain:
     def __post_init__(self) -> None:
         if SEGMENTATION not in self.snapshot.contexts:
             raise BadRequestError("this policy has no segmentation: no `r2`, `p2`, `m2`")
-        check_enumerable(self.snapshot, SEGMENTATION)
+        # Actions are those of the vocabulary, and targets those of the inventory.
+        check_enumerable(self.snapshot, SEGMENTATION, "src", texts=True)
 
     # --- what is where -----------------------------------------------------------------------------------------------
 
     @cached_property
     def workloads(self) -> Mapping[str, tuple[NameClass, ...]]:
         """The classes of workloads in each segment."""
-        names = {name for name in written((self.snapshot,), SEGMENTATION, "src") if name.startswith("workload:")}
+        uses = uses_of((self.snapshot,), SEGMENTATION, "src")
+        names = {name for each in uses for name in each.names if name.startswith("workload:")}
         found: dict[str, list[NameClass]] = {}
-        for name in subjects(names, everyone=False):
+        for name in subjects(names, everyone=False, uses=uses, where=place(SEGMENTATION, "src"), within="workload:"):
             for segment in self._homes(name.member):
                 found.setdefault(segment, []).append(name)
         return {segment: tuple(each) for segment, each in found.items()}

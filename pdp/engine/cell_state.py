@@ -53,12 +53,15 @@ def state_of(rules: Sequence[Rule], effect: EffectRule) -> State:
 
 def general_state(snapshot: Snapshot, request: EngineRequest, now_ms: int) -> State:
     """Return the state of a cell under a matcher of branches, residuals or an ordered effect."""
-    rules = open_rules(snapshot, request, lambda _: True, now_ms) or ()
+    compiled = snapshot.contexts[request.context]
+    conditional = bool(compiled.context.condition_columns)
+    found = open_rules(snapshot, request, lambda _: True, now_ms, at_any_time=True) if conditional else None
+    rules = found or ()
     waits_for = tuple(condition for each in rules for condition in each.waits_for)
     outcome = evaluate(snapshot, request, now_ms)
     told: tuple[object, ...] = (outcome.effect, outcome.reason, outcome.obligations)
     if waits_for:
-        context = snapshot.contexts[request.context].context
+        context = compiled.context
         each_told = tuple(_told(each, snapshot.digest) for each in rules)
         told = (context.effect, context.matcher, each_told if context.effect.ordered else frozenset(each_told))
     return State(denied=False, allows=frozenset(), denies=frozenset(), conditions=waits_for, told=told)

@@ -7,16 +7,22 @@ and environments are enumerated by the vocabulary.
 """
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Container, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Final
 
+from pdp.engine.address_classes import address_classes
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.functions import ANY, member_match
-from pdp.engine.name_uses import FieldUses, field_uses
+from pdp.engine.languages import ALL, Tree, Trees
+from pdp.engine.name_languages import MEMBER, asked, paths, principals, resources, users
+from pdp.engine.name_uses import FieldUses, Written, field_uses
+from pdp.engine.pattern_classes import IS_PATH, PatternClasses, cannot
+from pdp.engine.patterns import is_canonical, read_pattern
 from pdp.engine.tables import is_pattern, split_version
-from pdp.errors import BadRequestError
-from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES
+from pdp.errors import BadNameError
+from pdp.model.names import ENVIRONMENTS, GROUPING_PREFIXES, Principal, Resource
 
 EVERYONE: Final = "*"
 """The class of every principal that the policy does not name."""
@@ -42,12 +48,18 @@ class NameClass:
 
 
 def check_enumerable(
-    snapshot: Snapshot, context: str, *fields: str, uses: Mapping[str, FieldUses] | None = None
+    snapshot: Snapshot,
+    context: str,
+    *fields: str,
+    uses: Mapping[str, FieldUses] | None = None,
+    texts: bool = False,
+    given: Container[str] = (),
 ) -> None:
     """Refuse if the names of some of `fields` (all of the request, if none is given) fall into no classes.
 
     Single questions are answered all the same, and so are lists over names that are given (`search`). `uses` are those of the
-    context, if the caller has them.
+    context, if the caller has them. With `texts` no question brings anything but texts; of the fields in `given`, the value
+    is known.
 
     Raises:
         BadRequestError: with the field, and what stands in the way (`name_uses.py`).
@@ -57,9 +69,20 @@ def check_enumerable(
         return
     uses = field_uses(snapshot, compiled) if uses is None else uses
     for name in fields or compiled.context.request:
-        if name in uses and uses[name].obstacle:
-            message = f"the names of `r{context}.{name}` cannot be enumerated under `m{context}`: {uses[name].obstacle}"
-            raise BadRequestError(message)
+        if name in uses and (why := _obstacle(uses[name], texts=texts, given=given)):
+            raise cannot(place(context, name), why)
+
+
+def place(context: str, field: str) -> str:
+    """Return how a refusal names a field."""
+    return f"`r{context}.{field}` under `m{context}`"
+
+
+def _obstacle(uses: FieldUses, *, texts: bool, given: Container[str]) -> str:
+    unknown = sorted(name for name in uses.ordered if name not in given)
+    if unknown:
+        return f"it is ordered beside another field (`{unknown[0]}`)"
+    return uses.obstacle or ("" if texts else uses.untold)
 
 
 def written(snapshots: Iterable[Snapshot], context: str, field: str) -> set[str]:
@@ -74,26 +97,159 @@ def uses_of(snapshots: Iterable[Snapshot], context: str, field: str) -> tuple[Fi
     return tuple(uses for uses in found if uses is not None)
 
 
-def plain_names(uses: Iterable[FieldUses]) -> tuple[NameClass, ...]:
-    """Return the classes of a field whose names are any text: each that is written, and all others as one."""
-    known = {name for each in uses for name in each.names | each.domains} - {""}
-    others = NameClass(label=OTHERS, member=fresh("", known), named=False)
-    return (*(NameClass(label=name, member=name, named=True) for name in sorted(known)), others)
+def plain_names(uses: Collection[FieldUses], where: str) -> tuple[NameClass, ...]:
+    """Return the classes of a field whose names are any text: each that is written, those of its patterns, and all others.
+
+    Raises:
+        BadRequestError: the patterns tell too many apart, or one is not looked into; `where` says of which field.
+    """
+    texts = _Texts(uses, where)
+    return (*texts.named(), *sorted(texts.unnamed(()).values()))
+
+
+def compared_names(
+    uses: Collection[FieldUses], where: str, first: str
+) -> tuple[tuple[NameClass, ...], tuple[NameClass, ...]]:
+    """Return the classes of two fields that are compared with each other: of the one called `first`, and of the other.
+
+    Names that are not written may be the same in both fields or not: the other field has each such class twice. Raises as
+    `plain_names`; `uses` are those of both.
+    """
+    texts = _Texts(uses, where)
+    found = texts.unnamed(())
+    further = texts.unnamed([one.member for one in found.values()])
+    mine = sorted(one for met, one in found.items() if met in further)
+    others = [replace(further[met], label=one.label) for met, one in found.items() if met in further]
+    same = [replace(one, label=f"{one.label}, as `{first}`") for one in mine]
+    # A class of one name alone is that name.
+    alone = [_named(one.member) for met, one in found.items() if met not in further]
+    named = (*texts.named(), *sorted(alone))
+    return (*named, *mine), (*named, *sorted(others), *same)
+
+
+class _Texts:
+    """The classes of a field whose names are any text."""
+
+    def __init__(self, uses: Collection[FieldUses], where: str) -> None:
+        patterns = {pattern for each in uses for pattern in each.patterns}
+        self._networks = {text for kind, text in patterns if kind == "ipMatch"}
+        if patterns == {("ipMatch", text) for text in self._networks}:
+            patterns = set()
+        are_paths = [each.is_path for each in uses]
+        self._paths = bool(are_paths) and all(are_paths)
+        if any(are_paths) and not self._paths:
+            patterns.add(IS_PATH)
+        self._told = PatternClasses(patterns, where)
+        self._known = {name for each in uses for name in each.names | each.domains}
+        self._known |= {word for word in self._told.words if is_canonical(word) or not self._paths}
+        self._known -= {""}
+
+    def named(self) -> Iterator[NameClass]:
+        """Yield the names that are written, or that a pattern of few names stands for."""
+        yield from map(_named, sorted(self._known))
+
+    def unnamed(self, taken: Iterable[str]) -> dict[frozenset[object], NameClass]:
+        """Return all other classes, with names that are none of `taken`, by what matches them."""
+        avoided = self._known.union(taken)
+        if self._networks:
+            return dict(self._addresses(avoided))
+        universe = paths if self._paths else asked
+        return {
+            met: NameClass(label=self._label(met), member=member, named=False)
+            for met, member in self._told.of(universe, avoided).items()
+        }
+
+    def _label(self, met: frozenset[Written]) -> str:
+        strange = "" if IS_PATH in met or IS_PATH not in self._told.patterns else ", no path"
+        return (self._told.label(met) or OTHERS) + strange
+
+    def _addresses(self, avoided: set[str]) -> Iterator[tuple[frozenset[object], NameClass]]:
+        for met, member in address_classes(self._networks, avoided):
+            label = _narrowest_networks(met) or f"{OTHERS} address"
+            yield frozenset((*met, "")), NameClass(label=label, member=member, named=False)
+        yield frozenset(), NameClass(label=OTHERS, member=fresh("", avoided), named=False)
+
+
+def _named(name: str) -> NameClass:
+    return NameClass(label=name, member=name, named=True)
+
+
+def _narrowest_networks(texts: frozenset[str]) -> str:
+    """Return the smallest of networks that all hold an address; the same one may be written in several ways."""
+    sizes = {text: read_pattern("ipMatch", text).network.prefixlen for text in texts}
+    return " & ".join(f"ipMatch({text})" for text in sorted(texts) if sizes[text] == max(sizes.values()))
 
 
 def subjects(
-    names: Iterable[str], *, everyone: bool = True, known: Iterable[str] | None = None
+    names: Iterable[str],
+    *,
+    everyone: bool = True,
+    known: Iterable[str] | None = None,
+    uses: Collection[FieldUses] = (),
+    where: str = "",
+    within: str = "",
 ) -> tuple[NameClass, ...]:
     """Return the classes of principals that `names` tell apart: principals, groups, workload patterns, everyone else.
 
-    `known` are all names that the policy writes, if `names` are only those that somebody looks at.
+    `known` are all names that the policy writes, if `names` are only those that somebody looks at; `uses` bring patterns of
+    Casbin's functions, which make further classes, of principals that begin with `within`.
+
+    Raises:
+        BadRequestError: those patterns tell too many apart, or one is not looked into; `where` says of which field.
     """
     mine = set(names)
+    if any(each.patterns for each in uses):
+        return _matched_subjects(mine, uses, where, within, everyone=everyone)
     known = mine if known is None else set(known)
     classes = [_subject(name, known) for name in mine if _is_subject(name)]
     if everyone:
         classes.append(NameClass(label=EVERYONE, member=fresh("user:", known), named=False))
     return tuple(sorted(classes))
+
+
+def _matched_subjects(
+    mine: set[str], uses: Collection[FieldUses], where: str, within: str, *, everyone: bool
+) -> tuple[NameClass, ...]:
+    deep = {(MEMBER, name) for name in mine if name.startswith("workload:") and name.endswith(_DEEP)}
+    told = PatternClasses(deep | _patterns_of_names(uses), where)
+    single = {name for name in mine | told.words if is_principal(name) and name.startswith(within)}
+    are_paths = bool(uses) and all(each.is_path for each in uses)
+
+    def universe(trees: Trees) -> Tree:
+        beginning = trees.then(trees.text(within), ALL)
+        return trees.both(principals(trees), beginning, paths(trees) if are_paths else ALL)
+
+    found = told.of(universe, single)
+    classes = [
+        NameClass(label=told.label(met) or EVERYONE, member=member, named=False)
+        for met, member in found.items()
+        if (met or everyone) and is_principal(member)
+    ]
+    # Somebody in a group is one whom as few patterns as possible match: what these say, their own classes tell.
+    others = told.of(lambda trees: trees.both(universe(trees), users(trees)), single.union(found.values()))
+    somebody = min(
+        others.items(), key=lambda each: (len(each[0]), each[1]), default=(frozenset(), fresh("user:", mine))
+    )
+    groups = [
+        NameClass(label=name, member=somebody[1], named=False, memberships=(name,))
+        for name in mine
+        if name.startswith("group:")
+    ]
+    return tuple(sorted((*classes, *groups, *map(_named, single))))
+
+
+def _patterns_of_names(uses: Iterable[FieldUses]) -> set[Written]:
+    """Return the patterns that may match a name of ours: none of them is an address."""
+    return {pattern for each in uses for pattern in each.patterns if pattern[0] != "ipMatch"}
+
+
+def is_principal(name: str) -> bool:
+    """Tell whether a name is one of a principal."""
+    try:
+        Principal.read(name)
+    except BadNameError:
+        return False
+    return True
 
 
 def _is_subject(name: str) -> bool:
@@ -121,12 +277,21 @@ def fresh(prefix: str, known: Iterable[str]) -> str:
     return prefix + word
 
 
-def objects(names: Iterable[str], types: Iterable[str], *, exact: bool = False) -> tuple[NameClass, ...]:
+def objects(
+    names: Iterable[str],
+    types: Iterable[str],
+    *,
+    exact: bool = False,
+    uses: Collection[FieldUses] = (),
+    where: str = "",
+) -> tuple[NameClass, ...]:
     """Return the classes of resources that `names` (resources and patterns of them) tell apart, for each of `types`.
 
     Names that exactly the same patterns cover are one class, known by its narrowest patterns; with `exact`, where a row's
-    text is compared for equality, a name that is written is a class of its own too.
+    text is compared for equality, a name that is written is a class of its own too. `uses` and `where` as in `subjects`.
     """
+    if any(each.patterns for each in uses):
+        return tuple(sorted(_matched_objects(set(names), types, uses, where, exact=exact)))
     patterns = sorted({name for name in names if "/" in name and ":" not in name.partition("/")[0]})
     found: dict[tuple[str, frozenset[str], str], NameClass] = {}
     known, trie = frozenset(patterns), _trie(patterns)
@@ -139,6 +304,30 @@ def objects(names: Iterable[str], types: Iterable[str], *, exact: bool = False) 
             label = member if named else _narrowest(covering) if covering else f"{kind}{_DEEP}"
             found[key] = NameClass(label=label, member=member, named=named)
     return tuple(sorted(found.values()))
+
+
+def _matched_objects(
+    names: set[str], types: Iterable[str], uses: Collection[FieldUses], where: str, *, exact: bool
+) -> Iterator[NameClass]:
+    own = {name for name in names if "/" in name and ":" not in name.partition("/")[0]}
+    told = PatternClasses({(MEMBER, name) for name in own} | _patterns_of_names(uses), where)
+    single = {name for name in told.words | (own if exact else set()) if is_resource(name)}
+    yield from map(_named, single)
+    for kind in sorted({*types, *(name.partition("/")[0] for name in own)}):
+        found = told.of(partial(resources, types=(kind,)), single)
+        for met, member in found.items():
+            of_kind = () if any(each == MEMBER for each, _ in met) else (f"{kind}{_DEEP}",)
+            label = " & ".join((*of_kind, *filter(None, (told.label(met),))))
+            yield NameClass(label=label, member=member, named=member in own)
+
+
+def is_resource(name: str) -> bool:
+    """Tell whether a name is one of a resource."""
+    try:
+        Resource.parse(name)
+    except BadNameError:
+        return False
+    return True
 
 
 @dataclass(slots=True)

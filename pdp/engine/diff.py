@@ -20,26 +20,29 @@ from functools import cached_property
 from itertools import product
 from typing import Final
 
-from pdp.engine.casbin_text import Row
 from pdp.engine.cell_state import NOTHING, State, general_state, state_of
 from pdp.engine.classes import (
     EVERYONE,
     NameClass,
     check_enumerable,
+    compared_names,
     environments,
     objects,
+    place,
     plain_names,
     subjects,
 )
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
 from pdp.engine.evaluate import EngineRequest, Outcome, evaluate
 from pdp.engine.functions import ANY, FUNCTIONS
-from pdp.engine.name_uses import field_uses
+from pdp.engine.name_uses import FieldUses, clock_bounds, field_uses
 from pdp.engine.obligations import merge
+from pdp.engine.pattern_classes import cannot
 from pdp.engine.plan import EQUAL, ROLE, Column, Term
 from pdp.engine.possible import matching
-from pdp.engine.role_closure import FOREVER
-from pdp.engine.touched import Scope, Touched, reached, scope, touched
+from pdp.engine.role_closure import ALWAYS, FOREVER
+from pdp.engine.roles import RoleGraph
+from pdp.engine.touched import Scope, Touched, comparable, scope, touched
 from pdp.engine.valuations import valuations
 from pdp.errors import BadRequestError, Reason
 from pdp.limits import MAX_DIFF_CELLS, MAX_NAME_BYTES
@@ -49,6 +52,7 @@ from pdp.model.names import GROUPING_PREFIXES
 
 _ACTION: Final = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 _SUBJECTS: Final = ("sub", "src")
+_ACTED: Final = "act"
 
 
 class Change(StrEnum):
@@ -131,11 +135,13 @@ class _Comparison:
         self._uses = [field_uses(snapshot, compiled) if compiled else {} for snapshot, compiled in pairs]
         for snapshot, uses in zip(self._both, self._uses, strict=True):
             check_enumerable(snapshot, suffix, uses=uses)
-            _refuse_clock(snapshot, suffix)
         self._vocabularies = tuple(frozenset(one.vocabulary.actions()) for one in self._both)
         self._witnessed: dict[object, tuple[Change, Attributes]] = {}
         self._accepted: dict[object, frozenset[int]] = {}
         self._held: dict[tuple[str, int], Mapping[str, list[int]]] = {}
+        self._turns: dict[NameClass, frozenset[int]] = {}
+        self._same: dict[NameClass, int] = {}
+        """Classes whose name is the one that stands in another field, and that field."""
 
     # --- which cells -------------------------------------------------------------------------------------------------
 
@@ -150,9 +156,10 @@ class _Comparison:
                 message = f"more than {MAX_DIFF_CELLS} cells may change; compare in smaller steps"
                 raise BadRequestError(message)
             touched.update(dict.fromkeys(product(*part)))
-        plain = any(snapshot.model.plain for snapshot in self._both)
         found = [
-            cell for values in touched if (plain or _sensible(values)) and (cell := self._compared(values)) is not None
+            cell
+            for values in touched
+            if (self._plain or _sensible(values)) and (cell := self._compared(values)) is not None
         ]
         yield from self._explained(found)
 
@@ -166,32 +173,34 @@ class _Comparison:
     def _classes(self) -> tuple[tuple[NameClass, ...], ...]:
         """For each field of the request, the classes of its values: all of them, or at least those that can matter."""
         return tuple(
-            (*self._classes_of(at, name), *(self._people if name in _SUBJECTS else ()))
+            (*self._classes_of(at, name), *(self._people if name in _SUBJECTS or at == 0 else ()))
             for at, name in enumerate(self._fields)
         )
 
     def _classes_of(self, at: int, name: str) -> Iterator[NameClass]:
-        uses = [each[name] for each in self._uses if name in each]
+        uses = self._uses_of(name)
         kinds = {kind for each in uses for kind in each.kinds}
         known = {written for each in uses for written in each.names}
+        patterns = any(each.patterns for each in uses)
         scoped = self._scope(at)
+        where = place(self._suffix, name)
         names = known if scoped is None else set(filter(scoped.meets, known))
         is_domain = any(each.is_domain for each in uses)
         if not kinds and not is_domain:
             yield NameClass(label=EVERYONE, member="any", named=False)  # no rule reads this field
-        elif any(snapshot.model.plain for snapshot in self._both):
-            yield from plain_names(uses)
-        elif "actionMatch" in kinds:
+        elif "actionMatch" in kinds or (name == _ACTED and self._actions() and (self._plain or patterns)):
             yield from map(_exactly, self._actions())
+        elif self._plain:
+            yield from self._plain_classes(name)
         elif "envMatch" in kinds or is_domain:
             found = [environments(one, self._both) for one in self._contexts if one]
             texts = known if EQUAL in kinds else set[str]()
             yield from map(
                 _exactly, dict.fromkeys([*(each for some in found for each in some), *sorted(texts - {ANY})])
             )
-        elif name in _SUBJECTS:
+        elif name in _SUBJECTS or at == 0:
             yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
-            yield from subjects(names, known=known)
+            yield from subjects(names, known=known, uses=uses, where=where)
         else:
             yield from map(_exactly, sorted(each for each in names if _is_grouping(each)))
             if kinds == {EQUAL} and not any("/" in each for each in known):
@@ -199,37 +208,89 @@ class _Comparison:
                 yield NameClass(label=EVERYONE, member="any-other", named=False)
             else:
                 types = {kind for one in self._both for kind in one.vocabulary.types}
-                yield from objects(names, types, exact=EQUAL in kinds)
+                yield from objects(names, types, exact=EQUAL in kinds, uses=uses, where=where)
+
+    def _plain_classes(self, name: str) -> Iterator[NameClass]:
+        """Yield the classes of a field of texts; of two that are compared with each other, both have those of both."""
+        linked = [each for each in self._fields if each in self._linked(name)]
+        where = place(self._suffix, name)
+        if len(linked) > 2:  # noqa: PLR2004 - among three fields there are five ways to be the same
+            raise cannot(where, f"`{'`, `'.join(linked)}` are all compared with each other")
+        uses = [each for field in linked for each in self._uses_of(field)]
+        if len(linked) == 1:
+            yield from plain_names(uses, where)
+            return
+        first, second = compared_names(uses, where, linked[0])
+        if name == linked[0]:
+            yield from first
+            return
+        position = self._fields.index(linked[0])
+        self._same.update(
+            {one: position for one in second if not one.named and one.member in {o.member for o in first}}
+        )
+        yield from second
+
+    def _agree(self, values: tuple[NameClass, ...]) -> bool:
+        """Tell whether a value that is to be the same as another one is."""
+        return all(one.member == values[self._same[one]].member for one in values if one in self._same)
+
+    def _linked(self, name: str) -> set[str]:
+        """Return the fields that `name` is compared with for equality, over whatever others, and itself."""
+        found = {name}
+        while further := {other for each in found for uses in self._uses_of(each) for other in uses.beside} - found:
+            found |= further
+        return found
+
+    def _uses_of(self, name: str) -> list[FieldUses]:
+        return [each[name] for each in self._uses if name in each]
+
+    @cached_property
+    def _plain(self) -> bool:
+        return any(snapshot.model.plain for snapshot in self._both)
 
     def _actions(self) -> list[str]:
         return sorted({action for one in self._both for action in one.vocabulary.actions()})
 
     @cached_property
-    def _found(self) -> tuple[Touched, tuple[Column, ...]] | None:
-        """The rules that can answer otherwise, and the columns of their rows; None if every cell must be looked at."""
+    def _found(self) -> Touched | None:
+        """The rules that can answer otherwise; None if every cell must be looked at."""
         first, second = self._contexts
-        if first is None or second is None or not _same_question(first, second) or not (first.direct and second.direct):
+        if first is None or second is None or not comparable(self._both, first, second):
             return None
-        return touched(self._both, first, second), tuple(first.plan.columns)
+        return touched(self._both, first, second)
 
     def _scope(self, at: int) -> Scope | None:
-        if self._found is None:
+        first = self._contexts[0]
+        if self._found is None or first is None or not first.direct:
             return None
-        found, columns = self._found
-        return scope(self._both, found.rules, columns, at)
+        return scope(self._both, self._found.rules, first.plan.columns, at)
 
     def _touched(self) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
         """Yield products of classes that together hold every cell that can change."""
-        if self._found is None:
+        first = self._contexts[0]
+        if self._found is None or first is None:
             yield self._classes
             return
-        found, columns = self._found
-        for rule in found.changed:
-            yield self._spread(rule, columns)
-        for moved in found.moved:
-            wide, term = self._spread(moved.rule, columns), moved.term
+        for rule in self._found.changed:
+            for branch in first.plan.branches:
+                yield self._spread(rule, branch.columns)
+        for moved in self._found.moved:
+            wide, term = self._spread(moved.rule, moved.branch.columns), moved.term
             narrow = tuple(one for one in self._classes[term.field] if moved.names & _nodes(one, self._both, term))
             yield (*wide[: term.field], narrow, *wide[term.field + 1 :])
+        yield from self._refused_otherwise(first)
+
+    def _refused_otherwise(self, first: CompiledContext) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
+        """Yield what one of the snapshots refuses before it asks a rule: an unknown action, a subject named as a role."""
+        known, other = self._vocabularies
+        wide = [self._spread(rule, first.plan.columns) for rule in self._found.renamed] if self._found else []
+        for part in wide if first.direct else [self._classes]:
+            yield from _narrowed(part, known ^ other)
+        roles = self._both[0].role_names ^ self._both[1].role_names
+        if self._plain and first.context.subject:
+            at = self._fields.index(first.context.subject)
+            named = tuple(one for one in self._classes[at] if one.member in roles)
+            yield (*self._classes[:at], named, *self._classes[at + 1 :])
 
     def _spread(self, rule: Rule, columns: Iterable[Column]) -> tuple[tuple[NameClass, ...], ...]:
         """Return for each field the classes that a rule may accept, in either snapshot, at whatever time."""
@@ -237,7 +298,8 @@ class _Comparison:
         for column in columns:
             value = rule.row.fields[column.position]
             fields = {term.field for term in column.terms}
-            if len(fields) == 1:
+            # A value that is no address is no miss of a network but an error, which any rule may have.
+            if len(fields) == 1 and all(term.kind != "ipMatch" for term in column.terms):
                 (at,) = fields
                 accepted = frozenset[int]().union(*(self._accepting(term, value) for term in column.terms))
                 kept[at] = kept.get(at, accepted) & accepted
@@ -269,34 +331,39 @@ class _Comparison:
 
     def _ever(self, section: str, name: NameClass) -> set[str]:
         """Return all that a class stands for in either snapshot, in some domain, at some time."""
-        found = {name.member, *name.memberships}
-        for snapshot in self._both:
-            graph = snapshot.graphs.get(section)
-            for node in graph.nodes((name.member, *name.memberships)) if graph else ():
-                found.update(target for target, *_ in reached(graph, node))
-        return found
+        names = (name.member, *name.memberships)
+        graphs = (snapshot.graphs.get(section) for snapshot in self._both)
+        return set(names).union(*(graph.ever(names) for graph in graphs if graph))
 
     # --- what becomes of them ----------------------------------------------------------------------------------------
 
+    def _instants(self, values: tuple[NameClass, ...]) -> tuple[int, ...]:
+        """Return now, and each later instant at which the answer to a cell may change by itself."""
+        bounds = self._clock_bounds.union(*map(self._windows, values)) if self._timed else self._clock_bounds
+        return (self._now_ms, *sorted(bound for bound in bounds if self._now_ms < bound < FOREVER))
+
     @cached_property
-    def _instants(self) -> tuple[int, ...]:
-        """Now, and each instant from which links that changed count or end."""
-        one, other = (_link_rows(snapshot.rows) for snapshot in self._both)
-        changed = {fields[:2] for _, fields in one ^ other}
-        graphs = [graph for snapshot in self._both for graph in snapshot.graphs.values()] if changed else []
-        bounds = {
-            bound
-            for graph in graphs
-            for links in graph.links.values()
-            for link in links
-            if (link.name, link.target) in changed
-            for bound in (link.window.start_ms + 1, link.window.end_ms)
-            if self._now_ms < bound < FOREVER
-        }
-        return (self._now_ms, *sorted(bounds))
+    def _clock_bounds(self) -> frozenset[int]:
+        found = set().union(*(clock_bounds(context) for context in self._contexts if context))
+        return frozenset(bound + step for bound in found for step in (0, 1))
+
+    @cached_property
+    def _timed(self) -> tuple[RoleGraph, ...]:
+        """The role graphs with links that have a start or an end."""
+        graphs = [graph for snapshot in self._both for graph in snapshot.graphs.values()]
+        return tuple(
+            graph for graph in graphs if any(link.window != ALWAYS for links in graph.links.values() for link in links)
+        )
+
+    def _windows(self, name: NameClass) -> frozenset[int]:
+        """Return when a link with a start or an end, on some way up from a class, begins or ceases to count."""
+        if name not in self._turns:
+            windows = [window for graph in self._timed for window in graph.windows((name.member, *name.memberships))]
+            self._turns[name] = frozenset(bound for window in windows for bound in (window.start_ms + 1, window.end_ms))
+        return self._turns[name]
 
     def _compared(self, values: tuple[NameClass, ...]) -> Cell | None:
-        for now_ms in self._instants:
+        for now_ms in self._instants(values):
             one, other = (self._state(side, values, now_ms) for side in (0, 1))
             if one != other:
                 return self._cell(values, now_ms, (one, other))
@@ -405,12 +472,14 @@ class _Comparison:
 _UNKNOWN: Final = Outcome(effect=Effect.DENY, reason=Reason.UNKNOWN_ACTION)
 
 
-def _refuse_clock(snapshot: Snapshot, suffix: str) -> None:
-    """Refuse a matcher that reads the clock beside conditions and roles: when its answers change is not looked for."""
-    compiled = snapshot.contexts.get(suffix)
-    if compiled is not None and compiled.reads_now:
-        message = f"`m{suffix}` calls `timeMatch`: what changes at which time cannot be compared"
-        raise BadRequestError(message)
+def _narrowed(
+    part: tuple[tuple[NameClass, ...], ...], names: frozenset[str]
+) -> Iterator[tuple[tuple[NameClass, ...], ...]]:
+    """Yield what there is of a product of classes for each field that may hold one of some names."""
+    for at, classes in enumerate(part):
+        narrow = tuple(one for one in classes if one.member in names)
+        if narrow:
+            yield (*part[:at], narrow, *part[at + 1 :])
 
 
 def _key(cell: Cell, position: int, label: str = "") -> tuple[object, ...]:
@@ -433,14 +502,6 @@ def _is_grouping(name: str) -> bool:
     return name.startswith(GROUPING_PREFIXES) and not name.startswith("group:")
 
 
-def _same_question(one: CompiledContext, other: CompiledContext) -> bool:
-    return (
-        one.plan == other.plan
-        and one.context.request == other.context.request
-        and one.context.effect is other.context.effect
-    )
-
-
 def _subject_section(contexts: Iterable[CompiledContext | None], position: int) -> str:
     branches = (branch for one in contexts if one for branch in one.plan.branches)
     terms = (term for branch in branches for column in branch.columns for term in column.terms)
@@ -454,7 +515,3 @@ def _nodes(name: NameClass, snapshots: Iterable[Snapshot], term: Term) -> set[st
         if term.section in snapshot.graphs
         for node in snapshot.graphs[term.section].nodes((name.member, *name.memberships))
     }
-
-
-def _link_rows(rows: Iterable[Row]) -> set[tuple[str, tuple[str, ...]]]:
-    return {(row.section, row.fields) for row in rows if row.section.startswith("g")}

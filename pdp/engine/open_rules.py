@@ -8,7 +8,6 @@ is left out cannot come about.
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 
 from pdp.engine.casbin_text import EffectRule
 from pdp.engine.compiler import Rule, Snapshot
@@ -53,14 +52,21 @@ def is_open(condition: Condition, request: EngineRequest, open_: Open, now_ms: i
     return condition.holds(request.attributes, now_ms) is None
 
 
-def open_rules(snapshot: Snapshot, request: EngineRequest, open_: Open, now_ms: int) -> tuple[OpenRule, ...] | None:
-    """Return what could match, in the order in which rules decide; None if no rule is asked: the question is refused."""
+def open_rules(
+    snapshot: Snapshot, request: EngineRequest, open_: Open, now_ms: int, *, at_any_time: bool = False
+) -> tuple[OpenRule, ...] | None:
+    """Return what could match, in the order in which rules decide; None if no rule is asked: the question is refused.
+
+    With `at_any_time` a condition that reads the clock is open too.
+    """
     compiled = snapshot.contexts.get(request.context)
     if compiled is None or len(request.values) != len(compiled.context.request):
         return None
     if refusal(snapshot.model, snapshot.role_names, request) is not None:
         return None
-    waiting = partial(is_open, request=request, open_=open_, now_ms=now_ms)
+
+    def waiting(condition: Condition) -> bool:
+        return (at_any_time and condition.reads_now) or is_open(condition, request, open_, now_ms)
 
     def assumed(guess: Truth) -> dict[Rule, Truth] | None:
         return truths(

@@ -175,9 +175,7 @@ def _key_pattern(kind: str, text: str) -> Pattern:
     names: list[str] = []
     regex: list[str] = []
     plain = True
-    for number, segment in enumerate(text.split("/")):
-        at = sum(map(len, text.split("/")[:number])) + number
-        parts = tuple(_parts(kind, segment, number, at))
+    for segment, parts in key_parts(kind, text):
         regex.append("".join(_regex(part) for part in parts))
         names.extend(part.parameter for part in parts if part.parameter)
         whole = len(parts) == 1 and not parts[0].star
@@ -190,8 +188,20 @@ def _key_pattern(kind: str, text: str) -> Pattern:
     return Pattern(steps=tuple(steps), whole=plain, verify=verify, literal=literal, crosses="/*" in text)
 
 
+def key_parts(kind: str, text: str) -> Iterator[tuple[str, tuple["Part", ...]]]:
+    """Yield each segment of a pattern of `keyMatch2` to `5`, and what it consists of.
+
+    Raises:
+        PatternError: the pattern could mean two things.
+    """
+    at = 0
+    for number, segment in enumerate(text.split("/")):
+        yield segment, tuple(_parts(kind, segment, number, at))
+        at += len(segment) + 1
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Part:
+class Part:
     """A piece of a segment: literal text, a parameter, or the star that crosses slashes."""
 
     literal: str = ""
@@ -199,17 +209,17 @@ class _Part:
     star: bool = False
 
 
-def _regex(part: _Part) -> str:
+def _regex(part: Part) -> str:
     if part.star:
         return ".*"
     return "([^/]+)" if part.parameter else re2.escape(part.literal)
 
 
-def _parts(kind: str, segment: str, number: int, at: int) -> Iterator[_Part]:
+def _parts(kind: str, segment: str, number: int, at: int) -> Iterator[Part]:
     star = segment.startswith("*") and number > 0
     rest, offset = (segment[1:], at + 1) if star else (segment, at)
     if star:
-        yield _Part(star=True)
+        yield Part(star=True)
     found = list(_PARAMETERS[kind].finditer(rest))
     if kind == "keyMatch2" and found and (found[0].start() > 0 or number == 0 or star):
         message = "`:` is a parameter only after `/`; use `keyMatch3` with `{name}`, or leave the colon out"
@@ -221,20 +231,20 @@ def _parts(kind: str, segment: str, number: int, at: int) -> Iterator[_Part]:
         yield from _literal(rest[end : match.start()], offset + end)
         if not _PARAMETER_NAME.fullmatch(match[1]):
             raise PatternError("PC307", "a parameter has a name of letters, digits and `_`", offset + match.start())
-        yield _Part(parameter=match[1])
+        yield Part(parameter=match[1])
         end = match.end()
     if rest[end:] or not (star or found):
         yield from _literal(rest[end:], offset + end, always=True)
 
 
-def _literal(text: str, at: int, *, always: bool = False) -> Iterator[_Part]:
+def _literal(text: str, at: int, *, always: bool = False) -> Iterator[Part]:
     for offset, character in enumerate(text):
         if character in _REGEX_CHARACTERS:
             raise PatternError(
                 "PC303", f"`{character}` is an operator of regular expressions, and refused", at + offset
             )
     if text or always:
-        yield _Part(literal=text)
+        yield Part(literal=text)
 
 
 def _verifier(regex: str, names: list[str]) -> Verify:
@@ -376,11 +386,11 @@ def _glob_match(text: str) -> Pattern:
     if "**/**" in text:
         raise PatternError("PC307", "`**/**` is not supported; say `**`", text.find("**/**"))
     _check_path(text)
-    segments = [segment if segment == "**" else re.sub(r"\*{2,}", "*", segment) for segment in text.split("/")]
+    segments = glob_segments(text)
     tests = tuple(_glob_segment(segment) for segment in segments)
     steps: list[str | None] = []
     for segment in segments:
-        if _wild(segment):
+        if is_wild(segment):
             break
         steps.append(segment)
     whole = len(steps) == len(segments)
@@ -391,11 +401,17 @@ def _glob_match(text: str) -> Pattern:
     return Pattern(steps=tuple(steps), whole=whole, verify=verify, literal=whole, skips_dots=not whole)
 
 
+def glob_segments(text: str) -> list[str]:
+    """Return the segments of a glob pattern; within one, several stars are one."""
+    return [segment if segment == "**" else re.sub(r"\*{2,}", "*", segment) for segment in text.split("/")]
+
+
 def _below(name: str, count: int) -> bool:
     return not any(segment.startswith(".") for segment in name.split("/")[count:])
 
 
-def _wild(segment: str) -> bool:
+def is_wild(segment: str) -> bool:
+    """Tell whether a segment of a glob pattern matches more than itself."""
     return not {"*", "?", "["}.isdisjoint(segment)
 
 
@@ -403,9 +419,9 @@ def _glob_segment(segment: str) -> Verify | None:
     """Return the test of one segment; None for `**`."""
     if segment == "**":
         return None
-    if not _wild(segment):
+    if not is_wild(segment):
         return lambda text: text == segment
-    compiled = _compiled(_glob_regex(segment))
+    compiled = _compiled(glob_regex(segment))
     dotted = segment[0] not in "*?["
 
     def test(text: str) -> bool:
@@ -414,7 +430,12 @@ def _glob_segment(segment: str) -> Verify | None:
     return test
 
 
-def _glob_regex(segment: str) -> str:
+def glob_regex(segment: str) -> str:
+    """Return the expression, in RE2's syntax, of one segment of a glob pattern; whether dots may be first is not its matter.
+
+    Raises:
+        PatternError: a class of characters that could mean two things.
+    """
     regex, at = [], 0
     while at < len(segment):
         character = segment[at]

@@ -94,6 +94,27 @@ class RoleGraph:
         standing, _ = self.standing(names, domain, now_ms)
         return any(link.window != ALWAYS for node in self.nodes(standing) for link in self.links.get(node, ()))
 
+    def ever(self, names: Iterable[str]) -> set[str]:
+        """Return all that `names` stand for, themselves included, in some domain and at some time."""
+        found = set(names)
+        if not self.walked:
+            reaches = (each[node] for each in self.reaches.values() for node in self.nodes(names) if node in each)
+            return found.union(*((*reach.always, *(target for target, _ in reach.timed)) for reach in reaches))
+        queue = list(found)
+        for name in queue:
+            further = {link.target for node in self.nodes((name,)) for link in self.links.get(node, ())} - found
+            found |= further
+            queue.extend(further)
+        return found
+
+    def windows(self, names: Iterable[str]) -> set[Window]:
+        """Return each window within which `names` stand for something, in whichever domain, and not always."""
+        if self.walked:
+            return {link.window for links in self.links.values() for link in links} - {ALWAYS}
+        nodes = tuple(self.nodes(names))
+        found = (reaches[node] for reaches in self.reaches.values() for node in nodes if node in reaches)
+        return {window for reach in found for _, window in reach.timed}
+
     def _walk(self, names: Iterable[str], domain: str, now_ms: int) -> tuple[set[str], int | None]:
         """Follow links from `names`: patterns of names and of domains are too many to be closed beforehand."""
         found = set(names)

@@ -13,8 +13,12 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from pdp.engine.compiler import CompiledContext, Rule, Snapshot
-from pdp.engine.functions import ANY
-from pdp.engine.plan import ROLE, Column, Term
+from pdp.engine.evaluate import in_order
+from pdp.engine.expression import Call, walk
+from pdp.engine.functions import ANY, action_match
+from pdp.engine.name_uses import row_trees
+from pdp.engine.patterns import PATTERN_FUNCTIONS
+from pdp.engine.plan import ROLE, Branch, Column, Term
 from pdp.engine.roles import RoleGraph
 from pdp.engine.tables import split_version
 
@@ -26,9 +30,10 @@ _REST: Final = "**"
 
 @dataclass(frozen=True, slots=True)
 class Moved:
-    """A rule that is met through links that changed: by which term, and the names whose links they are."""
+    """A rule that is met through links that changed: by which term of which branch, and the names whose links they are."""
 
     rule: Rule
+    branch: Branch
     term: Term
     names: frozenset[str]
 
@@ -39,25 +44,73 @@ class Touched:
 
     changed: tuple[Rule, ...]
     moved: tuple[Moved, ...]
+    renamed: tuple[Rule, ...]
+    """Rules that stay, and accept an action that only one of the vocabularies knows."""
 
     @property
     def rules(self) -> tuple[Rule, ...]:
         """All of them."""
-        return (*self.changed, *(one.rule for one in self.moved))
+        return (*self.changed, *(one.rule for one in self.moved), *self.renamed)
+
+
+def comparable(both: Sequence[Snapshot], first: CompiledContext, second: CompiledContext) -> bool:
+    """Tell whether two contexts can only differ where a rule, or a link by which the index finds rules, changed."""
+    if first.plan != second.plan or first.context.effect is not second.context.effect:
+        return False
+    if (first.context.request, first.context.paths) != (second.context.request, second.context.paths):
+        return False
+    if first.context.effect.ordered and not _same_order(first, second):
+        return False
+    graphs = {section for snapshot in both for section in snapshot.graphs}
+    moving = {section for section in graphs if _links_differ(both, section)}
+    walked = {section for snapshot in both for section, graph in snapshot.graphs.items() if graph.walked}
+    return moving.isdisjoint(walked | _called(first) | _called(second))
+
+
+def _same_order(first: CompiledContext, second: CompiledContext) -> bool:
+    """Tell whether the rules of both stand in the same order."""
+    ranked = [[rule.row.fields for rule in sorted(each.rules, key=in_order)] for each in (first, second)]
+    common = set(ranked[0]) & set(ranked[1])
+    one, other = ([fields for fields in dict.fromkeys(each) if fields in common] for each in ranked)
+    return one == other
+
+
+def _called(context: CompiledContext) -> set[str]:
+    """Return the functions that are called where the index does not look: role graphs among them."""
+    beside = (tree for branch in context.plan.branches for tree in (*branch.guards, *branch.residual))
+    return {node.function for tree in (*beside, *row_trees(context)) for node in walk(tree) if isinstance(node, Call)}
+
+
+def _links_differ(both: Sequence[Snapshot], section: str) -> bool:
+    one, other = (snapshot.graphs.get(section) for snapshot in both)
+    return one is None or other is None or one.links != other.links
 
 
 def touched(both: Sequence[Snapshot], first: CompiledContext, second: CompiledContext) -> Touched:
-    """Return the rules that a comparison of two direct contexts of the same question has to look at."""
+    """Return the rules that a comparison of two comparable contexts has to look at."""
     moves = {section: moved for section in _sections(first) if (moved := _moved(both, section))}
     found = []
     for rule in (*first.rules, *second.rules) if moves else ():
-        for column in first.plan.columns:
-            target = rule.row.fields[column.position]
-            for term in column.terms:
-                names = moves[term.section].get(target) if term.kind == ROLE and term.section in moves else None
-                if names:
-                    found.append(Moved(rule, term, frozenset(names)))
-    return Touched(changed=_changed(first, second), moved=tuple(found))
+        for branch in first.plan.branches:
+            for column in branch.columns:
+                target = rule.row.fields[column.position]
+                for term in column.terms:
+                    names = moves[term.section].get(target) if term.kind == ROLE and term.section in moves else None
+                    if names:
+                        found.append(Moved(rule, branch, term, frozenset(names)))
+    one, other = (frozenset(snapshot.vocabulary.actions()) for snapshot in both)
+    renamed = tuple(rule for rule in (*first.rules, *second.rules) if _accepts(first, rule, one ^ other))
+    return Touched(changed=_changed(first, second), moved=tuple(found), renamed=renamed)
+
+
+def _accepts(context: CompiledContext, rule: Rule, actions: frozenset[str]) -> bool:
+    """Tell whether a rule may accept one of some actions."""
+    if not actions:
+        return False
+    columns = (column for branch in context.plan.branches for column in branch.columns)
+    words = [column for column in columns if {term.kind for term in column.terms} == {"actionMatch"}]
+    texts = [rule.row.fields[column.position] for column in words]
+    return not texts or any(action_match(action, text) for action in actions for text in texts)
 
 
 def _changed(first: CompiledContext, second: CompiledContext) -> tuple[Rule, ...]:
@@ -67,7 +120,8 @@ def _changed(first: CompiledContext, second: CompiledContext) -> tuple[Rule, ...
 
 
 def _sections(context: CompiledContext) -> set[str]:
-    return {term.section for column in context.plan.columns for term in column.terms if term.kind == ROLE}
+    columns = (column for branch in context.plan.branches for column in branch.columns)
+    return {term.section for column in columns for term in column.terms if term.kind == ROLE}
 
 
 def _moved(both: Sequence[Snapshot], section: str) -> Mapping[str, set[str]]:
@@ -134,7 +188,8 @@ def scope(both: Sequence[Snapshot], rules: Iterable[Rule], columns: Iterable[Col
     """Return which names of field `at` the values of `rules` can meet; None: any."""
     mine = [column for column in columns if {term.field for term in column.terms} == {at}]
     values = {rule.row.fields[column.position] for rule in rules for column in mine}
-    if not mine or len(values) > _WIDE:
+    by_pattern = any(term.kind in PATTERN_FUNCTIONS for column in mine for term in column.terms)
+    if not mine or by_pattern or len(values) > _WIDE:
         return None
     sections = {term.section for column in mine for term in column.terms if term.kind == ROLE}
     graphs = [snapshot.graphs[section] for snapshot in both for section in sections if section in snapshot.graphs]

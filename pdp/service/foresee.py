@@ -10,7 +10,7 @@ from typing import Final
 
 from pdp.change.facts import Facts
 from pdp.decide import GRANTS, decide
-from pdp.engine.classes import subjects, written
+from pdp.engine.classes import place, subjects, uses_of
 from pdp.engine.compiler import Snapshot
 from pdp.engine.diff import Cell, diff
 from pdp.engine.pack import Pack
@@ -121,5 +121,7 @@ class _Asking:
 
 def _people(world: World) -> Iterator[tuple[str, Party]]:
     """Yield everybody whom the policy names, and somebody of each group and pattern that it names."""
-    for name in subjects(written((world.snapshot,), GRANTS, "sub"), everyone=False) if world.snapshot else ():
+    uses = uses_of((world.snapshot,), GRANTS, "sub") if world.snapshot else ()
+    names = set[str]().union(*(each.names for each in uses))
+    for name in subjects(names, everyone=False, uses=uses, where=place(GRANTS, "sub")):
         yield name.label, Party(principal=Principal.parse(name.member), groups=frozenset(name.memberships))

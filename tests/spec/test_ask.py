@@ -12,7 +12,7 @@ from pdp.model.listed import Access, Listed
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.world import World
-from tests.support.worlds import START_MS, Scribe
+from tests.support.worlds import MODEL, START_MS, Scribe
 
 POLICY = """\
 g, user:dana@x, role:scientist, dev
@@ -80,7 +80,7 @@ def world() -> World:
 
 
 def party(label: str) -> Party:
-    name, groups = SUBJECTS[label]
+    name, groups = {**SUBJECTS, **MATCHED_SUBJECTS}[label]
     return Party(principal=Principal.parse(name), groups=frozenset(groups))
 
 
@@ -141,6 +141,47 @@ def test_who_can_agrees_with_decide_on_every_subject(world: World, terms: Terms)
         assert set(listed) <= set(SUBJECTS)
         for label in SUBJECTS:
             held(listed.get(label), answers(world, label, action, resource, terms))
+
+
+MATCHED_MODEL = (
+    MODEL[: MODEL.index("m  =")]
+    + 'm = (g(r.sub, p.role, r.env) || p.role == "role:ml" && regexMatch(r.sub, "^user:ml-[a-z]+@x$"))'
+    " && regexMatch(r.act, p.act) && resourceMatch(r.obj, p.obj) && envMatch(r.env, p.env) && when(p.when)\n"
+    'm2 = (g3(r2.src, p2.src) || p2.src == "segment:apps" && keyMatch(r2.src, "workload:*"))'
+    " && actionMatch(r2.act, p2.act) && g3(r2.dst, p2.dst) && when(p2.when)\n"
+)
+MATCHED_POLICY = """\
+g, user:ml-ana@x, role:barred, dev
+g, group:team, role:ml, dev
+p, role:ml, ^dataset\\.(read|list)$, dataset/**, dev, , , allow
+p, role:barred, ^dataset\\.l.*, dataset/**, dev, , , deny
+p, role:ml, ^dataset\\.write$, dataset/**, dev, request.ticket == 'T', , allow
+p2, segment:apps, dataset.*, segment:data, , allow
+"""
+MATCHED_SUBJECTS = {
+    "*": ("user:somebody@x", ()),
+    "group:team": ("user:member@x", ("group:team",)),
+    "regexMatch(^user:ml-[a-z]+@x$)": ("user:ml-zoe@x", ()),
+    "user:ml-ana@x": ("user:ml-ana@x", ()),
+    "user:shut@x": ("user:shut@x", ()),
+}
+
+
+def test_who_can_agrees_with_decide_where_principals_and_actions_are_matched_by_patterns_of_casbin() -> None:
+    scribe = Scribe()
+    scribe.policy(MATCHED_POLICY, model_text=MATCHED_MODEL)
+    scribe.lock("l1", {"kind": "principal", "principal": "user:shut@x"})
+    world = scribe.assets(**{"dataset/vision": {"environment": "dev", "segment": "segment:data"}})
+    terms = Terms()
+    for action in ("dataset.read", "dataset.list", "dataset.write", "dataset.delete"):
+        found = who_can(world, Action.parse(action), Resource.parse("dataset/vision"), START_MS, terms)
+        listed = {entry.subject: entry for entry in found if entry}
+        assert set(listed) <= set(MATCHED_SUBJECTS)
+        for label in MATCHED_SUBJECTS:
+            held(listed.get(label), answers(world, label, action, "dataset/vision", terms))
+        if action == "dataset.read":
+            assert list(listed) == ["group:team", "regexMatch(^user:ml-[a-z]+@x$)", "user:ml-ana@x"]
+            assert listed["group:team"].sources == ("keyMatch(workload:*)",)
 
 
 @pytest.mark.holds("adv_list_partial", "P3")

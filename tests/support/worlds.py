@@ -39,9 +39,9 @@ def verifier() -> TrustVerifier:
     return TrustVerifier(root, TENANT)
 
 
-def rows(text: str, *, file: str = "test.csv") -> tuple[Row, ...]:
-    """Return the rows of CSV text under the shipped model; a finding fails the test."""
-    model, findings = parse_model(MODEL, file="model.conf")
+def rows(text: str, *, file: str = "test.csv", model_text: str = MODEL) -> tuple[Row, ...]:
+    """Return the rows of CSV text under a model, the shipped one if none is given; a finding fails the test."""
+    model, findings = parse_model(model_text, file="model.conf")
     assert model is not None, findings
     parsed, findings = parse_rows(text, file=file, model=model)
     assert not findings, [str(finding) for finding in findings]
@@ -69,12 +69,12 @@ class Scribe:
         self.entries.append(entry)
         return self.world
 
-    def policy(self, text: str) -> World:
-        """Make `text` the rows of the live policy."""
-        wanted = rows(text)
+    def policy(self, text: str, *, model_text: str = MODEL) -> World:
+        """Make `text` the rows of the live policy; only the first one brings a model."""
+        wanted = rows(text, model_text=model_text)
         held = self.world.snapshot.rows if self.world.snapshot else ()
         payload = {
-            "model": MODEL if not held else None,
+            "model": model_text if not held else None,
             "vocabulary": VOCABULARY if not held else None,
             "added": [row.to_json() for row in wanted if row not in held],
             "removed": [row.to_json() for row in held if row not in wanted],

@@ -1,8 +1,12 @@
 import pytest
 
+from pdp.engine.casbin_text import parse_model, parse_rows
+from pdp.engine.compiler import Snapshot, compile_policy
 from pdp.engine.diff import Cell, Change, diff
+from pdp.engine.vocabulary_text import parse_vocabulary
 from pdp.errors import BadRequestError
 from pdp.model.attributes import instant_ms
+from pdp.model.vocabulary import Vocabulary
 from tests.unit.engine.conftest import Workbench
 
 NOW_MS = instant_ms("2026-06-01T00:00:00Z")
@@ -104,6 +108,85 @@ def test_a_member_that_joins_a_collection_changes_only_itself(bench: Workbench) 
     found = changes(bench, base + "g2, dataset/hr/people, collection:pii\n", base)
     assert {cell.values[2] for cell in found} == {"dataset/hr/people"}
     assert {cell.change for cell in found if cell.values[3] == "dev"} == {Change.LOSES}
+
+
+def test_who_holds_a_role_later_gains_by_it_from_then(bench: Workbench) -> None:
+    before = BASE + "g, user:tim, role:app, prod, 2026-07-01T00:00:00Z, _\n"
+    found = changes(bench, before + "p, role:app, endpoint.scale, endpoint/**, prod, , , allow", before)
+    assert {cell.values[0]: cell.from_ms for cell in found} == {
+        "role:app": 0,
+        "user:tim": instant_ms("2026-07-01T00:00:00Z") + 1,
+    }
+
+
+def test_whom_a_role_barred_gains_when_it_ends(bench: Workbench) -> None:
+    before = BASE + "g, user:tim, role:app, prod\ng, user:tim, role:barred, prod, _, 2026-07-01T00:00:00Z\n"
+    before += "p, role:barred, *, endpoint/**, prod, , , deny\n"
+    found = changes(bench, before + "p, role:app, endpoint.scale, endpoint/**, prod, , , allow", before)
+    (tim,) = (cell for cell in found if cell.values[0] == "user:tim")
+    assert (tim.change, tim.from_ms) == (Change.GAINS, instant_ms("2026-07-01T00:00:00Z"))
+
+
+def test_an_action_that_leaves_the_vocabulary_is_lost_by_who_had_every_action(bench: Workbench) -> None:
+    rows = "p, role:ops, endpoint.*, endpoint/**, prod, , , allow\n"
+    before = bench.snapshot(rows)
+    vocabulary, found = parse_vocabulary(bench.vocabulary_text.replace("scale, ", ""), file="vocabulary.yaml")
+    assert vocabulary is not None, found
+    after = compile_policy(bench.model, vocabulary, before.rows)
+    assert isinstance(after, Snapshot)
+    told = {(cell.values[0], cell.values[1]): cell.change for cell in diff(before, after, NOW_MS)}
+    assert told == {("role:ops", "endpoint.scale"): Change.LOSES}
+    told = {(cell.values[0], cell.values[1]): cell.change for cell in diff(after, before, NOW_MS)}
+    assert told == {("role:ops", "endpoint.scale"): Change.GAINS}
+
+
+PLAIN = """
+[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act, start, end, eft
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = g(r.sub, p.sub) && keyMatch(r.obj, p.obj) && regexMatch(r.act, p.act) && timeMatch(p.start, p.end)
+"""
+
+
+def plain(*lines: str) -> Snapshot:
+    model, found = parse_model(PLAIN, file="model.conf")
+    assert model is not None, found
+    rows, found = parse_rows("\n".join(lines), file="rows.csv", model=model)
+    assert not found, [str(item) for item in found]
+    compiled = compile_policy(model, Vocabulary(types={}, attributes={}), rows)
+    assert isinstance(compiled, Snapshot), [str(item) for item in compiled]
+    return compiled
+
+
+def test_rows_of_casbin_are_compared_by_their_patterns_and_at_the_times_they_write() -> None:
+    lines = ["g, ana, sci", "p, sci, /data/*, ^(read|list)$, _, _, allow"]
+    added = "p, sci, /data/hr/*, ^w.*, 2026-07-01 00:00:00, 2026-08-01 00:00:00, allow"
+    found = diff(plain(*lines), plain(*lines, added), NOW_MS)
+    assert [(cell.values, cell.change, cell.from_ms) for cell in found] == [
+        (
+            ("ana", "keyMatch(/data/hr/*)", "regexMatch(^w.*)"),
+            Change.GAINS,
+            instant_ms("2026-07-01T00:00:00Z") + 1,
+        )
+    ]
+    gone = diff(plain(*lines), plain(lines[0], lines[1].replace("(read|list)", "read")), NOW_MS)
+    assert [(cell.values, cell.change) for cell in gone] == [(("ana", "keyMatch(/data/*)", "list"), Change.LOSES)]
+
+
+def test_of_many_names_only_those_are_compared_that_a_changed_row_meets(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pdp.engine.diff.MAX_DIFF_CELLS", 400)
+    lines = [f"p, role{number}, /data/{number}, ^read$, _, _, allow" for number in range(40)]
+    lines += [f"g, user{number}, role{number % 40}" for number in range(80)]
+    found = diff(plain(*lines), plain(*lines, "p, role7, /new, ^read$, _, _, allow"), NOW_MS)
+    assert {cell.values for cell in found} == {(who, "/new", "read") for who in ("user7", "user47")}
+    joined = diff(plain(*lines), plain(*lines, "g, user7, role9"), NOW_MS)
+    assert {cell.values for cell in joined} == {("user7", "/data/9", "read")}
 
 
 def test_a_comparison_that_is_too_large_is_refused_and_never_cut(

@@ -3,13 +3,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pdp.engine.casbin_text import parse_model, parse_rows
-from pdp.engine.classes import NameClass, check_enumerable, fresh, objects, subjects
+from pdp.engine.classes import NameClass, check_enumerable, fresh, objects, subjects, uses_of
 from pdp.engine.compiler import Snapshot, compile_policy
+from pdp.engine.diff import Change, diff
 from pdp.engine.evaluate import EngineRequest
 from pdp.engine.functions import resource_match
 from pdp.engine.possible import possible
 from pdp.errors import BadRequestError
 from pdp.model.listed import Access
+from pdp.model.names import Principal
 from tests.unit.engine.conftest import Workbench
 
 GRANT = "p, role:a, dataset.read, dataset/**, dev,"
@@ -80,32 +82,88 @@ def test_subjects_are_principals_groups_patterns_and_everyone_else() -> None:
     assert fresh("user:", ("user:any", "user:any-xy")) == "user:any-x-x"
 
 
-@pytest.mark.parametrize(
-    "matcher",
-    [
-        "g(r.sub, p.role, r.env) && keyMatch(r.obj, p.obj)",
-        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.act >= p.act",
-        "r.sub == p.role && resourceMatch(r.obj, p.obj) && r.sub != r.obj",
-        "g(r.sub, p.role, r.env) && resourceMatch(r.obj, p.obj) && g2(r.sub, r.obj)",
-        "r.sub.name == p.role && resourceMatch(r.obj, p.obj)",
-    ],
-)
-def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench, matcher: str) -> None:
+def custom(bench: Workbench, matcher: str, *rows: str) -> Snapshot:
     text = bench.model_text[: bench.model_text.index("m  =")] + f"m = {matcher} && when(p.when)\n"
     text += "m2 = " + bench.model_text.split("m2 =")[1]
     model, found = parse_model(text, file="model.conf")
     assert model is not None, found
-    rows, problems = parse_rows("p, role:a, dataset.read, dataset/a, dev, , , allow", file="rows.csv", model=model)
+    lines, problems = parse_rows("\n".join(rows), file="rows.csv", model=model)
     assert not problems
-    snapshot = compile_policy(model, bench.vocabulary, rows)
+    snapshot = compile_policy(model, bench.vocabulary, lines)
     assert isinstance(snapshot, Snapshot), [str(item) for item in snapshot]
-    with pytest.raises(
-        BadRequestError, match=r"names of `r\.\w+` cannot be enumerated under `m`: .*(compared|matches)"
-    ):
-        check_enumerable(snapshot, "")
+    return snapshot
+
+
+READ = "p, role:a, dataset.read, dataset/a, dev, , , allow"
+
+
+@pytest.mark.parametrize(
+    ("matcher", "why"),
+    [
+        ("r.sub.name == p.role && resourceMatch(r.obj, p.obj)", "`r.sub.name` is looked into, which no name shows"),
+        ("r.sub == 7 && resourceMatch(r.obj, p.obj)", "compared with the value `7`, which is no text"),
+        ("r.sub < r.obj && resourceMatch(r.obj, p.obj)", "ordered beside another field (`obj`)"),
+        ("r.sub in r.obj.owners && resourceMatch(r.obj, p.obj)", "`r.sub` is looked into, which no name shows"),
+    ],
+)
+def test_of_a_matcher_without_classes_of_names_there_is_no_list(bench: Workbench, matcher: str, why: str) -> None:
+    snapshot = custom(bench, matcher, READ)
+    with pytest.raises(BadRequestError, match=r"names of `r\.sub` under `m` cannot be enumerated: ") as raised:
+        check_enumerable(snapshot, "", "sub")
+    assert why in raised.value.message
     check_enumerable(snapshot, "", "env")
     check_enumerable(snapshot, "2")
     check_enumerable(snapshot, "9")
+
+
+@pytest.mark.parametrize(
+    ("matcher", "labels"),
+    [
+        (
+            "keyMatch(r.sub, p.role) && resourceMatch(r.obj, p.obj)",
+            ["*", "keyMatch(user:ml-*)", "user:ana"],
+        ),
+        (
+            'regexMatch(r.sub, "^(user|agent):bot-.*") && r.sub != "user:bot-1" && resourceMatch(r.obj, p.obj)',
+            ["*", "regexMatch(^(user|agent):bot-.*)", "user:bot-1"],
+        ),
+        (
+            'regexMatch(r.sub, "^workload:spiffe://t/.*") && resourceMatch(r.obj, p.obj)',
+            ["*", "regexMatch(^workload:spiffe://t/.*)"],
+        ),
+        ('keyMatch(r.sub, "*") && resourceMatch(r.obj, p.obj)', ["keyMatch(*)"]),
+        ('ipMatch(r.sub, "10.0.0.0/8") && resourceMatch(r.obj, p.obj)', ["*"]),
+    ],
+)
+def test_principals_fall_into_classes_under_patterns_of_casbin(
+    bench: Workbench, matcher: str, labels: list[str]
+) -> None:
+    snapshot = custom(
+        bench, matcher, "p, user:ml-*, *, dataset/a, dev, , , allow", "p, user:ana, *, dataset/a, dev, , , allow"
+    )
+    uses = uses_of((snapshot,), "", "sub")
+    found = subjects(set().union(*(each.names for each in uses)), uses=uses, where="`r.sub`")
+    assert [each.label for each in found] == labels
+    assert all(Principal.parse(each.member) for each in found)
+
+
+def test_a_condition_on_the_clock_is_compared_under_any_matcher(bench: Workbench) -> None:
+    matcher = "(r.sub == p.role || r.sub == p.act) && resourceMatch(r.obj, p.obj)"
+    later = READ.replace("dev, ,", "dev, now > timestamp('2090-01-01T00:00:00Z'),").replace("role:a", "role:b")
+    before, after = custom(bench, matcher, READ), custom(bench, matcher, READ, later)
+    assert not after.contexts[""].direct
+    found = diff(before, after, 0)
+    assert {(cell.values[0], cell.change, cell.always) for cell in found} == {("role:b", Change.REWRITTEN, False)}
+
+
+def test_somebody_in_a_group_is_matched_by_as_few_patterns_as_possible(bench: Workbench) -> None:
+    snapshot = custom(bench, 'keyMatch(r.sub, "user:*") && g(r.sub, p.role, r.env)', READ, "g, group:x, role:a, dev")
+    uses = uses_of((snapshot,), "", "sub")
+    found = {each.label: each for each in subjects(uses[0].names, uses=uses, where="`r.sub`")}
+    assert list(found) == ["*", "group:x", "keyMatch(user:*)"]
+    assert found["group:x"].memberships == ("group:x",)
+    assert found["group:x"].member.startswith("user:")
+    assert not found["*"].member.startswith("user:")
 
 
 SEGMENTS = st.sampled_from(["a", "b", "*"])
