@@ -12,10 +12,11 @@ from functools import cached_property
 from typing import Final
 
 from pdp.engine.casbin_text import Row
-from pdp.engine.classes import EVERYONE, NameClass
+from pdp.engine.classes import EVERYONE, NameClass, uses_of
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.diff import Cell, Change, diff
 from pdp.engine.functions import ANY, action_alternatives
+from pdp.engine.name_uses import FieldUses
 from pdp.engine.patterns import PATTERN_FUNCTIONS, read_pattern
 from pdp.engine.plan import ROLE
 from pdp.errors import BadRequestError
@@ -195,19 +196,35 @@ class Facts:
         names = self._names(party)
         if not any(self._touches(one, names) for one in self._changed):
             return False
-        # Who has groups has the rights of all of them together, and what one denies another may allow.
-        cells = self._compared(_person(party)) if party.groups else self._cells
+        # Who has groups has the rights of all of them together, and what one denies another may allow. Whom patterns match,
+        # or who is any other, is told by no name: then the comparison is about the person.
+        cells = self._compared(_person(party)) if party.groups or self._matched else self._cells
         if cells is None:
             return True
         return any(cell.change in _FAVOURS and cell.values[0] in {*names, EVERYONE} for cell in cells)
+
+    @cached_property
+    def _uses(self) -> tuple[FieldUses, ...]:
+        """How each of the policies looks at who asks."""
+        both = (self.before, self.after)
+        return tuple(each for one in both for name in _asking(one) for each in uses_of((one,), "", name))
+
+    @cached_property
+    def _matched(self) -> bool:
+        """Whether classes of principals are made by more than their names, groups and roles."""
+        plain = self.before.model.plain or self.after.model.plain
+        return plain or any(each.patterns for each in self._uses)
 
     @cached_property
     def _cells(self) -> tuple[Cell, ...] | None:
         return self._compared()
 
     def _compared(self, *people: NameClass) -> tuple[Cell, ...] | None:
-        """Return the cells of grants that change; None where they cannot be told: two languages, or too many to compare."""
-        if self.words:
+        """Return the cells of grants that change; None where they cannot be told.
+
+        That is between two languages, where who asks is compared with what is asked, or if there are too many to compare.
+        """
+        if self.words or any(each.beside for each in self._uses):
             return None
         try:
             cells = diff(self.before, self.after, self.now_ms, people=people)
@@ -256,11 +273,15 @@ class Facts:
         if row.section.startswith("g"):
             return True  # a collection: which rules it brings in, the comparison tells
         context = self._context(row)
-        subject = context.plan.subject if context else None
+        subject = context.plan.subject if context and context.plan.simple else None
         denies = self._field(row, "eft") == "deny"
         # An allow that is gone may have obliged to something that the others do not.
         lifts = changed.added is not denies or bool(self._field(row, "then"))
         return lifts and (subject is None or row.fields[subject.position] in names)
+
+
+def _asking(snapshot: Snapshot) -> tuple[str, ...]:
+    return snapshot.contexts[""].context.request[:1]
 
 
 def _role_sections(context: CompiledContext) -> Iterator[str]:

@@ -219,3 +219,20 @@ def test_a_row_that_cannot_be_read_is_the_worst_that_it_may_be(model: str, row: 
 def test_a_graph_of_both_people_and_segments_hides_no_gain() -> None:
     rows = ACTIVATES.format("allow") + "p2, segment:a, dataset.read, segment:b, allow\n"
     assert "self_grant" in told_in(ONE_GRAPH, rows, rows + f"g, {MIA}, role:app\n")
+
+
+@pytest.mark.parametrize(
+    ("matcher", "row"),
+    [
+        ("keyMatch(r.sub, p.sub)", "p, user:m*, dataset.read, dataset/z, dev, allow"),
+        ('(g(r.sub, p.sub) || regexMatch(r.sub, "^user:.*"))', "p, role:other, dataset.read, dataset/z, dev, allow"),
+        ('(g(r.sub, p.sub) || r.sub != "user:eve")', "p, role:other, dataset.read, dataset/z, dev, allow"),
+    ],
+)
+def test_who_is_matched_by_a_pattern_gains_by_it(matcher: str, row: str) -> None:
+    for model in (OTHER_MODEL, PATTERNS):
+        text = model.replace("g(r.sub, p.sub)", matcher)
+        before = SMALL.replace("role:app", "user:x") if "keyMatch(r.sub" in matcher else SMALL
+        assert "self_grant" in told_in(text, before, before + row + "\n")
+        other = row.replace("user:m*", "user:n*").replace(", allow", ", deny")
+        assert "self_grant" not in told_in(text, before, before + other + "\n")
