@@ -55,7 +55,7 @@ def decide(world: World, question: Question, now_ms: int, *, clock_off: bool = F
     """
     settled = question.settled
     if settled is not None and settled.world is world.mark and not clock_off:
-        return settled.decision
+        return _until_expiry(settled.decision, question.credential.expires_at_s, now_ms)
     candidate = world.candidate and candidate_for(world, question, now_ms, clock_off=clock_off, point=point)
     case = open_case(world, question, candidate)
     if isinstance(case, Decision):
@@ -275,23 +275,33 @@ class _Made(NamedTuple):
 
 
 def _judge(case: Case, now_ms: int) -> Decision:
-    """Run the stages and return what follows from them: the decision made before, where it does and time cannot change it."""
+    """Run the stages and return what follows from them: the decision made before, where it does and time cannot change it.
+
+    But for the credential's end, which only bounds the time of the next look.
+    """
     asked, refusal = _asked(case, now_ms)
     outcomes = [one.outcome for one in asked]
     question, made = case.question, asked[-1].made
-    if question.credential.expires_at_s:
-        return _settle(case, outcomes, refusal, now_ms)
+    expires_at_s = question.credential.expires_at_s
     decision: Decision
     if made is not None and made.follows(case.world.seq, outcomes, question.supports):
         decision = made.decision
     else:
         decision = _settle(case, outcomes, refusal, now_ms)
         if any(outcome.reads_now or outcome.valid_until_ms is not None for outcome in outcomes):
-            return decision
+            return _until_expiry(decision, expires_at_s, now_ms)
         asked[-1].made = _Made(case.world.seq, outcomes, question.supports, decision)
     if all(one.lasting for one in asked):
         _stand(case, decision)
-    return decision
+    return _until_expiry(decision, expires_at_s, now_ms)
+
+
+def _until_expiry(decision: Decision, expires_at_s: int, now_ms: int) -> Decision:
+    """Return the decision, to be looked at again no later than when the credential ends; 0: it does not."""
+    if not expires_at_s or decision.reason is Reason.OBLIGATION_UNSUPPORTED:  # no time turns that around
+        return decision
+    left_s, again_s = max(0.0, expires_at_s - now_ms / 1000), decision.recheck_after_s
+    return decision if again_s is not None and again_s <= left_s else replace(decision, recheck_after_s=left_s)
 
 
 def _stand(case: Case, decision: Decision) -> None:
@@ -387,10 +397,10 @@ def _source(question: Question) -> Principal | None:
 
 
 def _settle(case: Case, outcomes: Sequence[Outcome], refusal: Reason | None, now_ms: int) -> Decision:
-    """Turn the stages' outcomes into the decision, with merged obligations and the time of the next look."""
+    """Turn the stages' outcomes into the decision, with merged obligations and the next look that these ask for."""
     if refusal is not None:
         # Time alone may turn a deny around, too: a role starts, a condition reads the clock.
-        return case.deny(refusal, outcomes[-1], again_s=_next_look_s(case, outcomes, (), now_ms))
+        return case.deny(refusal, outcomes[-1], again_s=_next_look_s(outcomes, (), now_ms))
     obligations = _duties(outcomes)
     if obligations is None:
         return case.deny(Reason.OBLIGATION_UNSUPPORTED, detail="two rules oblige to different things")
@@ -406,7 +416,7 @@ def _settle(case: Case, outcomes: Sequence[Outcome], refusal: Reason | None, now
         obligations=obligations,
         determining=tuple([row for outcome in outcomes for row in outcome.determining]),
         role_path=granting.role_path,
-        recheck_after_s=_next_look_s(case, outcomes, obligations, now_ms),
+        recheck_after_s=_next_look_s(outcomes, obligations, now_ms),
     )
 
 
@@ -418,18 +428,14 @@ def _duties(outcomes: Sequence[Outcome]) -> tuple[Obligation, ...] | None:
     return obliging[0] if obliging else ()  # one outcome's are merged already
 
 
-def _next_look_s(
-    case: Case, outcomes: Sequence[Outcome], obligations: tuple[Obligation, ...], now_ms: int
-) -> float | None:
-    """Return the least of: obligation, role bound, token expiry, and 30 s if a condition reads `now`."""
+def _next_look_s(outcomes: Sequence[Outcome], obligations: tuple[Obligation, ...], now_ms: int) -> float | None:
+    """Return the least of: obligation, role bound, and 30 s if a condition reads `now`."""
     bounds = []
     for outcome in outcomes:
         if outcome.valid_until_ms is not None:
             bounds.append((outcome.valid_until_ms - now_ms) / 1000)
         if outcome.reads_now:
             bounds.append(MAX_RECHECK_S)
-    if case.question.credential.expires_at_s:
-        bounds.append(case.question.credential.expires_at_s - now_ms / 1000)
     obliged = recheck_after_s(obligations) if obligations else None
     if obliged is not None:
         bounds.append(obliged)

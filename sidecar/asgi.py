@@ -34,9 +34,9 @@ from sidecar.asgi_scope import (
     with_length,
 )
 from sidecar.asgi_websocket import Socket
+from sidecar.asked import Verdict
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.exchange import Exchange, NotPassableError
-from sidecar.gate import Verdict
 from sidecar.limits import LIMITS
 from sidecar.rewrite import sent_on
 from sidecar.routes import Body, Placement, Row

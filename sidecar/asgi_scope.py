@@ -11,8 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
+from sidecar.asked import Ask
 from sidecar.envoy import CERTIFICATE_HEADER, METHOD_AND_PATH_OVERRIDES
-from sidecar.gate import Ask
 from sidecar.headers import Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial

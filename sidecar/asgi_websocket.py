@@ -14,8 +14,8 @@ from typing import Any
 from pdp.errors import Reason
 from sidecar.asgi_door import Door
 from sidecar.asgi_scope import Application, Message, Receive, Scope, Send, asked, ended, handed_on
+from sidecar.asked import Admitted, Verdict
 from sidecar.bodies import UNREAD, BadBody, Content, strict_object
-from sidecar.gate import Admitted, Verdict
 from sidecar.replies import Denial, word_of
 from sidecar.routes import WEBSOCKET, Body, Placement
 

@@ -33,8 +33,9 @@ from pdp.identity.certificates import PeerCertificate
 from pdp.identity.challenge import challenge
 from pdp.identity.issuers import IssuerTable
 from pdp.identity.proof import BoundRequest
-from pdp.identity.types import Refusal
+from pdp.identity.types import Refusal, VerifiedIdentity
 from pdp.limits import AUDIT_GATHER_S, MAX_STALENESS_S
+from pdp.model.recent import Recent
 from pdp.ports import Clock, FeedSource
 from pdp.replica import Replica
 from pdp.service.audit import AuditShipper, AuditSink, AuditTrail
@@ -47,8 +48,9 @@ from pdp.service.watch_index import Watches
 from pdp.trust.feed import Hello
 from pdp.trust.verifier import TrustVerifier
 from pdp.world import World, empty_world
+from sidecar.asked import Identified, Unidentified
 from sidecar.config import CoreConfig, PdpAccess
-from sidecar.gate import Gate, Identified, Unidentified
+from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.metrics import Tally, exposition
 from sidecar.rechecks import Rechecker
@@ -85,6 +87,8 @@ class Identifier:
         self._authenticator = authenticator
         self._replica = replica
         self._certificate_suffices = certificate_suffices
+        # By identity, which is held beside it: a pure function of it, so that there is nothing to invalidate.
+        self._known: Recent[int, tuple[Identified, VerifiedIdentity]] = Recent(LIMITS.identities)
 
     async def __call__(
         self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest, action: str
@@ -101,14 +105,22 @@ class Identifier:
         if isinstance(outcome, Refusal):
             headers = challenge(outcome, nonce=self._authenticator.nonce())
             return Unidentified(reason=outcome.reason, detail=outcome.detail, challenge=headers)
-        return Identified(
-            party=outcome.party,
-            actors=outcome.actors,
-            workload=outcome.workload,
-            facts=outcome.facts,
-            claims=outcome.attributes,
-            expires_at_s=outcome.expires_at_s,
-        )
+        known = self._known.find(id(outcome))
+        if known is None:
+            known = _identified(outcome), outcome
+            self._known.keep(id(outcome), known)
+        return known[0]
+
+
+def _identified(identity: VerifiedIdentity) -> Identified:
+    return Identified(
+        party=identity.party,
+        actors=identity.actors,
+        workload=identity.workload,
+        facts=identity.facts,
+        claims=identity.attributes,
+        expires_at_s=identity.expires_at_s,
+    )
 
 
 class Core:

@@ -8,9 +8,9 @@ from functools import reduce
 
 from pdp.errors import Reason
 from sidecar import messages
+from sidecar.asked import Verdict
 from sidecar.bodies import BadBody, Content
 from sidecar.cutoff import Delivered
-from sidecar.gate import Verdict
 from sidecar.outputs import Lister, StripError, Stripper, Whole, readable_media
 from sidecar.results import Giver, Results
 from sidecar.routes import NO_TOKENS, Body, Row

@@ -20,8 +20,9 @@ from envoy.service.auth.v3 import external_auth_pb2 as auth
 from envoy.service.auth.v3 import external_auth_pb2_grpc as auth_grpc
 
 from pdp.errors import Reason
+from sidecar.asked import Ask, Verdict
 from sidecar.envoy import CERTIFICATE_HEADER, GIVEN_HEADERS
-from sidecar.gate import Ask, Gate, Verdict
+from sidecar.gate import Gate
 from sidecar.headers import CREDENTIALS, ONCE, TRACEPARENT, Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial

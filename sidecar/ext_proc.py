@@ -23,9 +23,10 @@ from envoy.service.ext_proc.v3 import external_processor_pb2_grpc as proc_grpc
 
 from pdp.errors import Reason
 from sidecar import bodies, messages
+from sidecar.asked import Admitted, Verdict
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.exchange import Exchange, NotPassableError
-from sidecar.gate import Admitted, Gate, Verdict
+from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.proc_wire import (
     ask_of,

@@ -9,26 +9,25 @@ a deny.
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Awaitable, Sequence
+from dataclasses import replace
 from functools import lru_cache
-from typing import Protocol, TypeVar
+from typing import TypeVar
 from urllib.parse import unquote
 
 from pdp.errors import PortcullisError, Reason
-from pdp.identity.challenge import Header
 from pdp.identity.proof import BoundRequest
-from pdp.model.attributes import NO_ATTRIBUTES, Attributes, Value
-from pdp.model.decision import Answer, Decision
-from pdp.model.names import Action, Principal, Resource
-from pdp.model.request import CredentialFacts, Party, Question
+from pdp.model.decision import Decision
+from pdp.model.names import Resource
+from pdp.model.request import Party, Question
 from pdp.model.trace import TRACE, trace_id
+from sidecar.asked import Admitted, Ask, Decides, Identifies, Unidentified, Verdict
 from sidecar.bodies import UNREAD, BadBody, Content
-from sidecar.duties import NO_DUTIES, Duties, supported
+from sidecar.duties import Duties
 from sidecar.limits import LIMITS
 from sidecar.metrics import Tally
 from sidecar.patience import Patience
-from sidecar.replies import Denial, denial
+from sidecar.questions import Questions
 from sidecar.results import Results
 from sidecar.routes import WEBSOCKET, Body, Mapped, Placement, RouteTable, Row, Scope, Unmapped
 from sidecar.target import BadTarget, canonical
@@ -44,151 +43,6 @@ _UNPROVEN = BoundRequest()
 """The request of a question that comes without a proof: whoever needs one refuses it, whatever it is."""
 
 _T = TypeVar("_T")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Ask:
-    """One request, as Envoy described it.
-
-    Attributes:
-        method: HTTP method.
-        target: Request target as sent on, path and query.
-        route: The Envoy route's name; None: an Envoy that is not ours, which names none.
-        authorization: Every value of that header, comma-joined; None: the header is absent.
-        certificate: `x-forwarded-client-cert` as Envoy set it; empty: no client certificate.
-        source_ip: The connection's peer.
-        asserted: `purpose`, `run_id`, `ticket`, as the caller asserts them.
-        proof: Every value of the `dpop` header, comma-joined; None: the header is absent.
-        traceparent: The W3C header of that name; its trace id goes into the record.
-    """
-
-    method: str
-    target: str
-    route: str | None
-    authorization: str | None = None
-    certificate: str = ""
-    source_ip: str = ""
-    asserted: Mapping[str, str] = field(default_factory=dict)
-    proof: str | None = field(default=None, repr=False)
-    traceparent: str | None = None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The answer to one `Ask`.
-
-    Attributes:
-        allowed: True only for an allow whose record is durable.
-        reason: Why; for the record and the status, not for the caller.
-        decision_id: The id under which the audit chain holds it; empty: not recorded, counted.
-        world_seq: The world it was decided on.
-        question: What was asked, for re-checks; None on a refusal before there was a question.
-        recheck_after_s: When a running response must be decided again; None: no bound.
-        expires_at_s: When the credential ends (wall clock, seconds); 0: with the connection.
-        reveal: The caller may see the reason of a 403 or 503, not only that it is one.
-        challenge: The headers by which a refused credential is asked for again.
-        mapped: What the request was taken for; None on a refusal.
-        visible: The names that a list may show, as the server writes them; None: the reply is no list.
-        duties: What the allow obliges to.
-    """
-
-    allowed: bool
-    reason: Reason
-    decision_id: str = ""
-    world_seq: int = 0
-    question: Question | None = None
-    recheck_after_s: float | None = None
-    expires_at_s: int = 0
-    reveal: bool = False
-    challenge: tuple[Header, ...] = ()
-    mapped: Mapped | None = None
-    duties: Duties = NO_DUTIES
-    visible: frozenset[str] | None = None
-
-    @property
-    def subject(self) -> str:
-        """The verified principal, in printable ASCII by its grammar (EX-15); empty: none."""
-        return str(self.question.subject.principal) if self.question is not None else ""
-
-    @property
-    def denial(self) -> Denial:
-        """What the refused caller sees."""
-        return denial(self.reason, self.decision_id, reveal=self.reveal, challenge=self.challenge)
-
-    @property
-    def given(self) -> tuple[tuple[str, str], ...]:
-        """The headers that tell the model about an allow (the names of `envoy.GIVEN_HEADERS`)."""
-        return (
-            ("x-pdp-decision-id", self.decision_id),
-            ("x-pdp-subject", self.subject),
-            ("x-pdp-world-seq", str(self.world_seq)),
-        )
-
-    def refused(self, reason: Reason) -> "Verdict":
-        """Return this verdict turned into a refusal."""
-        return replace(self, allowed=False, reason=reason)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Identified:
-    """What the gate needs of a verified identity; made from one by the composition root."""
-
-    party: Party
-    actors: tuple[Party, ...] = ()
-    workload: Principal | None = None
-    facts: CredentialFacts = field(default_factory=CredentialFacts)
-    claims: Attributes = field(default_factory=lambda: NO_ATTRIBUTES)
-    expires_at_s: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Admitted:
-    """A request whose route is known and whose credential holds; what it asks may still stand in its body."""
-
-    ask: Ask
-    mapped: Mapped
-    who: Identified
-    placement: Placement
-
-    @property
-    def row(self) -> Row:
-        """The row it came by."""
-        return self.mapped.row
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Unidentified:
-    """A refused credential; `challenge` holds the headers by which it is asked for again."""
-
-    reason: Reason
-    detail: str = ""
-    challenge: tuple[Header, ...] = ()
-
-
-class Identifies(Protocol):
-    """Turns a credential and the connection's certificate into an identity."""
-
-    async def __call__(
-        self, authorization: str | None, certificate_pem: bytes | None, request: BoundRequest, action: str
-    ) -> Identified | Unidentified:
-        """Return who asks, or why nobody can say; `action` is what they are about to do."""
-        ...
-
-
-class Decides(Protocol):
-    """The part of `pdp.service.decide.Decider` that the gate uses."""
-
-    async def answer(self, question: Question, *, door: str, caller: str = "") -> Answer:
-        """Decide, record, and return."""
-        ...
-
-    async def refuse(self, reason: Reason, *, detail: str, door: str, action: str = "", resource: str = "") -> Answer:
-        """Record a refusal for which there is no question."""
-        ...
-
-    def digest(self, resource: Resource) -> str:
-        """Return the digest that the inventory holds for `resource`; empty: none."""
-        ...
 
 
 class Gate:
@@ -223,6 +77,7 @@ class Gate:
         self._origin = origin
         self._tally = tally or Tally()
         self.results = Results()
+        self._questions = Questions()
         self._patience = Patience(LIMITS.decide_s)  # EX-17: a deny of ours, before Envoy's own timeout
         # A pure function of its arguments and of the table, which stays: nothing to invalidate. Short requests only.
         self._remembered = lru_cache(maxsize=LIMITS.target_cache_entries)(self._read)
@@ -298,14 +153,14 @@ class Gate:
         mapped = self._meant(admitted.mapped, content, (admitted.who.party, *admitted.who.actors))
         if isinstance(mapped, Unmapped):
             return await self._refuse(Unidentified(reason=Reason.UNMAPPED_ROUTE, detail=mapped.why), admitted.placement)
-        return await self._ask(_question(admitted, mapped, content), mapped, admitted)
+        return await self._ask(self._questions.of(admitted, mapped, content), mapped, admitted)
 
     async def _list(self, admitted: Admitted, content: Content) -> Verdict:
         """Ask for each served name; what may be seen is shown, and nothing at all is a deny."""
         each = [
             mapped for name in self._table.served if isinstance(mapped := self._table.named(admitted.row, name), Mapped)
         ]
-        asked = [self._ask(_question(admitted, mapped, content), mapped, admitted) for mapped in each]
+        asked = [self._ask(self._questions.of(admitted, mapped, content), mapped, admitted) for mapped in each]
         verdicts = await asyncio.gather(*asked)  # at once: their records share one flush
         shown = [(mapped, verdict) for mapped, verdict in zip(each, verdicts, strict=True) if verdict.allowed]
         if not shown:
@@ -422,41 +277,6 @@ def _stands(row: Row, placement: Placement) -> bool:
     return not row.grpc if placement is Placement.ASGI else row.placement is placement
 
 
-def _protocol(row: Row) -> str:
-    if row.method == WEBSOCKET:
-        return "websocket"
-    return "grpc" if row.grpc else "http"
-
-
-def _question(admitted: Admitted, mapped: Mapped, content: Content) -> Question:
-    row, who, ask = mapped.row, admitted.who, admitted.ask
-    attributes: dict[str, Value] = {
-        "request.protocol": _protocol(row),
-        "request.method": ask.method,
-        "request.route": row.name,
-        "request.stream": row.stream or content.stream,
-        **content.attributes,
-    }
-    if content.name:
-        attributes["request.model_requested"] = content.name
-    if mapped.served is not None and mapped.served.upstream:
-        attributes["request.alias"] = mapped.name
-    for name, value in ask.asserted.items():
-        attributes[f"request.{name}"] = value
-    return Question(
-        subject=who.party,
-        action=Action.parse(content.action or row.action),
-        resource=Resource.parse(mapped.resource),
-        actors=who.actors,
-        workload=who.workload,
-        serves=Resource.parse(mapped.model) if mapped.model else None,
-        attributes=attributes,
-        claims=who.claims,
-        credential=who.facts,
-        supports=supported(row, admitted.placement),
-    )
-
-
 @lru_cache(maxsize=1_024)
 def _certificate(header: str) -> bytes | Unidentified | None:
     if not header:
@@ -465,8 +285,3 @@ def _certificate(header: str) -> bytes | Unidentified | None:
     if found is None:
         return Unidentified(reason=Reason.CERTIFICATE_INVALID, detail="not one certificate set by our Envoy")
     return unquote(found[1] + (found[2] or "")).encode("ascii", "replace")
-
-
-def readable(value: str) -> bool:
-    """Whether a header we read holds printable ASCII only (EX-13)."""
-    return value.isascii() and value.isprintable()

@@ -8,8 +8,8 @@ Source: ENFORCEMENT.md EX-12, EX-13.
 
 from dataclasses import dataclass, field
 
+from sidecar.asked import Ask, readable
 from sidecar.envoy import CERTIFICATE_HEADER
-from sidecar.gate import Ask, readable
 from sidecar.routes import WEBSOCKET
 
 ASSERTED = {"pdp-ask-purpose": "purpose", "pdp-ask-run": "run_id", "pdp-ask-ticket": "ticket"}

@@ -18,6 +18,8 @@ class SidecarLimits:
         concurrent_streams: Most HTTP/2 streams of one client connection (rapid reset, CVE-2023-44487).
         downstream_connections: Most client connections of one Envoy.
         certificates: Client certificates whose reading is remembered.
+        identities: Verified identities of which it is kept what the gate needs of them.
+        questions: Questions that are kept for requests that are alike, some 2 KB each.
         duties: Sets of obligations whose reading is remembered; the policy writes them, nobody else.
         fresh_poll_s: How often a starting sidecar looks whether its world is fresh.
         patience_s: After this a sidecar that waits for its PDP says so.
@@ -71,6 +73,8 @@ class SidecarLimits:
     concurrent_streams: int = 100
     downstream_connections: int = 10_000
     certificates: int = 1_024
+    identities: int = 2_048
+    questions: int = 2_048
     duties: int = 1_024
     fresh_poll_s: float = 0.02
     patience_s: float = 5.0

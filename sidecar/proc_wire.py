@@ -9,8 +9,8 @@ from envoy.config.core.v3 import base_pb2
 from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mode
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
 
+from sidecar.asked import Admitted, Ask, Verdict
 from sidecar.envoy import CERTIFICATE_HEADER
-from sidecar.gate import Admitted, Ask, Verdict
 from sidecar.headers import Headers
 from sidecar.rewrite import Sent
 from sidecar.routes import Body, Row

@@ -20,8 +20,8 @@ from typing import Protocol
 from pdp.errors import Reason
 from pdp.model.decision import Decision
 from pdp.model.request import Question
+from sidecar.asked import Verdict
 from sidecar.duties import Duties
-from sidecar.gate import Verdict
 from sidecar.limits import LIMITS
 from sidecar.metrics import Tally
 from sidecar.sessions import Sessions, next_check

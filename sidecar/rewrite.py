@@ -10,9 +10,9 @@ from typing import Any
 
 from pdp.errors import Reason
 from sidecar import messages
+from sidecar.asked import Verdict
 from sidecar.bodies import LIMIT_KEYS, Content, is_bounded, written
 from sidecar.exchange import NotPassableError
-from sidecar.gate import Verdict
 from sidecar.routes import Body, Mapped, Scope
 
 _CONFIDENCE = ("logprobs", "top_logprobs", "prompt_logprobs")

@@ -11,7 +11,7 @@ It is cut in three, so that the service can fetch keys in between and cache what
 from collections.abc import Mapping
 from dataclasses import InitVar, dataclass, replace
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any, Final, NoReturn
 
 from pdp.errors import Reason
 from pdp.identity import gate
@@ -40,7 +40,10 @@ from pdp.identity.proof import BoundRequest, token_digest
 from pdp.identity.signature import check_signature
 from pdp.identity.spiffe import read_workload, select_svid_issuer
 from pdp.identity.types import _SEAL, Refusal, Sealed, VerifiedIdentity, check_seal
+from pdp.limits import TOKEN_CACHE_ENTRIES
 from pdp.model.attributes import Attributes
+from pdp.model.names import Principal
+from pdp.model.recent import Recent
 from pdp.model.request import CredentialFacts, Party
 
 LiveAnswer = Review | Introspection
@@ -285,11 +288,30 @@ def admit(
     workload = read_workload(connection.peer, table=table, now_ms=now_ms)
     if isinstance(workload, Refusal):
         return workload
+    return _joined(token, connection.peer, workload)
+
+
+# By token and certificate, which are held beside it, so that no others can have their ids, and by workload: what it is made of.
+# Nothing invalidates it; all that can change was looked at before.
+_JOINED: Final[Recent[object, tuple[VerifiedIdentity, VerifiedToken, PeerCertificate]]] = Recent(TOKEN_CACHE_ENTRIES)
+
+
+def _joined(token: VerifiedToken, peer: PeerCertificate, workload: Principal | None) -> VerifiedIdentity:
+    """Return the identity of a token with the certificate beside it; the same one for the same two, for who goes by identity."""
+    key = id(token), id(peer), workload
+    kept = _JOINED.find(key)
+    if kept is None:
+        kept = _join(token, peer, workload), token, peer
+        _JOINED.keep(key, kept)
+    return kept[0]
+
+
+def _join(token: VerifiedToken, peer: PeerCertificate, workload: Principal | None) -> VerifiedIdentity:
     return replace(
         token.alone,
         workload=workload,
-        facts=_with_certificate(token.alone.facts, connection.peer),
-        expires_at_s=min(token.refused_from_s, connection.peer.not_after_s + 1),
+        facts=_with_certificate(token.alone.facts, peer),
+        expires_at_s=min(token.refused_from_s, peer.not_after_s + 1),
         seal=_SEAL,
     )
 

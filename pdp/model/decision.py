@@ -92,8 +92,9 @@ class Answer(NamedTuple):
 class Settled:
     """A decision that stands as long as a world does: neither time nor a lock could make it another one.
 
-    It lies with the very question that it answers, and dies with it. `world` is the mark of the world that decided: not that
-    world, which a question must not keep alive. `text` is for whoever writes its records (`audit.record`).
+    But for its next look, which the end of the question's credential may bring forward. It lies with the very question that it
+    answers, and dies with it. `world` is the mark of the world that decided: not that world, which a question must not keep
+    alive. `text` is for whoever writes its records (`audit.record`).
     """
 
     __slots__ = ("decision", "text", "world")
@@ -102,3 +103,16 @@ class Settled:
         self.world = world
         self.decision = decision
         self.text: Any = None
+
+    def says(self, decision: Decision) -> bool:
+        """Tell whether a record of `decision` says what one of the settled decision does: it may be looked at again sooner."""
+        own = self.decision
+        return own is decision or (
+            own.effect is decision.effect
+            and own.reason is decision.reason
+            and own.world_seq == decision.world_seq
+            and own.obligations == decision.obligations
+            and own.determining == decision.determining
+            and own.detail == decision.detail
+            and own.candidate == decision.candidate
+        )

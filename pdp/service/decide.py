@@ -237,7 +237,7 @@ def _record(answer: Answer, question: Question, moment: Moment, around: Circumst
     """Return the record of an answer to `question` that was made in `moment`."""
     decision, decision_id = answer
     settled = question.settled
-    if settled is not None and (settled.decision is not decision or settled.world is not moment.world.mark):
+    if settled is not None and (settled.world is not moment.world.mark or not settled.says(decision)):
         settled = None
     if settled is not None and settled.text is not None:
         digest = ""  # stands in that text

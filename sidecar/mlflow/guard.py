@@ -21,9 +21,9 @@ from pdp.model.names import Resource
 from sidecar.asgi import PolicyMiddleware, Request, replayed
 from sidecar.asgi_door import Door
 from sidecar.asgi_scope import Application, Receive, Scope, Send, asked, handed_on, refuse, with_length
+from sidecar.asked import Admitted, Verdict
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.exchange import NotPassableError
-from sidecar.gate import Admitted, Verdict
 from sidecar.limits import LIMITS
 from sidecar.mlflow import lists, words
 from sidecar.mlflow.facts import Facts, Inventory

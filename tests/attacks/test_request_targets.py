@@ -6,7 +6,8 @@ from urllib.parse import unquote
 
 import pytest
 
-from sidecar.gate import Ask, Gate, Verdict
+from sidecar.asked import Ask, Verdict
+from sidecar.gate import Gate
 from sidecar.routes import Placement, Served
 from sidecar.routes.assembly import assemble
 from tests.e2e.sidecar.conftest import Lab, laboratory

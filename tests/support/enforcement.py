@@ -13,7 +13,7 @@ from pdp.model.decision import Answer, Decision, Effect, Obligation, deny
 from pdp.model.names import Principal, Resource
 from pdp.model.request import Party, Question
 from pdp.model.trace import TRACE
-from sidecar.gate import Identified, Unidentified
+from sidecar.asked import Identified, Unidentified
 
 
 class Clock:

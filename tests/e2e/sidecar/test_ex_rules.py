@@ -26,7 +26,7 @@ from pdp.errors import Reason
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from sidecar import gate as gate_module
-from sidecar.gate import Identified
+from sidecar.asked import Identified
 from sidecar.limits import LIMITS
 from tests.e2e.sidecar.test_streams import STREAM
 from tests.e2e.sidecar.test_unary import INFER, status

@@ -14,9 +14,9 @@ from pdp.errors import PortcullisError, Reason
 from pdp.identity.development import DevelopmentIssuer, issue, trust_text
 from pdp.service.audit import AuditReceiver
 from pdp.trust.feed import Ack, FeedItem, Hello
+from sidecar.asked import Ask, Verdict
 from sidecar.config import CoreConfig, PdpAccess
 from sidecar.core import Core
-from sidecar.gate import Ask, Verdict
 from sidecar.routes import Placement, Served, oip
 from tests.e2e.sidecar.test_agent import ASSETS, PATIENCE_S, POLICY, ScriptedLog, now_ms
 from tests.support.worlds import TENANT, Scribe, verifier

@@ -255,17 +255,27 @@ def test_a_question_keeps_no_world_alive() -> None:
     [
         asserted("user:temp@x", attributes={"request.n": 4}),
         replace(asserted(), resource=Resource.parse("endpoint/night")),
-        asserted(
-            attributes={"request.n": 4}, credential=CredentialFacts(issuer="i", expires_at_s=START_MS // 1000 + 9)
-        ),
     ],
-    ids=["a role that starts", "a condition on the time", "a credential that ends"],
+    ids=["a role that starts", "a condition on the time"],
 )
 def test_what_time_can_change_is_not_settled(unsettled: Question) -> None:
     world = forgetful(worlds()[0])
     decide(world, unsettled, START_MS)
     decide(world, unsettled, START_MS + 1)
     assert unsettled.settled is None
+
+
+def test_of_what_is_settled_a_credential_that_ends_brings_the_next_look_forward_each_time() -> None:
+    world, facts = forgetful(worlds()[0]), CredentialFacts(issuer="i", expires_at_s=START_MS // 1000 + 12)
+    asked = asserted(attributes={"request.n": 4}, credential=facts)
+    looks = []
+    for after_ms in (0, 1_000, 5_000, 13_000, 1_000):
+        decision = decide(world, asked, START_MS + after_ms)
+        assert asked.settled is not None
+        assert decision == decide(world, replace(asked), START_MS + after_ms)
+        assert asked.settled.says(decision)
+        looks.append(decision.recheck_after_s)
+    assert looks == [10.0, 10.0, 7.0, 0.0, 10.0]  # the rule's obligation is 10 s
 
 
 def test_a_lock_that_ends_is_looked_at_each_time() -> None:

@@ -125,6 +125,33 @@ async def test_a_deny_is_recorded_and_does_not_wait(scene: Scene) -> None:
     assert scene.trail.durable == [False]
 
 
+async def test_a_question_that_is_kept_is_about_the_asset_of_the_world_in_force(scene: Scene) -> None:
+    """Also where nothing but the asset is another: what was settled is forgotten with its world."""
+    kept = question()
+    answers = [await scene.decider.answer(kept) for _ in range(2)]
+    scene.scribe.assets(**{"endpoint/digits": {**ASSETS["endpoint/digits"], "environment": "dev"}})
+    scene.take()
+    answers += [await scene.decider.answer(kept) for _ in range(2)]
+    assert [(answer.decision.allowed, answer.decision.world_seq) for answer in answers] == [
+        (True, 2), (True, 2), (False, 3), (False, 3)
+    ]  # fmt: skip
+
+
+async def test_a_question_that_is_kept_is_looked_at_again_when_its_credential_ends(scene: Scene) -> None:
+    facts = CredentialFacts(issuer="https://i", jti="j", expires_at_s=START_MS // 1000 + 7)
+    kept = question(credential=facts)
+    first = await scene.decider.answer(kept)
+    scene.clock.wall_ms += 3_000
+    later = await scene.decider.answer(kept)
+    assert (first.decision.recheck_after_s, later.decision.recheck_after_s) == (7.0, 4.0)
+    assert kept.settled is not None
+    assert kept.settled.decision.recheck_after_s is None
+    one, two = scene.trail.records
+    assert {**one, **dict.fromkeys(("decision_id", "now_ms", "time_ms", "staleness_ms"))} == {
+        **two, **dict.fromkeys(("decision_id", "now_ms", "time_ms", "staleness_ms"))
+    }  # fmt: skip
+
+
 @pytest.mark.holds("P4", "S1")
 async def test_a_batch_is_one_world_and_one_group_of_records(scene: Scene) -> None:
     answers = await scene.decider.answer_many([question(), question("user:stranger@x"), question()])

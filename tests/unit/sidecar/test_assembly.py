@@ -5,8 +5,9 @@ import re
 
 import pytest
 
+from sidecar.asked import Ask
 from sidecar.bodies import Content
-from sidecar.gate import Ask, Gate
+from sidecar.gate import Gate
 from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Scope, Served, Unmapped
 from sidecar.routes.assembly import PROTOCOLS, assemble
 from sidecar.target import Target

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from pdp.errors import Reason
+from sidecar.asked import Verdict
 from sidecar.bodies import BadBody, Content, read, strict_json
 from sidecar.duties import Duties
-from sidecar.gate import Verdict
 from sidecar.rewrite import sent_on
 from sidecar.routes import Mapped, Row
 from sidecar.routes.openai import ROWS

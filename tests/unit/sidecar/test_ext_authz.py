@@ -7,8 +7,9 @@ import pytest
 from envoy.service.auth.v3 import external_auth_pb2 as auth
 
 from pdp.errors import Reason
+from sidecar.asked import Verdict
 from sidecar.ext_authz import AuthorizationService, AuthzServer, ask_of, check_response, response_bytes
-from sidecar.gate import Gate, Verdict
+from sidecar.gate import Gate
 from sidecar.routes import Served, oip
 from tests.support.enforcement import Decider, identify
 

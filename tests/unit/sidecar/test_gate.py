@@ -8,7 +8,8 @@ from pdp.errors import PortcullisError, Reason
 from pdp.model.decision import Answer, Obligation
 from pdp.model.request import Question
 from sidecar import gate as gate_module
-from sidecar.gate import Ask, Gate, Identified, Unidentified, Verdict
+from sidecar.asked import Ask, Identified, Unidentified, Verdict
+from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.routes import Placement, RouteTable, Served, oip, oip_grpc
 from sidecar.target import Target, canonical

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from pdp.errors import Reason
+from sidecar.asked import Ask, Unidentified
 from sidecar.config import CoreConfig, PdpAccess
 from sidecar.core import Core
-from sidecar.gate import Ask, Gate, Unidentified
+from sidecar.gate import Gate
 from sidecar.metrics import MEANINGS, Tally, exposition
 from sidecar.routes import Placement, RouteTable
 from tests.support.enforcement import Decider

@@ -10,7 +10,7 @@ from pdp.model.decision import Decision
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
 from sidecar import rechecks
-from sidecar.gate import Verdict
+from sidecar.asked import Verdict
 from sidecar.rechecks import Rechecker
 from tests.support.enforcement import Clock, Decider
 

@@ -14,8 +14,8 @@ from pdp.errors import Reason
 from pdp.model.decision import Decision, Effect, Obligation, deny
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import Party, Question
+from sidecar.asked import Verdict
 from sidecar.duties import Duties
-from sidecar.gate import Verdict
 from sidecar.limits import LIMITS
 from sidecar.rechecks import Rechecker
 

@@ -10,9 +10,10 @@ from pdp.errors import Reason
 from pdp.model.names import Principal
 from pdp.model.request import Party
 from sidecar import bodies
+from sidecar.asked import Ask, Identified, Unidentified, Verdict
 from sidecar.bodies import BadBody, Content
 from sidecar.exchange import Exchange
-from sidecar.gate import Ask, Gate, Identified, Unidentified, Verdict
+from sidecar.gate import Gate
 from sidecar.limits import LIMITS
 from sidecar.results import Giver, Results
 from sidecar.routes import Placement, Row, Served
