@@ -43,6 +43,9 @@ MAX_SAFE_INTEGER: Final = 2**53 - 1
 # Packs.
 MAX_PACK_FILE_BYTES: Final = 64 * 1024 * 1024
 """One file of a policy pack."""
+VOCABULARY_CACHE_ENTRIES: Final = 8
+VOCABULARY_CACHE_CHARACTERS: Final = 256 * 1024
+"""How many vocabularies are remembered by their text, and how long one may be: at most 2 MB of texts."""
 MAX_LINE_BYTES: Final = 1024 * 1024
 """One line of a policy pack."""
 MAX_CONDITION_BYTES: Final = 4_096

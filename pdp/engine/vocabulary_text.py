@@ -2,11 +2,13 @@
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Final
 
 from pdp.engine.findings import Finding, errors, in_order, suggest
 from pdp.engine.yaml_text import Node, each, read_yaml
+from pdp.limits import VOCABULARY_CACHE_CHARACTERS, VOCABULARY_CACHE_ENTRIES
 from pdp.model.attributes import AttributeType
 from pdp.model.vocabulary import AttributeInfo, TypeInfo, Vocabulary
 
@@ -18,7 +20,14 @@ _ASSERTERS: Final = ("caller", "enforcement_point")
 
 
 def parse_vocabulary(text: str, *, file: str) -> tuple[Vocabulary | None, tuple[Finding, ...]]:
-    """Return the vocabulary that `text` writes, or None and everything that is wrong with it."""
+    """Return the vocabulary that `text` writes, or None and everything that is wrong with it.
+
+    The last few are remembered: a pack is read, compiled and folded with one vocabulary, and so is what comes after it.
+    """
+    return (_remembered if len(text) <= VOCABULARY_CACHE_CHARACTERS else _parsed)(text, file)
+
+
+def _parsed(text: str, file: str) -> tuple[Vocabulary | None, tuple[Finding, ...]]:
     root = read_yaml(text, file=file)
     if not isinstance(root, Node):
         return None, root
@@ -29,6 +38,10 @@ def parse_vocabulary(text: str, *, file: str) -> tuple[Vocabulary | None, tuple[
         return None, in_order(found)
     known = {name: info for name, info in attributes.items() if info is not None}
     return Vocabulary(types=MappingProxyType(types), attributes=MappingProxyType(known)), ()
+
+
+# A pure function of two texts, and what it returns is immutable: there is nothing to invalidate.
+_remembered: Final = lru_cache(maxsize=VOCABULARY_CACHE_ENTRIES)(_parsed)
 
 
 def check_keys(node: Node, *, required: tuple[str, ...], optional: tuple[str, ...]) -> Iterator[Finding]:

@@ -56,14 +56,36 @@ class _RefusedError(Exception):
         self.found = found
 
 
+class _Loader(yaml.SafeLoader):
+    """Composes the subset alone, and refuses what is outside it before it goes deeper: what nests without end needs no stack."""
+
+    def __init__(self, text: str, file: str) -> None:
+        super().__init__(text)
+        self._file = file
+        self._depth = 0
+
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        event: Any = self.peek_event()  # type: ignore[no-untyped-call]
+        opens = isinstance(event, yaml.CollectionStartEvent)
+        if self._depth + opens > MAX_JSON_DEPTH:
+            raise _refused("PC505", f"nested deeper than {MAX_JSON_DEPTH}", event.start_mark, self._file)
+        if getattr(event, "anchor", None) is not None:
+            raise _refused("PC505", "anchors and aliases are not used here", event.start_mark, self._file)
+        if getattr(event, "tag", None) is not None:
+            raise _refused("PC505", "tags are not used here", event.start_mark, self._file)
+        self._depth += opens
+        node = super().compose_node(parent, index)
+        self._depth -= opens
+        return node
+
+
 def read_yaml(text: str, *, file: str) -> Node | tuple[Finding, ...]:
     """Return the one document of `text`, or every finding that refuses it."""
     found = tuple(check_characters(text, file=file))
     if found:
         return found
     try:
-        _refuse_depth(text, file)
-        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        tree = _composed(text, file)
         if tree is None:
             raise _RefusedError(finding("PC505", "an empty document", file=file))
         return _node(tree, file)
@@ -76,24 +98,19 @@ def read_yaml(text: str, *, file: str) -> Node | tuple[Finding, ...]:
         return (finding("PC505", "not YAML", file=file),)
 
 
+def _composed(text: str, file: str) -> yaml.Node | None:
+    loader = _Loader(text, file)
+    try:
+        return loader.get_single_node()
+    finally:
+        loader.dispose()
+
+
 def _yaml_error(error: yaml.YAMLError, file: str) -> Finding:
     mark = getattr(error, "problem_mark", None)
     message = str(getattr(error, "problem", None) or "not YAML")
     line, column = (mark.line + 1, mark.column + 1) if mark else (1, 1)
     return finding("PC505", message, file=file, line=line, column=column)
-
-
-def _refuse_depth(text: str, file: str) -> None:
-    """Walk the events, which needs no stack, before anything recursive does."""
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > MAX_JSON_DEPTH:
-            raise _refused("PC505", f"nested deeper than {MAX_JSON_DEPTH}", event.start_mark, file)
-        if getattr(event, "anchor", None) is not None:
-            raise _refused("PC505", "anchors and aliases are not used here", event.start_mark, file)
-        if getattr(event, "tag", None) is not None:
-            raise _refused("PC505", "tags are not used here", event.start_mark, file)
 
 
 def _refused(code: str, message: str, mark: Any, file: str) -> _RefusedError:
