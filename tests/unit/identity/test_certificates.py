@@ -59,7 +59,9 @@ def test_t54_a_certificate_that_breaks_the_leaf_rules(changes: dict[str, Any]) -
     assert refusal.reason is Reason.CERTIFICATE_INVALID
 
 
-@pytest.mark.parametrize("der", [b"", b"x", GOOD[:-1], GOOD[:100], b"0" * 500])
+@pytest.mark.parametrize(
+    "der", [b"", b"x", GOOD[:-1], GOOD[:100], b"0" * 500], ids=["empty", "byte", "cut", "head", "zeros"]
+)
 def test_t54_no_certificate_at_all(der: bytes) -> None:
     refusal = PeerCertificate.from_der(der)
     assert isinstance(refusal, Refusal)
