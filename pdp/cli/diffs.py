@@ -130,12 +130,17 @@ def _who(label: str, names: tuple[str, ...]) -> str:
 
 
 def _actions(actions: Iterable[str]) -> str:
-    """Return actions as a row writes them: `dataset.read|write`."""
+    """Return actions as a row writes them: `dataset.read|write`; those of another language as they are."""
     by_type: dict[str, list[str]] = {}
+    others: list[str] = []
     for action in dict.fromkeys(actions):
-        kind, _, verb = action.partition(".")
-        by_type.setdefault(kind, []).append(verb)
-    return ", ".join(f"{kind}.{'|'.join(sorted(verbs))}" for kind, verbs in sorted(by_type.items()))
+        kind, dot, verb = action.partition(".")
+        if dot and kind.isidentifier() and verb.isidentifier():
+            by_type.setdefault(kind, []).append(verb)
+        else:
+            others.append(action)
+    typed = [f"{kind}.{'|'.join(sorted(verbs))}" for kind, verbs in sorted(by_type.items())]
+    return ", ".join((*typed, *sorted(others)))
 
 
 def _where(pairs: Iterable[tuple[str, ...]]) -> str:

@@ -49,8 +49,9 @@ def who_can(
 ) -> None:
     """List everyone who can do an action to a resource; exit code 0, also if nobody can.
 
-    A group stands for whoever holds it and nothing else, `*` for everyone whom the policy does not name. `if` says that it
-    depends on what the question brings. Needs the right `policy.read`.
+    A group stands for whoever holds it and nothing else, a pattern such as `keyMatch(user:ml-*)` for whomever it matches and
+    nothing narrower here does, `*` for everyone else. `if` says that it depends on what the question brings. Needs the right
+    `policy.read`.
 
     Example: `pdp who-can model.promote model/fraud@7`
     """

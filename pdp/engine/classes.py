@@ -16,9 +16,9 @@ from pdp.engine.address_classes import address_classes
 from pdp.engine.compiler import CompiledContext, Snapshot
 from pdp.engine.functions import ANY, member_match
 from pdp.engine.languages import ALL, Tree, Trees
-from pdp.engine.name_languages import MEMBER, asked, paths, principals, resources, users
+from pdp.engine.name_languages import MEMBER, asked, on_one_line, on_several_lines, paths, principals, resources, users
 from pdp.engine.name_uses import FieldUses, Written, field_uses
-from pdp.engine.pattern_classes import IS_PATH, PatternClasses, cannot
+from pdp.engine.pattern_classes import IS_PATH, PatternClasses, Told, Universe, cannot
 from pdp.engine.patterns import is_canonical, read_pattern
 from pdp.engine.tables import is_pattern, split_version
 from pdp.errors import BadNameError
@@ -30,6 +30,7 @@ EVERYONE: Final = "*"
 OTHERS: Final = "any other"
 """The class of every name that a policy of plain names does not write."""
 
+_BROKEN: Final = ", with a line break"
 _FRESH: Final = "any"
 _DEEP: Final = "/**"
 
@@ -153,15 +154,19 @@ class _Texts:
         avoided = self._known.union(taken)
         if self._networks:
             return dict(self._addresses(avoided))
-        universe = paths if self._paths else asked
-        return {
-            met: NameClass(label=self._label(met), member=member, named=False)
-            for met, member in self._told.of(universe, avoided).items()
-        }
+        usual = self._told.of(self._universe(on_one_line), avoided)
+        # What `.` does not match makes classes that nobody thinks of: they are told as what they are.
+        broken = self._told.of(self._universe(on_several_lines), avoided) if self._told.patterns else {}
+        found: dict[frozenset[object], NameClass] = {met: self._class(met, one, "") for met, one in usual.items()}
+        found.update({met: self._class(met, one, _BROKEN) for met, one in broken.items() if met not in found})
+        return found
 
-    def _label(self, met: frozenset[Written]) -> str:
+    def _universe(self, lines: Universe) -> Universe:
+        return lambda trees: trees.both(paths(trees) if self._paths else asked(trees), lines(trees))
+
+    def _class(self, met: frozenset[Written], one: Told, remark: str) -> NameClass:
         strange = "" if IS_PATH in met or IS_PATH not in self._told.patterns else ", no path"
-        return (self._told.label(met) or OTHERS) + strange
+        return NameClass(label=(one.label or OTHERS) + strange + remark, member=one.member, named=False)
 
     def _addresses(self, avoided: set[str]) -> Iterator[tuple[frozenset[object], NameClass]]:
         for met, member in address_classes(self._networks, avoided):
@@ -221,17 +226,18 @@ def _matched_subjects(
 
     found = told.of(universe, single)
     classes = [
-        NameClass(label=told.label(met) or EVERYONE, member=member, named=False)
-        for met, member in found.items()
-        if (met or everyone) and is_principal(member)
+        NameClass(label=one.label or EVERYONE, member=one.member, named=False)
+        for met, one in found.items()
+        if (met or everyone) and is_principal(one.member)
     ]
     # Somebody in a group is one whom as few patterns as possible match: what these say, their own classes tell.
-    others = told.of(lambda trees: trees.both(universe(trees), users(trees)), single.union(found.values()))
-    somebody = min(
-        others.items(), key=lambda each: (len(each[0]), each[1]), default=(frozenset(), fresh("user:", mine))
+    others = told.of(
+        lambda trees: trees.both(universe(trees), users(trees)), single.union(one.member for one in found.values())
     )
+    fewest = min(map(len, others), default=0)
+    somebody = min((one.member for met, one in others.items() if len(met) == fewest), default=fresh("user:", mine))
     groups = [
-        NameClass(label=name, member=somebody[1], named=False, memberships=(name,))
+        NameClass(label=name, member=somebody, named=False, memberships=(name,))
         for name in mine
         if name.startswith("group:")
     ]
@@ -315,10 +321,10 @@ def _matched_objects(
     yield from map(_named, single)
     for kind in sorted({*types, *(name.partition("/")[0] for name in own)}):
         found = told.of(partial(resources, types=(kind,)), single)
-        for met, member in found.items():
+        for met, one in found.items():
             of_kind = () if any(each == MEMBER for each, _ in met) else (f"{kind}{_DEEP}",)
-            label = " & ".join((*of_kind, *filter(None, (told.label(met),))))
-            yield NameClass(label=label, member=member, named=member in own)
+            label = " & ".join(filter(None, (*of_kind, one.label)))
+            yield NameClass(label=label, member=one.member, named=one.member in own)
 
 
 def is_resource(name: str) -> bool:

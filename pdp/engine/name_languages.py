@@ -164,3 +164,13 @@ def asked(trees: Trees) -> Tree:
 def paths(trees: Trees) -> Tree:
     """Return every text that may be asked with where a path is wanted."""
     return trees.both(asked(trees), _path(trees, ""))
+
+
+def on_one_line(trees: Trees) -> Tree:
+    """Return every text without a line break."""
+    return trees.repeated(trees.one_of(NO_NEWLINE))
+
+
+def on_several_lines(trees: Trees) -> Tree:
+    """Return every text with a line break."""
+    return trees.other_than(on_one_line(trees))

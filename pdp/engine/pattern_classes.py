@@ -7,7 +7,7 @@ same text means another thing to another one: `keyMatch(/a/*)` is what no narrow
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from functools import partial
-from typing import Final
+from typing import Final, NamedTuple
 
 from pdp.engine.functions import member_match
 from pdp.engine.languages import TooManyClassesError, Tree, Trees, classes_of
@@ -37,6 +37,13 @@ def cannot(where: str, why: str) -> BadRequestError:
     )
 
 
+class Told(NamedTuple):
+    """A name that stands for a class, and the narrowest patterns that match the class; no label if none does."""
+
+    member: str
+    label: str
+
+
 class PatternClasses:
     """What the patterns of one field make of names.
 
@@ -50,7 +57,6 @@ class PatternClasses:
         self._languages: dict[Written, Tree] = {}
         self.words: set[str] = set()
         """What patterns match that match a few names only: each is a name like one that is written."""
-        self._narrower_than: dict[Written, Met] = {}
         for pattern in sorted(written):
             self._read(pattern)
         self._finders = dict(self._make_finders())
@@ -79,10 +85,8 @@ class PatternClasses:
     def _too_many(self) -> BadRequestError:
         return cannot(self._where, f"its {len(self._languages)} patterns tell too many apart")
 
-    def of(self, universe: Universe, taken: Iterable[str]) -> dict[Met, str]:
-        """Return for each class of names that are not `taken` the patterns that match it, and a name of it.
-
-        The labels are those of the classes that were asked for first.
+    def of(self, universe: Universe, taken: Iterable[str]) -> dict[Met, Told]:
+        """Return each class of names that are not `taken`, by the patterns that match it.
 
         Raises:
             BadRequestError: there are more than can be told apart.
@@ -93,9 +97,8 @@ class PatternClasses:
             raise self._too_many() from error
         for met, name in found.items():
             self._ask_again(met, name)
-        if not self._narrower_than:
-            self._note_inclusions(found)
-        return found
+        wider = _inclusions(found)
+        return {met: Told(name, _label(met, wider)) for met, name in found.items()}
 
     def _ask_again(self, met: Met, name: str) -> None:
         """Refuse if a function sees the name of a class otherwise: then its language was read amiss."""
@@ -115,22 +118,20 @@ class PatternClasses:
                     table.put(text, text)
                 yield kind, partial(_found, table.find)
 
-    def _note_inclusions(self, found: Iterable[Met]) -> None:
-        """Note, for each pattern, those that match all that it does."""
-        for met in found:
-            for pattern in met:
-                self._narrower_than[pattern] = self._narrower_than.get(pattern, met) & met
 
-    def label(self, met: Met) -> str:
-        """Return the narrowest patterns of a class as one label; empty if no pattern matches it."""
-        wide = {
-            wider
-            for pattern in met
-            for wider in self._narrower_than[pattern]
-            if pattern not in self._narrower_than[wider]
-        }
-        narrow = sorted(met - wide - {IS_PATH})
-        return " & ".join(_shown(kind, text) for kind, text in narrow)
+def _inclusions(found: Iterable[Met]) -> dict[Written, Met]:
+    """Return, for each pattern, those that match all that it does."""
+    wider: dict[Written, Met] = {}
+    for met in found:
+        for pattern in met:
+            wider[pattern] = wider.get(pattern, met) & met
+    return wider
+
+
+def _label(met: Met, wider: Mapping[Written, Met]) -> str:
+    """Return the narrowest patterns of a class as one label; empty if no pattern matches it."""
+    wide = {other for pattern in met for other in wider[pattern] if pattern not in wider[other]}
+    return " & ".join(_shown(kind, text) for kind, text in sorted(met - wide - {IS_PATH}))
 
 
 def _shown(kind: str, text: str) -> str:

@@ -53,7 +53,7 @@ UNIVERSE = {
         "/a/z",
     ),
     "dom": ("d1", "d2", "d3", "d*", "x", "e"),
-    "obj": (*NAMES, "set", "/other", "/a/z", "/a/.z", "/b/b/b/b", "u1", "r2", "zoe", "/a/../b"),
+    "obj": (*NAMES, "set", "/other", "/a/z", "/a/.z", "/b/b/b/b", "/a/\n", "u1", "r2", "zoe", "/a/../b"),
     "act": (*ACTIONS, "reads", "re", "x"),
 }
 TESTS: Mapping[str, Callable[[str, str], object]] = {**FUNCTIONS, "<": lambda name, text: name < text}

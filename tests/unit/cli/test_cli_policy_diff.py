@@ -38,6 +38,38 @@ def test_cells_that_change_alike_are_one_line(pdp: Pdp, packs: tuple[Path, Path]
     assert pdp("policy", "diff", str(packs[0]), str(packs[0])).out == "no cell changes\n"
 
 
+CASBIN = """\
+[request_definition]
+r = sub, obj, act
+[policy_definition]
+p = sub, obj, act
+[role_definition]
+g = _, _
+[policy_effect]
+e = some(where (p.eft == allow))
+[matchers]
+m = g(r.sub, p.sub) && keyMatch2(r.obj, p.obj) && regexMatch(r.act, p.act)
+"""
+
+
+def test_a_policy_of_casbin_is_told_by_its_names_and_by_its_patterns_with_their_functions(
+    pdp: Pdp, tmp_path: Path
+) -> None:
+    rows = "p, sci, /data/:name, ^(GET|POST)$\ng, ana, sci\n"
+    for name, text in (("a", rows), ("b", f"{rows}p, sci, /data/:name/rows, ^(GET|PUT)$\np, sci, /data/*, ^D.*\n")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "model.conf").write_text(CASBIN)
+        (tmp_path / name / "vocabulary.yaml").write_text("types: {}\nattributes: {}\n")
+        (tmp_path / name / "rows.csv").write_text(text)
+    told = pdp("policy", "diff", str(tmp_path / "a"), str(tmp_path / "b")).out.splitlines()
+    assert [re.split(r"  +", line.strip()) for line in told[1:-2]] == [
+        ["gains", "ana", "regexMatch(^D.*)", "keyMatch2(/data/*)"],
+        ["gains", "ana", "regexMatch(^D.*)", "keyMatch2(/data/:name)"],
+        ["gains", "ana", "GET, PUT, regexMatch(^D.*)", "keyMatch2(/data/:name/rows)"],
+        ["gains", "ana", "GET, PUT", "keyMatch2(/data/:name/rows), with a line break"],
+    ]
+
+
 def test_cells_are_json_one_by_one(pdp: Pdp, packs: tuple[Path, Path]) -> None:
     told = pdp("policy", "diff", *map(str, packs), "--json").json
     assert len(told) == 12
