@@ -234,3 +234,5 @@ def _tell(made: Genesis, settings: Config) -> None:
         )
     if made.root_key is not None:
         _say(f"move {made.root_key} to a place that is offline; the PDP never needs it")
+    if made.created:
+        _say("next: `pdp serve`; to try it on this machine, `pdp token init` and what that says")

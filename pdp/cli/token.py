@@ -86,7 +86,9 @@ def init(
     write_durably(directory / "jwks.json", made.jwks(), mode=_PUBLIC)
     text = trust_text(made, jwks_file="jwks.json", audience=audience)
     write_durably(directory / "trust.yaml", text.encode(), mode=_PUBLIC)
-    write_line(f"issuer {issuer} in {directory}; start the PDP with `--trust {directory / 'trust.yaml'}`")
+    write_line(
+        f"issuer {issuer} in {directory}; start the PDP with `--mode development --trust {directory / 'trust.yaml'}`"
+    )
 
 
 @app.command("issue")

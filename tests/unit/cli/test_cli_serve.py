@@ -31,6 +31,7 @@ def test_init_makes_a_pdp_once(here: Path, capsys: pytest.CaptureFixture[str]) -
     first = capsys.readouterr().out
     assert first.startswith("initialised state at world 1\nroot digest ")
     assert "move state/keys/root.pem to a place that is offline" in first
+    assert "next: `pdp serve`" in first
     assert (here / "state" / "root.json").exists()
     assert run(INIT) == 0
     assert capsys.readouterr().out.startswith("already initialised: state at world 1\n")
