@@ -1,8 +1,8 @@
 """What a door asks the gate, what it is told, and what the gate asks of others: values and protocols, nothing that decides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import NamedTuple, Protocol
 
 from pdp.errors import Reason
 from pdp.identity.challenge import Header
@@ -43,9 +43,8 @@ class Ask:
     traceparent: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
-    """The answer to one `Ask`.
+class Verdict(NamedTuple):
+    """The answer to one `Ask`; a named tuple, because one is made for each: a frozen dataclass takes three times as long.
 
     Attributes:
         allowed: True only for an allow whose record is durable.
@@ -96,7 +95,7 @@ class Verdict:
 
     def refused(self, reason: Reason) -> "Verdict":
         """Return this verdict turned into a refusal."""
-        return replace(self, allowed=False, reason=reason)
+        return self._replace(allowed=False, reason=reason)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -67,6 +67,7 @@ class AuthzProtocol(asyncio.Protocol):
         self._gate = gate
         self._connections = connections
         self._transport: asyncio.Transport | None = None
+        self._loop = asyncio.get_running_loop()
         self._parser = httptools.HttpRequestParser(self)
         self._task: asyncio.Task[None] | None = None
         self._reset()
@@ -137,7 +138,7 @@ class AuthzProtocol(asyncio.Protocol):
             source_ip=values.get("x-pdp-source", ""),
         )
         self._reset()
-        self._task = asyncio.get_running_loop().create_task(self._answer(ask, method))
+        self._task = self._loop.create_task(self._answer(ask, method))
 
     async def _answer(self, ask: Ask, method: str) -> None:
         verdict = await self._gate.decide(ask, Placement.EXT_AUTHZ)

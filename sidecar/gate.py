@@ -10,7 +10,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Awaitable, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from typing import TypeVar
 from urllib.parse import unquote
@@ -167,7 +166,7 @@ class Gate:
             nothing = Unidentified(reason=Reason.UNMAPPED_ROUTE, detail="nothing is served")
             return verdicts[0] if verdicts else await self._refuse(nothing, admitted.placement)
         names = frozenset(mapped.served.upstream or mapped.name for mapped, _ in shown if mapped.served is not None)
-        return replace(shown[0][1], visible=names)
+        return shown[0][1]._replace(visible=names)
 
     def _meant(self, mapped: Mapped, content: Content, chain: Sequence[Party]) -> Mapped | Unmapped:
         """Return what path and body mean together; where both name a model they must name one (FAILURE.md N4)."""

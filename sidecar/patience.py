@@ -42,10 +42,11 @@ class Patience:
         Raises:
             TimeoutError: It took longer, and was cancelled.
         """
-        task = asyncio.current_task()
+        loop = asyncio.get_running_loop()
+        task = asyncio.current_task(loop)
         if task is None:
             raise RuntimeError("patience is had with a task")
-        loop, asked_before = asyncio.get_running_loop(), task.cancelling()
+        asked_before = task.cancelling()
         begun = _Begun(task, loop.time() + self._limit_s)
         self._begun.append(begun)
         if self._timer is None:

@@ -108,6 +108,7 @@ class AuditTrail:
 
         `gather_s` is how long at most a group waits for as many callers as the last one had.
         """
+        self._loop = asyncio.get_running_loop()
         self.link = chain.head
         self.name = chain.name
         self.last_error = ""
@@ -207,24 +208,22 @@ class AuditTrail:
 
     def _line_up(self, records: Sequence[Record], *, waits: bool) -> asyncio.Future[None] | None:
         """Put a group in line; returns what to wait on, if somebody does."""
-        loop = asyncio.get_running_loop()
-        done = loop.create_future() if waits else None
-        self._waiting.append(_Group(records, done, loop.time() + self._timeout_s))
+        done = self._loop.create_future() if waits else None
+        self._waiting.append(_Group(records, done, self._loop.time() + self._timeout_s))
         self._size += len(records)
         if waits and self._impatience is None:
-            self._impatience = loop.call_later(self._timeout_s, self._refuse_late)
+            self._impatience = self._loop.call_later(self._timeout_s, self._refuse_late)
         self._kick()
         return done
 
     def _refuse_late(self) -> None:
         """Refuse whoever has waited too long. One timer for all: a timer for each was a twentieth of a decision's time."""
-        loop = asyncio.get_running_loop()
-        self._impatience, now_s = None, loop.time() + TIMER_GRAIN_S
+        self._impatience, now_s = None, self._loop.time() + TIMER_GRAIN_S
         for group in (*self._taken, *self._waiting):
             if group.done is None or group.done.done():
                 continue
             if group.until_s > now_s:
-                self._impatience = loop.call_at(group.until_s, self._refuse_late)
+                self._impatience = self._loop.call_at(group.until_s, self._refuse_late)
                 return
             group.done.set_exception(_unavailable("the decision log did not take the record in time"))
 
@@ -235,7 +234,7 @@ class AuditTrail:
         if not self._gather_s or len(self._waiting) >= min(self._callers, AUDIT_GATHERED):
             self._begin()
         elif self._gathering is None:
-            self._gathering = asyncio.get_running_loop().call_later(self._gather_s, self._begin)
+            self._gathering = self._loop.call_later(self._gather_s, self._begin)
 
     def _begin(self) -> None:
         """Give all that waits to the thread."""
@@ -250,10 +249,9 @@ class AuditTrail:
         self._tell_moved()
         told = self._unreported
         notice = [lost_record(time_ms=self._now_ms(), count=told)] if told else []
-        loop = asyncio.get_running_loop()
         self._writer.submit(
             lambda: _write(self._chain, notice, groups),
-            lambda bad, error: _call(loop, self._finish, groups, told, bad, error),
+            lambda bad, error: _call(self._loop, self._finish, groups, told, bad, error),
         )
 
     def _finish(self, groups: list[_Group], told: int, bad: frozenset[int] | None, error: BaseException | None) -> None:
@@ -276,7 +274,7 @@ class AuditTrail:
                 self.written += len(group.records)
                 _settle(group, None)
         if self._signing is None and any(group.records for group in groups):
-            self._signing = asyncio.get_running_loop().call_later(AUDIT_CHECKPOINT_S, self._let_sign)
+            self._signing = self._loop.call_later(AUDIT_CHECKPOINT_S, self._let_sign)
         self._grown.set()
         self._grown = asyncio.Event()
 
@@ -298,7 +296,7 @@ class AuditTrail:
                 _settle(group, _unavailable("the decision log cannot be written"))
         if self._retry is not None:
             self._retry.cancel()
-        self._retry = asyncio.get_running_loop().call_later(AUDIT_RETRY_S, self._kick)
+        self._retry = self._loop.call_later(AUDIT_RETRY_S, self._kick)
 
     def _tell_moved(self) -> None:
         self._moved.set()
