@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any
 
 from sidecar.asked import Ask
-from sidecar.envoy import CERTIFICATE_HEADER, METHOD_AND_PATH_OVERRIDES
+from sidecar.envoy import CERTIFICATE_HEADER, METHOD_AND_PATH_OVERRIDES, SAGEMAKER_PREFIX
 from sidecar.headers import Headers
 from sidecar.limits import LIMITS
 from sidecar.replies import Denial
@@ -29,7 +29,7 @@ _LOG = logging.getLogger(__name__)
 _UNDECIDED = (
     "x-envoy-auth-failure-mode-allowed"  # the mark of a request that an Envoy let through without an answer (EX-3)
 )
-_OURS = (b"x-pdp-", b"x-envoy-")
+_NOT_THE_CALLERS = (b"x-pdp-", b"x-envoy-", SAGEMAKER_PREFIX.encode())
 _NOT_FOR_THE_APPLICATION = frozenset(name.encode() for name in METHOD_AND_PATH_OVERRIDES)
 _CREDENTIALS = frozenset({b"authorization", b"dpop"})
 
@@ -65,11 +65,11 @@ def _target(scope: Scope) -> str:
 def handed_on(
     scope: Scope, *, given: Iterable[tuple[str, str]], forward_credentials: bool, path: str | None = None
 ) -> Scope:
-    """Return the scope that the application gets: without a client's copies of what only we may say."""
+    """Return the scope that the application gets: without a client's copies of what only we may say, and without overrides."""
     fields: Fields = [
         (name, value)
         for name, value in ((name.lower(), value) for name, value in scope["headers"])
-        if not name.startswith(_OURS)
+        if not name.startswith(_NOT_THE_CALLERS)
         and name not in _NOT_FOR_THE_APPLICATION
         and name != CERTIFICATE_HEADER.encode()
         and (forward_credentials or name not in _CREDENTIALS)

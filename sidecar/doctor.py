@@ -21,6 +21,7 @@ from sidecar.envoy_names import Address
 from sidecar.routes import RouteTable
 
 _PATIENCE_S = 5.0
+_DESCRIPTION_S = 30.0  # FastAPI writes it when it is first asked; vLLM's takes seconds
 _LOOKS, _LOOK_S = 50, 0.1
 _REFUSALS = "pdp_sidecar_envoy_refusals_total"
 
@@ -207,7 +208,7 @@ async def _coverage(model: str, table: RouteTable) -> Finding:
 async def _described(url: str) -> list[tuple[str, str]]:
     """Return method and path of each route in the OpenAPI description at `url`; nothing if there is none."""
     try:
-        async with httpx.AsyncClient(timeout=_PATIENCE_S, trust_env=False) as client:
+        async with httpx.AsyncClient(timeout=_DESCRIPTION_S, trust_env=False) as client:
             paths = (await client.get(url)).json()["paths"]
         return [(verb.upper(), path) for path, verbs in paths.items() for verb in verbs]
     except (httpx.HTTPError, ValueError, KeyError, TypeError, AttributeError):

@@ -55,8 +55,10 @@ _FACTS = {
 }
 
 # Removed before any filter or route reads them. The overrides make a server see another request than the one decided:
-# frameworks know the path by two names and the method by three.
-_STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-")
+# frameworks know the path by two names and the method by three, and what speaks to SageMaker (vLLM's `/invocations`) takes
+# another adapter or session from its headers than the body names.
+SAGEMAKER_PREFIX = "x-amzn-sagemaker-"
+_STRIPPED_PREFIXES = ("x-pdp-", "x-envoy-", "x-forwarded-", SAGEMAKER_PREFIX)
 METHOD_AND_PATH_OVERRIDES = (
     "x-original-url",
     "x-rewrite-url",

@@ -10,7 +10,7 @@ from envoy.extensions.filters.http.ext_proc.v3 import processing_mode_pb2 as mod
 from envoy.service.ext_proc.v3 import external_processor_pb2 as proc
 
 from sidecar.asked import Admitted, Ask, Verdict
-from sidecar.envoy import CERTIFICATE_HEADER
+from sidecar.envoy import CERTIFICATE_HEADER, SAGEMAKER_PREFIX
 from sidecar.headers import Headers
 from sidecar.rewrite import Sent
 from sidecar.routes import Body, Row
@@ -127,8 +127,8 @@ def fields_of(headers: base_pb2.HeaderMap) -> list[tuple[str, str]]:
 
 
 def not_for_the_model(headers: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the headers that a foreign Envoy would pass on: a client's copies of ours, and its credentials (EX-6)."""
-    return (*(name for name in headers if name.startswith("x-pdp-")), "authorization", "dpop")
+    """Return what a foreign Envoy would pass on: a client's copies of ours, overrides, and its credentials (EX-6)."""
+    return (*(name for name in headers if name.startswith(("x-pdp-", SAGEMAKER_PREFIX))), "authorization", "dpop")
 
 
 def ask_of(message: proc.ProcessingRequest, route: str, *, foreign: bool = False) -> tuple[Mapping[str, str], Ask]:

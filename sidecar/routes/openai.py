@@ -25,6 +25,11 @@ def _by_body(name: str, path: str, action: str, limit: str | None = NO_TOKENS, *
     )
 
 
+def _in_its_own_shape(name: str, path: str, limit: str | None = NO_TOKENS) -> Row:
+    """Return a row whose replies hold confidence where nothing here can take it out: `strip_outputs` on it is a deny."""
+    return replace(_by_body(name, path, "invoke", limit), dialect=Dialect.PLAIN)
+
+
 def _by_path(name: str, method: str, path: str, action: str, scope: Scope = Scope.SERVER) -> Row:
     return Row(
         name=f"openai.{name}",
@@ -45,14 +50,19 @@ _GENERATES = (
     _by_body("messages", "/v1/messages", "invoke", "max_tokens"),
     # Its limit stands inside `sampling_params`, in a shape that is the server's own: no bound is promised.
     _by_body("generate", "/inference/v1/generate", "invoke", None),
+    _in_its_own_shape("cohere_chat", "/cohere/v2/chat", "max_tokens"),
 )
 _COMPUTES = (
     *(
         _by_body(path.strip("/").replace("/", "_").replace("v1_", ""), path, "invoke")
-        for path in ("/v1/embeddings", "/v1/score", "/v1/rerank", "/v2/embed", "/v2/rerank", "/pooling", "/classify")
+        for path in ("/v1/embeddings", "/v2/embed")
     ),
     *(
-        _by_body(f"bare_{path.strip('/')}", path, "invoke")
+        _in_its_own_shape(path.strip("/").replace("/", "_").replace("v1_", ""), path)
+        for path in ("/v1/score", "/v1/rerank", "/v2/rerank", "/pooling", "/classify", "/v1/systemone")
+    ),
+    *(
+        _in_its_own_shape(f"bare_{path.strip('/')}", path)
         for path in ("/score", "/rerank", "/invocations", "/generative_scoring")
     ),
     _by_body("transcriptions", "/v1/audio/transcriptions", "invoke", body=Body.MULTIPART),
@@ -66,37 +76,65 @@ _TOKENIZES = tuple(
         ("count_tokens", "/v1/messages/count_tokens"),
         ("chat_render", "/v1/chat/completions/render"),
         ("completions_render", "/v1/completions/render"),
+        ("messages_render", "/v1/messages/render"),
+        ("responses_render", "/v1/responses/render"),
+        ("cohere_render", "/cohere/v2/chat/render"),
+        ("chat_derender", "/v1/chat/completions/derender"),
+        ("completions_derender", "/v1/completions/derender"),
     )
 )
 _MANAGES = (
     *(_by_path(f"{verb}_adapter", "POST", f"/v1/{verb}_lora_adapter", "load_adapter") for verb in ("load", "unload")),
+    _by_path("sagemaker_load_adapter", "POST", "/adapters", "load_adapter"),
+    _by_path("sagemaker_unload_adapter", "DELETE", "/adapters/{id}", "load_adapter"),
     *(
         _by_path(name, "POST", f"/{name}", "update_weights")
-        for name in ("update_weights", "init_weight_transfer_engine")
+        for name in (
+            *(
+                "update_weights",
+                "init_weight_transfer_engine",
+                "shutdown_weight_transfer_engine",
+                "start_weight_update",
+            ),
+            *("start_draft_weight_update", "finish_weight_update", "update_weight_version", "weight_checker"),
+        )
     ),
     *(
         _by_path(name, "POST", f"/{name}", "manage")
         for name in (
             *("pause", "resume", "sleep", "wake_up", "scale_elastic_ep", "abort_requests"),
             *("reset_prefix_cache", "reset_mm_cache", "reset_encoder_cache", "start_profile", "stop_profile"),
+            *("release_kv_cache_memory", "is_scaling_elastic_ep"),
         )
     ),
-    *(_by_path(name, "GET", f"/{name}", "manage") for name in ("is_paused", "is_sleeping", "is_scaling_elastic_ep")),
+    _by_path("abort_generate", "POST", "/inference/v1/abort_requests", "manage"),
+    _by_path("apply_fault_tolerance", "POST", "/fault_tolerance/apply", "manage"),
+    *(_by_path(name, "GET", f"/{name}", "manage") for name in ("is_paused", "is_sleeping")),
 )
 _OBSERVES = (
     *(
         _by_path(name, "GET", f"/{name}", "observe")
-        for name in ("version", "load", "server_info", "get_world_size", "info")
+        for name in ("version", "load", "server_info", "get_world_size", "info", "kv_event_sources", "weight_info")
     ),
+    _by_path("fault_tolerance", "GET", "/fault_tolerance/status", "observe"),
+    _by_path("tokenizer_info", "GET", "/tokenizer_info", "tokenize"),
+    _by_path("openapi", "GET", "/openapi.json", "read_metadata"),
     _by_path("server_metrics", "GET", "/metrics", "observe"),
     *(_by_path(f"probe_{name}", "GET", f"/{name}", "read_metadata") for name in ("health", "livez", "ping")),
+    _by_path("probe_ping_post", "POST", "/ping", "read_metadata"),
 )
 _LISTS = (replace(_by_path("models", "GET", "/v1/models", "list", Scope.LIST), placement=Placement.EXT_PROC),)
 _STORED = (
     _by_path("response", "GET", "/v1/responses/{m}", "read_result", Scope.RESULT),
     _by_path("cancel", "POST", "/v1/responses/{m}/cancel", "cancel", Scope.RESULT),
 )
-_NEVER = (_by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),)
+_NEVER = (
+    _by_path("collective_rpc", "POST", "/collective_rpc", "manage", Scope.NEVER),
+    # FastAPI's pages for people work without their caller's token only.
+    _by_path("pages", "GET", "/docs[/oauth2-redirect]", "read_metadata", Scope.NEVER),
+    _by_path("redoc", "GET", "/redoc", "read_metadata", Scope.NEVER),
+    _by_path("page_parts", "GET", "/static/{rest}", "read_metadata", Scope.NEVER),
+)
 _REALTIME = Row(
     name="openai.realtime",
     method=WEBSOCKET,

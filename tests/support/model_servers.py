@@ -52,7 +52,14 @@ class ModelServer:
 
 @contextlib.asynccontextmanager
 async def model_server(
-    name: str, program: str, directory: Path, *, ports: int = 2, ready: str = READY, **environment: str
+    name: str,
+    program: str,
+    directory: Path,
+    *,
+    ports: int = 2,
+    ready: str = READY,
+    start_s: float = START_S,
+    **environment: str,
 ) -> AsyncIterator[ModelServer]:
     """Run `program` by the interpreter of `make test-real`'s environment `name`; ready, by the path `ready`, when it yields."""
     python = ROOT / f".venv-real-{name}/bin/python"
@@ -69,17 +76,17 @@ async def model_server(
     command = [str(python), str(PROGRAMS / program), *(str(port) for port in free)]
     child = Child.start(name, command, log=directory / name / "log.txt", environment=told)
     try:
-        found = await asyncio.to_thread(child.wait_for, r"^routes (.*)$", START_S)
+        found = await asyncio.to_thread(child.wait_for, r"^routes (.*)$", start_s)
         routes = tuple((method, path) for method, path in json.loads(found[1]))
         server = ModelServer(child=child, rest=free[0], grpc=free[1], routes=routes)
-        await _ready(server, ready)
+        await _ready(server, ready, start_s)
         yield server
     finally:
         await asyncio.to_thread(child.stop)
 
 
-async def _ready(server: ModelServer, path: str) -> None:
-    async with asyncio.timeout(START_S), httpx.AsyncClient(trust_env=False) as client:
+async def _ready(server: ModelServer, path: str, start_s: float) -> None:
+    async with asyncio.timeout(start_s), httpx.AsyncClient(trust_env=False) as client:
         while server.child.running:
             with contextlib.suppress(httpx.TransportError):
                 # Behind a middleware that has a world: who shows no credential is refused as one who shows none.

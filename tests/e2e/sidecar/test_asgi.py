@@ -28,6 +28,7 @@ SERVED = {
 TABLE = assemble(served=SERVED, server="endpoint/all", protocols=("oip", "oip-grpc", "kserve-v1", "openai"))
 CHAT, INFER, STREAM = "/v1/chat/completions", "/v2/models/fraud/infer", "/v2/models/fraud/generate_stream"
 GOOD = {"authorization": "Bearer good", "content-type": "application/json"}
+FOREIGN = {"x-pdp-subject": "user:eve", "x-envoy-a": "b", "X-Amzn-SageMaker-Adapter-Identifier": "another"}
 
 
 def run(body: Callable[[Guarded, httpx.AsyncClient], Awaitable[None]], **options: Any) -> None:
@@ -46,13 +47,13 @@ def run(body: Callable[[Guarded, httpx.AsyncClient], Awaitable[None]], **options
 def test_an_allowed_request_reaches_the_application_byte_for_byte(http: str) -> None:
     async def body(server: Guarded, client: httpx.AsyncClient) -> None:
         text = b'{ "model": "llama",  "messages": [] }'
-        answer = await client.post(CHAT, content=text, headers={**GOOD, "x-pdp-subject": "user:eve", "x-envoy-a": "b"})
+        answer = await client.post(CHAT, content=text, headers={**GOOD, **FOREIGN})
         assert (answer.status_code, answer.content) == (200, text)
         assert server.app.bodies == [text]
         headers = server.app.headers
         assert headers["x-pdp-subject"] == "user:bob@example.com"
         assert headers["x-pdp-decision-id"] == "d1"
-        assert not {"authorization", "x-envoy-a"} & set(headers)
+        assert not {"authorization", "x-envoy-a", "x-amzn-sagemaker-adapter-identifier"} & set(headers)
         assert await asyncio.wait_for(server.decider.notes.get(), PATIENCE_S) == (
             "ended",
             "d1",

@@ -100,9 +100,9 @@ def body_of(answer: bytes) -> bytes:
 
 
 @pytest.mark.holds("N7", "adv_bypass_header")
-def test_no_header_turns_a_method_into_another(in_lab: Callable[..., None]) -> None:
+def test_no_header_turns_a_method_or_an_adapter_into_another(in_lab: Callable[..., None]) -> None:
     async def body(lab: Any) -> None:
-        names = ("x-http-method-override", "x-http-method", "X-Method-Override")
+        names = ("x-http-method-override", "x-http-method", "X-Method-Override", "X-Amzn-SageMaker-Adapter-Identifier")
         assert status(await lab.post(INFER, *(f"{name}: DELETE" for name in names))) == 200
         assert not {name.lower() for name in names} & set(lab.model.seen[0].headers)
 

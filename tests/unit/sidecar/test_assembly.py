@@ -7,6 +7,7 @@ import pytest
 
 from sidecar.asked import Ask
 from sidecar.bodies import Content
+from sidecar.duties import supported
 from sidecar.gate import Gate
 from sidecar.routes import Body, Mapped, Placement, RouteTable, Row, Scope, Served, Unmapped
 from sidecar.routes.assembly import PROTOCOLS, assemble
@@ -40,6 +41,11 @@ def ask(method: str, path: str, table: RouteTable = ALL) -> Mapped | Unmapped:
         ("GET", "/version", "openai.version", "endpoint.observe", Scope.SERVER),
         ("GET", "/health", "openai.probe_health", "endpoint.read_metadata", Scope.SERVER),
         ("GET", "/livez", "openai.probe_livez", "endpoint.read_metadata", Scope.SERVER),
+        ("POST", "/v1/systemone", "openai.systemone", "endpoint.invoke", Scope.BODY),
+        ("POST", "/adapters", "openai.sagemaker_load_adapter", "endpoint.load_adapter", Scope.SERVER),
+        ("DELETE", "/adapters/a", "openai.sagemaker_unload_adapter", "endpoint.load_adapter", Scope.SERVER),
+        ("POST", "/ping", "openai.probe_ping_post", "endpoint.read_metadata", Scope.SERVER),
+        ("POST", "/is_scaling_elastic_ep", "openai.is_scaling_elastic_ep", "endpoint.manage", Scope.SERVER),
         ("POST", "/m", "bentoml.call", "endpoint.invoke", Scope.SERVED),
         ("GET", "/docs.json", "bentoml.openapi", "endpoint.observe", Scope.SERVER),
         ("POST", "/generate_stream", "tgi.generate_stream", "endpoint.invoke", Scope.SERVER),
@@ -122,6 +128,18 @@ def test_a_servers_own_row_comes_before_its_protocols() -> None:
     mapped = ask("POST", "/v2/models/m/infer", assemble(served=SERVED, own=(mine,)))
     assert isinstance(mapped, Mapped)
     assert mapped.row.name == "own.x"
+
+
+@pytest.mark.parametrize(
+    "path", ["/classify", "/v1/score", "/pooling", "/invocations", "/v1/systemone", "/cohere/v2/chat"]
+)
+def test_confidence_in_a_servers_own_shape_is_never_taken_for_stripped(path: str) -> None:
+    mapped = ask("POST", path)
+    assert isinstance(mapped, Mapped)
+    assert "strip_outputs" not in supported(mapped.row, Placement.ASGI)
+    chat = ask("POST", "/v1/chat/completions")
+    assert isinstance(chat, Mapped)
+    assert "strip_outputs" in supported(chat.row, Placement.ASGI)
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_no_own_header_of_ours_is_taken_from_the_client() -> None:
     hcm = manager(bootstrap(settings()))
     mutations = hcm["early_header_mutation_extensions"][0]["typed_config"]["mutations"]
     prefixes = {one["remove_on_match"]["key_matcher"]["prefix"] for one in mutations if "remove_on_match" in one}
-    assert {"x-pdp-", "x-envoy-", "x-forwarded-"} == prefixes
+    assert {"x-pdp-", "x-envoy-", "x-forwarded-", "x-amzn-sagemaker-"} == prefixes
     allowed = hcm["http_filters"][0]["typed_config"]["allowed_headers"]["patterns"]
     assert not [one for one in allowed if one["exact"].startswith("x-pdp-")]
 
