@@ -31,7 +31,7 @@ demo: $(STAMP) ## Protect a real model: PDP, sidecar with Envoy, model server, a
 test: $(STAMP) ## Run the tests (under ten minutes; no root, no Docker)
 	@$(BIN)/python -m pytest -q -m "not nightly and not real_server and not bench" $(ARGS)
 
-test-all: $(STAMP) ## Run every test, the slow ones too, and the engine's laws on more than 100,000 worlds (half an hour more)
+test-all: $(STAMP) ## Run every test, the slow ones too, and the engine's laws on more than 100,000 worlds (three quarters of an hour more)
 	@LAWS=deep $(BIN)/python -m pytest -q -m "not real_server and not bench" $(ARGS)
 
 FUZZ_S ?= 60
