@@ -27,6 +27,7 @@ from sidecar.asked import Admitted, Verdict
 from sidecar.bodies import UNREAD, BadBody, Content
 from sidecar.exchange import Exchange, NotPassableError
 from sidecar.gate import Gate
+from sidecar.inbox import Inbox
 from sidecar.limits import LIMITS
 from sidecar.proc_wire import (
     ask_of,
@@ -78,9 +79,8 @@ class Stream:
         self._remove: tuple[str, ...] = ()
         self._read, self._write, self._route = read, write, route
         self._gate, self._rechecker, self._notes, self._time = gate, rechecker, notes, time
-        # One message ahead is enough: Envoy sends the next chunk only after our answer.
-        self._inbox: asyncio.Queue[proc.ProcessingRequest | None] = asyncio.Queue(maxsize=1)
-        self._cut: asyncio.Future[Reason] = asyncio.get_running_loop().create_future()
+        self._inbox: Inbox[proc.ProcessingRequest] = Inbox()
+        self._cut: Reason | None = None
         self._headers: Mapping[str, str] = {}
         self._requests = messages.Framer()
         self._exchange: Exchange | None = None
@@ -231,31 +231,28 @@ class Stream:
     # -- while it runs -----------------------------------------------------------------------------------------------
 
     def _order_cut(self, reason: Reason) -> None:
-        if not self._cut.done():
-            self._cut.set_result(reason)
+        if self._cut is None:
+            self._cut = reason
+            self._inbox.wake()
 
     async def _watch(self, verdict: Verdict) -> End:
         """Pass both directions on until the exchange ends or is cut."""
         while True:
             message = await self._next()
-            if not self._cut.done() and message is not None:
+            if self._cut is None and message is not None:
                 answer = self._passed(verdict, message)  # may be the message that is one too many
-                if not self._cut.done():
+                if self._cut is None:
                     await self._write(answer)
                     continue
-            if self._cut.done():
-                return await self._cut_off(verdict, self._cut.result(), message)
+            if self._cut is not None:
+                return await self._cut_off(verdict, self._cut, message)
             return End.ENVOY_ENDED
 
     async def _next(self) -> proc.ProcessingRequest | None:
         """Return the next message; None when Envoy ended, or when the cut came first."""
-        waiting = asyncio.ensure_future(self._inbox.get())
-        either: set[asyncio.Future[Any]] = {waiting, self._cut}
-        try:
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            return waiting.result() if waiting.done() else None
-        finally:
-            waiting.cancel()
+        while self._inbox.empty and self._cut is None:
+            await self._inbox.moved()
+        return None if self._inbox.empty else self._inbox.take()
 
     def _passed(self, verdict: Verdict, message: proc.ProcessingRequest) -> proc.ProcessingResponse:
         """Return the answer that passes one message on."""
@@ -303,7 +300,7 @@ class Stream:
 
     def _note(self, verdict: Verdict) -> None:
         """Record how the response ended, beside the cut: a slow or failing record never delays it."""
-        cut = self._cut.result() if self._cut.done() else None
+        cut = self._cut
         fields = self._exchange.ended(cut) if self._exchange is not None else {}
         self._background(self._notes.note("cut" if cut else "ended", decision_id=verdict.decision_id, **fields))
 
