@@ -238,7 +238,8 @@ PEER_CACHE_ENTRIES: Final = 1_024
 PARTY_CACHE_ENTRIES: Final = 8_192
 """Asserted parties kept parsed: at most about 50 MB, if all have the longest names and the most groups."""
 QUESTION_CACHE_ENTRIES: Final = 32_768
-"""Asserted questions kept read, by the bytes of their messages, with what was said to each: about 2 KB, 64 MB in all."""
+"""Asserted questions kept read, by the bytes of their messages, with what was said to each: about 2 KB, 64 MB in all;
+150 MB with the longest ones."""
 QUESTION_CACHE_BYTES: Final = 512
 """Size of a message up to which its question is kept: callers choose it, and must not choose how much we hold."""
 PARTY_CACHE_GROUPS: Final = 16

@@ -5,9 +5,10 @@ that follow; a credential that must be verified makes reading wait, and behind i
 may have moved on meanwhile.
 
 Names are parsed by functions of the exact text that remember what they have seen (`Action`, `Resource`, `Principal`,
-`party_of`). An asserted question without attributes is kept under the exact bytes of its message (`_plain`), and with it what was
-said to it (`Question.settled`). Key: the text or the bytes, which decide everything about the result; bounded; nothing to
-invalidate. Who may ask it is decided each time. No credential is ever kept as a key.
+`party_of`). An asserted question without attributes is kept under the exact bytes of its message (`_plain`), and with it
+what was said to it (`Question.settled`). Key: the text or the bytes, which decide everything about the result; bounded;
+nothing to invalidate. Who may ask it is decided each time. No credential is ever kept as a key, nor bytes in which one
+could hide (`_is_plain`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -64,7 +65,7 @@ class Reader:
                             continue
                         who = verified
                 question, asserts = self._question(position, message, who)
-                if who is None and not message.attributes and len(raw) <= QUESTION_CACHE_BYTES:
+                if who is None and _is_plain(message, raw):
                     self._plain.keep(raw, question)
             if asserts and not entitled:
                 await self._gate.authorise(caller, ASSERT)
@@ -196,6 +197,18 @@ def _parsed(position: int, raw: bytes) -> decision_pb2.Question:
         return decision_pb2.Question.FromString(raw)
     except Exception as error:  # outermost boundary: the parser's own exceptions differ between backends
         raise BadRequestError(f"question {position}: not a message") from error
+
+
+def _is_plain(message: decision_pb2.Question, raw: bytes) -> bool:
+    """Tell whether `raw`, which asserts whom it is about, may be a key: it is short, and holds what the message says alone.
+
+    A field that comes twice counts once, and one that nobody knows not at all: a credential could stand in bytes of which the
+    message shows nothing.
+    """
+    if message.attributes or len(raw) > QUESTION_CACHE_BYTES:
+        return False
+    message.DiscardUnknownFields()
+    return message.ByteSize() == len(raw)
 
 
 def _check_bound(subject: decision_pb2.Subject) -> None:

@@ -70,7 +70,12 @@ QUESTIONS = st.builds(
 )
 TIMES = st.sampled_from([-5, 5, 15, 22, 27, 35])
 """Between the instants at which something in `POLICY` starts or ends."""
-ASKED = st.tuples(st.integers(0, 4), st.integers(0, 1), TIMES, st.integers(0, 9).map(lambda n: n == 0))
+ASKED = st.tuples(
+    st.integers(0, 4),
+    st.integers(0, 1),
+    st.lists(TIMES, min_size=1, max_size=3),
+    st.integers(0, 9).map(lambda n: n == 0),
+)
 
 
 @cache
@@ -96,17 +101,18 @@ def forgetful(world: World, like: World | None = None) -> World:
     return replace(world, policy=replace(world.policy, snapshot=replace(world.policy.snapshot)))
 
 
-@given(questions=st.tuples(QUESTIONS, QUESTIONS), asked=st.lists(ASKED, min_size=2, max_size=12))
+@given(questions=st.tuples(QUESTIONS, QUESTIONS), asked=st.lists(ASKED, min_size=2, max_size=8))
 def test_a_remembered_answer_is_the_answer(
-    questions: tuple[Question, Question], asked: list[tuple[int, int, int, bool]]
+    questions: tuple[Question, Question], asked: list[tuple[int, int, list[int], bool]]
 ) -> None:
     """Whatever was asked before: of other assets, policies and attributes, and at times before and after."""
     first = forgetful(worlds()[0])
     remembering = [forgetful(world, first) for world in worlds()]
-    for world, number, after_ms, clock_off in asked:
-        at = questions[number], START_MS + after_ms
-        anew = decide(forgetful(worlds()[world]), *at, clock_off=clock_off)
-        assert decide(remembering[world], *at, clock_off=clock_off) == anew
+    for world, number, times, clock_off in asked:
+        for now_ms in (START_MS + after_ms for after_ms in times):
+            # Of a copy: on the question itself, this answer would take the place of what is settled.
+            anew = decide(forgetful(worlds()[world]), replace(questions[number]), now_ms, clock_off=clock_off)
+            assert decide(remembering[world], questions[number], now_ms, clock_off=clock_off) == anew
 
 
 def question(**more: Any) -> Question:

@@ -190,3 +190,24 @@ def test_what_callers_choose_does_not_choose_what_is_kept() -> None:
     found, again = read(Entitled(), *asked, by=reader), read(Entitled(), *asked, by=reader)
     assert [type(item) for item in found] == [Refusal, Question, Question, Question]
     assert not any(one is other for one, other in zip(found, again, strict=True))
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        question(SPOILED).SerializeToString() + question(BOB).SerializeToString(),
+        decision_pb2.Question(action="Bearer spoiled").SerializeToString() + question(BOB).SerializeToString(),
+        question(BOB).SerializeToString() + b"\xfa\x01\x0eBearer spoiled",
+        question(BOB).SerializeToString() + b"\x0a\x12\x12\x10\xfa\x01\x0dBearer hidden",
+    ],
+    ids=["who is said twice", "a field comes twice", "a field that nobody knows", "one inside another"],
+)
+def test_bytes_that_hold_more_than_their_message_says_are_no_key(raw: bytes) -> None:
+    """In them a credential could stand that no message shows."""
+    reader = reader_behind(Entitled())
+    caller = Caller(identity=cast("Any", Known()), authorization="Bearer own")
+    found = asyncio.run(reader.read_many([raw], caller))
+    assert found == read(Entitled(), question(BOB))
+    assert len(reader._plain) == 0
+    asyncio.run(reader.read_many([question(BOB).SerializeToString()], caller))
+    assert len(reader._plain) == 1
