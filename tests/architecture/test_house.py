@@ -22,20 +22,31 @@ LONGEST_FUNCTION = 60
 LONG_FUNCTION = 30
 
 
-def functions() -> Iterator[tuple[str, int]]:
-    for path in MODULES:
-        for node in ast.walk(ast.parse(path.read_text())):
+@pytest.fixture(scope="module")
+def trees() -> dict[Path, ast.Module]:
+    return {path: ast.parse(path.read_text()) for path in MODULES}
+
+
+@pytest.fixture(scope="module")
+def functions(trees: dict[Path, ast.Module]) -> list[tuple[str, int]]:
+    """Every function, and how many lines it has."""
+    return list(measured(trees))
+
+
+def measured(trees: dict[Path, ast.Module]) -> Iterator[tuple[str, int]]:
+    for path, tree in trees.items():
+        for node in ast.walk(tree):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno is not None:
                 where = f"{path.relative_to(ROOT)}:{node.lineno} {node.name}"
                 yield where, node.end_lineno - node.lineno + 1
 
 
-def test_no_function_is_over_sixty_lines() -> None:
-    assert [where for where, size in functions() if size > LONGEST_FUNCTION] == []
+def test_no_function_is_over_sixty_lines(functions: list[tuple[str, int]]) -> None:
+    assert [where for where, size in functions if size > LONGEST_FUNCTION] == []
 
 
-def test_nine_functions_in_ten_are_under_thirty_lines() -> None:
-    sizes = [size for _, size in functions()]
+def test_nine_functions_in_ten_are_under_thirty_lines(functions: list[tuple[str, int]]) -> None:
+    sizes = [size for _, size in functions]
     assert statistics.quantiles(sizes, n=10)[-1] < LONG_FUNCTION
 
 
@@ -56,19 +67,19 @@ def test_the_executable_specification_stays_short() -> None:
     assert len(code) <= 120
 
 
-def test_every_module_says_what_it_is_for() -> None:
-    assert [str(path) for path in MODULES if ast.get_docstring(ast.parse(path.read_text())) is None] == []
+def test_every_module_says_what_it_is_for(trees: dict[Path, ast.Module]) -> None:
+    assert [str(path) for path, tree in trees.items() if ast.get_docstring(tree) is None] == []
 
 
 def test_casbin_comes_from_the_maintained_distribution() -> None:
     assert set(packages_distributions()["casbin"]) == {"pycasbin"}
 
 
-def test_only_the_bridge_imports_casbin() -> None:
+def test_only_the_bridge_imports_casbin(trees: dict[Path, ast.Module]) -> None:
     importers = {
         str(path.relative_to(ROOT))
-        for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
+        for path, tree in trees.items()
+        for node in ast.walk(tree)
         if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "casbin" for alias in node.names))
         or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "casbin")
     }
