@@ -6,11 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from pdp.demo.child import Child
 from tests.support.pages import ROOT, SDK_PAGE, blocks
 
 READY = r"ready grpc=(?P<grpc>\S+) probes=\S+ world_seq=\d+"
 FREE_PORTS = " --listen 127.0.0.1:0 --probes 127.0.0.1:0"
+
+# Two shells with a patience of 90 s each, and a PDP between them.
+pytestmark = pytest.mark.timeout(300)
 
 
 def test_the_commands_lead_to_the_first_question(tmp_path: Path) -> None:
