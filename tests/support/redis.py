@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -28,11 +29,17 @@ def binary() -> str:
     return found
 
 
+_OURS = range(20_000, 32_000)
+"""Ports that the system gives to nobody by itself: one stays free until its server binds it, and while that is dead."""
+
+
 def free_port() -> int:
     """Return a port that nobody listens on now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+    while True:
+        port = secrets.choice(_OURS)
+        with socket.socket() as listener, contextlib.suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass(kw_only=True)
