@@ -92,6 +92,14 @@ def test_a_tree_goes_on_from_how_a_record_spells_it(size: int) -> None:
     assert tree == grown(70)
 
 
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 7, 8, 31, 33, 64])
+def test_a_tree_grows_to_the_same_in_whatever_groups(size: int) -> None:
+    for end in range(size, 70):
+        tree = grown(size)
+        tree.extend(iter(LEAVES[size:end]))
+        assert (tree.root(), tree) == (defined(LEAVES[:end]), grown(end))
+
+
 def test_a_frontier_of_another_size_is_none() -> None:
     for size, peaks in ((1, []), (3, ["00" * 32]), (1, ["00" * 31]), (1, ["zz"])):
         with pytest.raises(ValueError, match=r"."):

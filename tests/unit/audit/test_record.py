@@ -16,7 +16,7 @@ from pdp.audit.record import (
 )
 from pdp.errors import Reason
 from pdp.limits import MAX_ATTRIBUTE_BYTES, MAX_ATTRIBUTES, MAX_AUDIT_FIELD_BYTES, MAX_GROUPS
-from pdp.model.decision import Decision, Effect, Obligation
+from pdp.model.decision import Decision, Effect, Obligation, Settled
 from pdp.model.names import Action, Principal, Resource
 from pdp.model.request import CredentialFacts, Party, Question
 
@@ -146,6 +146,12 @@ def test_a_record_that_writes_itself_writes_what_the_canonical_encoder_would(
     after = chain.Link(n=n, digest="ab" * 32)
     content, link = chain.seal(written, after)
     assert (content, link) == chain.seal(written.plain(), after)
+    settled = Settled(object(), made)
+    for held in (digest, ""):  # the first writes what the second finds
+        again = DecisionRecord(
+            decision_id=decision_id, decision=made, question=asked, digest=held, around=around, settled=settled
+        )
+        assert chain.seal(again, after) == (content, link)
     assert chain.unseal(content, after) == (
         {**written.plain(), "n": n + 1, "prev": after.digest, "digest": link.digest},
         link,
