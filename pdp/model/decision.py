@@ -1,6 +1,6 @@
 """The answer: effect, reason, obligations, and what determined it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Any, Final, NamedTuple
 
@@ -41,8 +41,18 @@ class NearestMiss:
     text: str
 
 
+class _Shown:
+    """Where the message of a decision lies, as bytes, but for the id: for the next answer that shows it (`server.grpc.convert`).
+
+    No field: not part of the decision, and nothing that a client of the SDK finds in its own.
+    """
+
+    __slots__ = ("shown",)
+    shown: bytes
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Decision:
+class Decision(_Shown):
     """What `decide` answers.
 
     `recheck_after_s` is when an access that lasts must be decided again, or when time alone may turn a deny around;
@@ -61,8 +71,6 @@ class Decision:
     nearest_miss: NearestMiss | None = None
     detail: str = ""
     candidate: str = ""
-    shown: Any = field(default=None, init=False, repr=False, compare=False)
-    """Its message as bytes, but for the id: for the next answer that shows the same decision (`server.grpc.convert`)."""
 
     @property
     def allowed(self) -> bool:

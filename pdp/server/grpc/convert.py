@@ -87,8 +87,9 @@ def decision_bytes(answer: Answer) -> bytes:
     Encoded messages put one behind the other are the encoding of both merged.
     """
     decision, decision_id = answer
-    shown: bytes | None = decision.shown
-    if shown is None:
+    try:
+        shown = decision.shown
+    except AttributeError:  # of what is set nearly always, this asks soonest
         shown = _shown(decision).SerializeToString()
         object.__setattr__(decision, "shown", shown)
     return shown + _ids_start(len(decision_id)) + decision_id.encode("ascii")

@@ -1,7 +1,7 @@
 """K1-K6 of FAILURE.md section 6, as far as they are the SDK's."""
 
 import asyncio
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -214,3 +214,17 @@ def test_the_async_client_keeps_as_well(pdp: ScriptedPdp) -> None:
 def test_a_life_out_of_bounds_is_refused(cache_s: float) -> None:
     with pytest.raises(ConfigError, match="cache_s"):
         Client("127.0.0.1:1", cache_s=cache_s)
+
+
+def test_a_decision_has_what_a_pdp_told_and_nothing_of_how() -> None:
+    told = {
+        "effect",
+        "reason",
+        "world_seq",
+        "obligations",
+        "determining",
+        "role_path",
+        "recheck_after_s",
+        "nearest_miss",
+    }
+    assert {one.name for one in fields(Decision)} == told | {"detail", "candidate", "decision_id", "dpop_nonce"}
