@@ -87,6 +87,17 @@ async def serving(
         await server.stop(0)
 
 
+@asynccontextmanager
+async def beating(pdp: Pdp) -> AsyncIterator[None]:
+    """Beat as a PDP does: whoever has heard nothing for three seconds counts as gone, on a slow machine too."""
+    running = asyncio.create_task(pdp.replication.heartbeats.run())
+    try:
+        yield
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
 def source(pdp: Pdp, **more: Any) -> GrpcFeedSource:
     return GrpcFeedSource(f"{HOST}:{pdp.port}", clock=pdp.clock, **more)
 
@@ -122,7 +133,7 @@ def run(test: Callable[[], Awaitable[None]]) -> None:
 
 def test_a_replica_follows_acknowledges_and_shows_in_the_list() -> None:
     async def test() -> None:
-        async with serving() as pdp:
+        async with serving() as pdp, beating(pdp):
             await pdp.lock(1)
             async with following(pdp) as follower:
                 await until(follower.replica, lambda world: world.seq == 1)  # type: ignore[attr-defined]
