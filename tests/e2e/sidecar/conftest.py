@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,9 +10,12 @@ from typing import Any, Protocol
 import pytest
 
 from pdp.errors import Reason
+from sidecar import envoy as envoy_module
+from sidecar import gate as gate_module
 from sidecar.envoy import EnvoySettings, Sockets, Upstream
 from sidecar.envoy_names import Address
 from sidecar.gate import Gate
+from sidecar.limits import LIMITS
 from sidecar.plane import DataPlane
 from sidecar.rechecks import Rechecker
 from sidecar.routes import Served
@@ -58,8 +61,29 @@ class Lab:
         await self.rechecker.world_changed()
 
 
+@contextlib.contextmanager
+def patience() -> Iterator[None]:
+    """Give an answer ten times its usual time, where the test has not said how long.
+
+    Client, gate and model share one loop, and the machine with other tests; what a slow answer comes to is EX-17's own test.
+    """
+    patient = replace(LIMITS, decide_s=10 * LIMITS.decide_s, filter_timeout_s=10 * LIMITS.filter_timeout_s)
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (envoy_module, gate_module):
+            if module.LIMITS is LIMITS:
+                patch.setattr(module, "LIMITS", patient)
+        yield
+
+
 @contextlib.asynccontextmanager
 async def laboratory(directory: Path, **changes: Any) -> AsyncIterator[Lab]:
+    with patience():
+        async with _laboratory(directory, **changes) as lab:
+            yield lab
+
+
+@contextlib.asynccontextmanager
+async def _laboratory(directory: Path, **changes: Any) -> AsyncIterator[Lab]:
     model, decider = Model(), Decider()
     upstream = await asyncio.start_server(model.serve, "127.0.0.1", 0)
     port = upstream.sockets[0].getsockname()[1]
